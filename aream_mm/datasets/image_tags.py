@@ -1,0 +1,69 @@
+"""ImageTagDataset: any mmseg data set as photographs and tags."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from mmseg.datasets.transforms import LoadAnnotations
+
+from aream_mm.datasets.tags import load_tag_file, tags_from_masks
+from aream_mm.datasets.wrapper import SegDatasetWrapper
+from aream_mm.registry import DATASETS
+
+
+@DATASETS.register_module()
+class ImageTagDataset(SegDatasetWrapper):
+    """Photographs with multi-hot tags `gt_score` (C,). In training the infos name no mask, so no transform can read one.
+
+    Args:
+        dataset: config of an mmseg data set.
+        tag_file: path of a `cls_labels.npy` whose vectors follow the data set's own classes, background left out; the
+            columns of a subset of classes are picked by name. None derives the tags from the masks.
+        drop_untagged: leave out the images that have none of the classes, instead of refusing them.
+        pipeline: transforms, ending in `PackTagInputs`.
+        test_mode: name the masks that exist in the infos, for evaluation.
+
+    Raises:
+        ValueError: images without a picture, without an entry in the tag file, without tags, or without a mask that
+            the pipeline or the tags need.
+    """
+
+    def __init__(
+        self,
+        dataset: dict,
+        tag_file: str | None = None,
+        drop_untagged: bool = False,
+        pipeline: Sequence[dict | Callable] = (),
+        test_mode: bool = False,
+    ) -> None:
+        self.tag_file = tag_file
+        self.drop_untagged = drop_untagged
+        super().__init__(dataset, pipeline, test_mode)
+
+    def change(self, infos: list[dict]) -> list[dict]:
+        has_mask = lambda info: 'seg_map_path' in info and Path(info['seg_map_path']).is_file()  # noqa: E731
+        pipeline_reads_masks = any(isinstance(step, LoadAnnotations) for step in self.pipeline.transforms)
+        if self.tag_file is None or pipeline_reads_masks:
+            self.require(infos, has_mask, 'a mask', 'img_path')
+        if self.tag_file is None:
+            tags = tags_from_masks(infos, len(self.metainfo['classes']))
+        else:
+            tags = self._tags_from_file(infos)
+        for info, tag in zip(infos, tags, strict=True):
+            info['gt_score'] = tag
+            if not (self.test_mode and has_mask(info)):
+                info.pop('seg_map_path', None)
+        if self.drop_untagged:
+            return [info for info in infos if info['gt_score'].any()]
+        what = f'at least one of the tags {self.metainfo["classes"][1:]} (or set drop_untagged=True)'
+        self.require(infos, lambda info: info['gt_score'].any(), what, 'sample_id')
+        return infos
+
+    def _tags_from_file(self, infos: list[dict]) -> list[np.ndarray]:
+        table = load_tag_file(self.tag_file)
+        self.require(infos, lambda info: info['sample_id'] in table, f'an entry in {self.tag_file}', 'sample_id')
+        all_classes = self.inner.METAINFO['classes'][1:]
+        columns = [all_classes.index(name) for name in self.metainfo['classes'][1:]]
+        right_size = lambda info: table[info['sample_id']].shape == (len(all_classes),)  # noqa: E731
+        self.require(infos, right_size, f'{len(all_classes)} tags in {self.tag_file}', 'sample_id')
+        return [table[info['sample_id']][columns].astype(np.float32) for info in infos]

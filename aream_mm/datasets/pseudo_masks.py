@@ -1,0 +1,49 @@
+"""PseudoMaskDataset: any mmseg data set with its masks replaced by pseudo masks, for stage 2."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from aream_mm.datasets.wrapper import SegDatasetWrapper
+from aream_mm.registry import DATASETS
+
+
+@DATASETS.register_module()
+class PseudoMaskDataset(SegDatasetWrapper):
+    """Points an mmseg data set at the folder that `PseudoMaskHook` wrote; the data set's own masks are never read.
+
+    Args:
+        dataset: config of an mmseg data set.
+        mask_dir: folder with one PNG per image and a manifest.json.
+        pipeline: transforms of stage 2, mmseg's.
+        test_mode: as in mmengine's `BaseDataset`.
+
+    Raises:
+        FileNotFoundError: the folder has no manifest: nothing was written there, or writing has not ended.
+        ValueError: the masks were made for other classes, or are missing for some images.
+    """
+
+    def __init__(
+        self,
+        dataset: dict,
+        mask_dir: str,
+        pipeline: Sequence[dict | Callable] = (),
+        test_mode: bool = False,
+    ) -> None:
+        self.mask_dir = Path(mask_dir)
+        super().__init__(dataset, pipeline, test_mode)
+
+    def change(self, infos: list[dict]) -> list[dict]:
+        manifest = self.mask_dir / 'manifest.json'
+        if not manifest.is_file():
+            raise FileNotFoundError(
+                f'pseudo masks: expected {manifest}, which is written when they are complete; run stage 1 first'
+            )
+        made_for, classes = json.loads(manifest.read_text())['classes'], list(self.metainfo['classes'])
+        if made_for != classes:
+            raise ValueError(f'{manifest}: expected masks of the classes {classes}, got {made_for}')
+        for info in infos:
+            # Pseudo masks hold the ids of this problem already, so the map from the data set's ids must not apply.
+            info.update(seg_map_path=str(self.mask_dir / f'{info["sample_id"]}.png'), label_map=None)
+        self.require(infos, lambda info: Path(info['seg_map_path']).is_file(), 'a pseudo mask', 'seg_map_path')
+        return infos

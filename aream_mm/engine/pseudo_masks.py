@@ -1,0 +1,167 @@
+"""PseudoMaskHook: writes the pseudo masks that stage 2 trains on."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.dist import barrier, get_rank, get_world_size, is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.runner import Runner
+from mmengine.structures import PixelData
+from mmengine.utils import ProgressBar
+from mmseg.datasets.transforms import LoadAnnotations
+from mmseg.evaluation import IoUMetric
+from mmseg.structures import SegDataSample
+from PIL import Image
+from torch import Tensor, nn
+
+from aream_mm.registry import HOOKS
+
+IGNORED_COLOUR = (224, 224, 192)  # of VOC's borders
+
+
+@HOOKS.register_module()
+class PseudoMaskHook(Hook):
+    """Runs a `CAMSegmentor` over the training images after training and writes their masks and a manifest.json.
+
+    A mask is a palette PNG of ids 0..C (255 ignored) at `out_dir/<sample_id>.png`. Masks that the same weights have
+    written with the same settings are kept, so an interrupted run goes on where it was; the manifest appears when all
+    are there. It names weights, settings and classes, and the mIoU over the images that have a mask to compare with.
+
+    Args:
+        dataloader: config over an `ImageTagDataset` with test_mode=True.
+        out_dir: folder. Default: `pseudo_masks` in the work dir.
+        test_cfg: `TestSettings` that differ from the model's, such as dict(refine=True, background=0.3).
+        after_test: write the masks after testing too (`tools/test.py --pseudo-masks`).
+    """
+
+    priority = 'LOW'
+
+    def __init__(
+        self, dataloader: dict, out_dir: str | None = None, test_cfg: dict | None = None, after_test: bool = False
+    ) -> None:
+        self.dataloader = dataloader
+        self.out_dir = out_dir and Path(out_dir)
+        self.test_cfg = test_cfg or {}
+        self.write_after_test = after_test
+
+    def before_run(self, runner: Runner) -> None:
+        """Find wrong settings and missing files before hours of training, not after."""
+        self.out_dir = self.out_dir or Path(runner.work_dir) / 'pseudo_masks'
+        self.settings = dataclasses.replace(bare(runner.model).test_cfg, **self.test_cfg)
+        self.dataset = MMENGINE_DATASETS.build(self.dataloader['dataset'])
+
+    def after_train(self, runner: Runner) -> None:
+        self.write(runner)
+
+    def after_test(self, runner: Runner, metrics: dict | None = None) -> None:
+        if self.write_after_test:
+            self.write(runner)
+
+    def write(self, runner: Runner) -> None:
+        """Write what is missing, measure what is there, and only then the manifest."""
+        identity = dict(
+            weights=fingerprint(bare(runner.model)),
+            settings=dataclasses.asdict(self.settings),
+            classes=list(self.dataset.metainfo['classes']),
+        )
+        infos = [self.dataset.get_data_info(i) for i in range(len(self.dataset))]
+        files = [self.out_dir / f'{info["sample_id"]}.png' for info in infos]
+        pending = self._pending(files, json.loads(json.dumps(identity)))
+        runner.logger.info(f'Pseudo masks: {len(pending)} of {len(files)} to write to {self.out_dir}')
+        if pending:
+            self._generate(runner, pending)
+        barrier()
+        manifest = dict(identity, images=len(files), mIoU=self._measure(infos, files))
+        if is_main_process():
+            write_atomically(self.out_dir / 'manifest.json', json.dumps(manifest, indent=2).encode())
+            (self.out_dir / 'unfinished.json').unlink(missing_ok=True)
+        runner.logger.info(f'Pseudo masks: {len(files)} in {self.out_dir}, mIoU {manifest["mIoU"]}')
+        barrier()
+
+    def _pending(self, files: list[Path], identity: dict) -> list[int]:
+        """Indices of the masks still to write; forgets masks that other weights or settings made."""
+        manifest, unfinished = self.out_dir / 'manifest.json', self.out_dir / 'unfinished.json'
+        if is_main_process():
+            found = next((json.loads(path.read_text()) for path in (unfinished, manifest) if path.is_file()), {})
+            if {key: found.get(key) for key in identity} != identity:
+                for path in (manifest, *files):
+                    path.unlink(missing_ok=True)
+            write_atomically(unfinished, json.dumps(identity).encode())
+        barrier()
+        return [i for i, file in enumerate(files) if not file.is_file()]
+
+    @torch.no_grad()
+    def _generate(self, runner: Runner, pending: list[int]) -> None:
+        loader = runner.build_dataloader({**self.dataloader, 'dataset': self.dataset.get_subset(pending)})
+        palette = np.full((256, 3), IGNORED_COLOUR, np.uint8)
+        palette[: len(self.dataset.metainfo['palette'])] = self.dataset.metainfo['palette']
+        model, settings = bare(runner.model), bare(runner.model).test_cfg
+        progress = ProgressBar(len(pending)) if is_main_process() else None
+        model.eval()
+        model.test_cfg = self.settings
+        try:
+            for batch in loader:
+                for sample in model.test_step(batch):
+                    mask = Image.fromarray(sample.pred_sem_seg.data[0].byte().cpu().numpy(), mode='P')
+                    mask.putpalette(palette)
+                    file = self.out_dir / f'{sample.sample_id}.png'
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    temporary = file.with_suffix('.tmp')
+                    mask.save(temporary, format='PNG')
+                    os.replace(temporary, file)
+                    if progress:
+                        for _ in range(min(get_world_size(), len(pending) - progress.completed)):
+                            progress.update()
+        finally:
+            model.test_cfg = settings
+        if progress:
+            print()
+
+    def _measure(self, infos: list[dict], files: list[Path]) -> float | None:
+        """mIoU in percent of the files as written, over the images that have a mask; None where none has."""
+        pairs = [(info, file) for info, file in zip(infos, files, strict=True) if 'seg_map_path' in info]
+        if not pairs:
+            return None
+        load = LoadAnnotations()
+        metric = IoUMetric(iou_metrics=['mIoU'])
+        metric.dataset_meta = self.dataset.metainfo
+        for info, file in pairs[get_rank() :: get_world_size()]:
+            sample = SegDataSample()
+            sample.gt_sem_seg = PixelData(data=as_plane(load(dict(info, seg_fields=[]))['gt_seg_map']))
+            sample.pred_sem_seg = PixelData(data=as_plane(np.array(Image.open(file))))
+            metric.process({}, [sample.to_dict()])
+        return float(metric.evaluate(len(pairs))['mIoU'])
+
+
+def as_plane(mask: np.ndarray) -> Tensor:
+    """(H, W) ids → (1, H, W) int64."""
+    return torch.from_numpy(mask.astype(np.int64))[None]
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """The model inside a distributed wrapper, or the model."""
+    return model.module if is_model_wrapper(model) else model
+
+
+def fingerprint(model: nn.Module) -> str:
+    """SHA-256 of the weights, which tells one checkpoint from another wherever the file lies."""
+    digest = hashlib.sha256()
+    for key, value in model.state_dict().items():
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write to a temporary name and rename, so that a reader sees the whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'{path.name}.tmp')
+    temporary.write_bytes(content)
+    os.replace(temporary, path)

@@ -1,0 +1,28 @@
+"""WarmUpHook: classification alone at first, because a CAM that has learnt nothing teaches nothing."""
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from aream_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class WarmUpHook(Hook):
+    """Keeps the AReAM loss of a `CAMSegmentor` switched off until the warm-up has ended; holds when a run is resumed.
+
+    Args:
+        end: epochs (or iterations) of classification alone.
+        by_epoch: whether `end` counts epochs.
+    """
+
+    def __init__(self, end: int, by_epoch: bool = True) -> None:
+        self.end = end
+        self.by_epoch = by_epoch
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        warm_up = (runner.epoch if self.by_epoch else runner.iter) < self.end
+        if model.warm_up and not warm_up:
+            runner.logger.info('The warm-up has ended: the AReAM loss takes part from here.')
+        model.warm_up = warm_up

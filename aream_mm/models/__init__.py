@@ -1,0 +1,10 @@
+"""The method: networks that expose attention, the CAM, AReAM and PAR, and the segmentor that puts them together."""
+
+from aream_mm.models.aream import AReAMLoss
+from aream_mm.models.dual_branch import DualBranch, TimmCNN
+from aream_mm.models.head import CAMHead
+from aream_mm.models.par import PAR
+from aream_mm.models.segmentor import CAMSegmentor
+from aream_mm.models.vit import AttentionViT
+
+__all__ = ['AReAMLoss', 'AttentionViT', 'CAMHead', 'CAMSegmentor', 'DualBranch', 'PAR', 'TimmCNN']

@@ -1,0 +1,114 @@
+"""AReAM, the adaptive re-activation mechanism: shallow affinity supervises deep attention (arXiv 2305.03112)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aream_mm.registry import MODELS
+
+
+def pair_labels(masks: Tensor, grid: tuple[int, int], ignore_index: int = 255) -> Tensor:
+    """Mask → pairs of patches: (B, H, W) → (B, P, P) int64; 1 same class, 0 different, `ignore_index` if either end is.
+
+    The masks are brought to the grid (h, w), P = h·w, by nearest neighbour; background counts as a class.
+    """
+    labels = F.interpolate(masks[:, None].float(), tuple(grid), mode='nearest').flatten(1).long()  # (B, P)
+    pairs = (labels[:, :, None] == labels[:, None, :]).long()
+    ignored = labels == ignore_index
+    return pairs.masked_fill(ignored[:, :, None] | ignored[:, None, :], ignore_index)
+
+
+def affinity_loss(mean_logits: Tensor, pairs: Tensor) -> Tensor:
+    """L_aff[l] = ½ Σ_pos (1 − σ(Z[l])) / (n_pos + 1) + ½ Σ_neg σ(Z[l]) / (n_neg + 1): one value a layer.
+
+    Counts are over the batch. Without a labelled pair the loss is 0 and so is its gradient.
+
+    Args:
+        mean_logits: (L', B, P, P), Z of the supervised layers.
+        pairs: (B, P, P) of 1, 0 and 255 as `pair_labels` makes them.
+
+    Returns:
+        (L',) float32.
+    """
+    if mean_logits.shape[1:] != pairs.shape:
+        raise ValueError(
+            f'affinity_loss: expected pairs of shape {tuple(mean_logits.shape[1:])} to match the mean logits, '
+            f'got {tuple(pairs.shape)}'
+        )
+    positive, negative = pairs == 1, pairs == 0
+    positive_weight = 0.5 / (positive.sum() + 1)
+    negative_weight = 0.5 / (negative.sum() + 1)
+    # σ enters with one sign for positive and the other for negative pairs: one product, and the constant apart.
+    weight = negative * negative_weight - positive * positive_weight  # (B, P, P)
+    attraction = (mean_logits.float().sigmoid() * weight).sum(dim=(1, 2, 3))
+    return attraction + positive.sum() * positive_weight
+
+
+def layer_entropy(cam: Tensor, affinity: Tensor, tags: Tensor) -> Tensor:
+    """How widely each layer's affinity spreads the evidence: entropy in bits, mean over the batch, (L,) float64.
+
+    The map of the present classes is propagated by A[l] alone, summed over classes, softmax over positions.
+
+    Args:
+        cam: (B, C, h, w), ReLU(class map).
+        affinity: (L, B, P, P).
+        tags: (B, C), 1 for the classes in the picture.
+    """
+    sources = (cam.flatten(2) * tags[:, :, None]).sum(dim=1).double()  # (B, P): propagation is linear, so sum first
+    spread = torch.einsum('lbpq,bq->lbp', affinity.double(), sources)
+    log_probability = spread.log_softmax(dim=-1)
+    nats = -(log_probability.exp() * log_probability).sum(dim=-1)  # (L, B)
+    return nats.mean(dim=1) / torch.log(torch.tensor(2.0))
+
+
+@MODELS.register_module()
+class AReAMLoss(nn.Module):
+    """loss_weight · mean_{l ≥ k} w_l · L_aff[l], with k = `layer_index`, the first deep layer.
+
+    The same w weighs the shallow layers that make the label: affinity l < k counts (1 − w_l) / k.
+
+    Args:
+        layer_index: k; layers 0 … k−1 are shallow (the teacher), k … L−1 deep (supervised).
+        loss_weight: 0.1 in the paper.
+        weights: 'uniform' (w = 0 for shallow and 1 for deep layers; the better one in the paper), or 'entropy': the
+            buffer `layer_weights`, min-max of the layers' entropies, which must have been measured or loaded.
+        num_layers: L, the depth of the transformer; `CAMSegmentor` fills it in.
+
+    Raises:
+        ValueError: an unknown kind of weights, or a layer index that leaves no shallow or no deep layer.
+    """
+
+    def __init__(
+        self, layer_index: int, loss_weight: float = 0.1, weights: str = 'uniform', num_layers: int = 12
+    ) -> None:
+        super().__init__()
+        if weights not in ('uniform', 'entropy'):
+            raise ValueError(f"AReAMLoss: expected weights 'uniform' or 'entropy', got {weights!r}")
+        if not 0 < layer_index < num_layers:
+            raise ValueError(f'AReAMLoss: expected layer_index in 1..{num_layers - 1} ({num_layers} layers), got {layer_index}')
+        self.layer_index = layer_index
+        self.loss_weight = loss_weight
+        self.weights = weights
+        uniform = (torch.arange(num_layers) >= layer_index).float()
+        measured_later = torch.full((num_layers,), torch.nan)
+        self.register_buffer(
+            'layer_weights', measured_later if weights == 'entropy' else uniform, persistent=weights == 'entropy'
+        )
+
+    @property
+    def shallow_affinity(self) -> dict[int, Tensor]:
+        """Layer → weight of the affinity that propagates the label CAM: (1 − w_l) / k for l < k."""
+        if self.weights == 'entropy' and self.layer_weights.isnan().any():
+            raise RuntimeError("AReAMLoss(weights='entropy'): the layers' entropies have been neither measured nor loaded")
+        weights = (1 - self.layer_weights) / self.layer_index
+        return {layer: weights[layer] for layer in range(self.layer_index)}
+
+    @property
+    def deep_layers(self) -> range:
+        """The layers whose mean logits the loss reads."""
+        return range(self.layer_index, len(self.layer_weights))
+
+    def forward(self, mean_logits: Tensor, pairs: Tensor) -> Tensor:
+        """(L − k, B, P, P) mean logits of the deep layers, (B, P, P) pairs → scalar."""
+        weights = self.layer_weights[self.layer_index :]
+        return self.loss_weight * (weights * affinity_loss(mean_logits, pairs)).mean()

@@ -1,0 +1,95 @@
+"""DualBranch: a timm CNN says what is where roughly, a timm ViT says which places belong together."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from aream_mm.models.vit import Attended, Normalize, create_timm_model
+from aream_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class TimmCNN(BaseModule):
+    """The feature maps of a timm CNN; also a backbone for mmseg's decoders.
+
+    Args:
+        name: timm's model name, such as 'tf_efficientnet_lite0'.
+        out_indices: which of timm's feature levels are returned (level i has stride 2^(i+1) by default).
+        pretrained: False, True (timm's weights), or the path of a weights file in timm's key names. Read by
+            `init_weights`, that is when training starts, never for testing.
+        output_stride: dilate the last stages so that no level is coarser than this (8, 16 or 32).
+        frozen: keep the weights fixed and the layers in evaluation mode.
+        mean, std: RGB statistics in 0..1. Default: those of the pretrained weights.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        out_indices: Sequence[int],
+        pretrained: bool | str = False,
+        output_stride: int = 32,
+        frozen: bool = False,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.pretrained = pretrained
+        self.frozen = frozen
+        self.arguments = dict(features_only=True, out_indices=tuple(out_indices))
+        if output_stride != 32:  # timm refuses the option on models that cannot dilate, even at its default
+            self.arguments['output_stride'] = output_stride
+        self.cnn = create_timm_model(name, pretrained=False, **self.arguments)
+        self.out_channels = self.cnn.feature_info.channels()
+        self.normalize = Normalize(mean or self.cnn.pretrained_cfg['mean'], std or self.cnn.pretrained_cfg['std'])
+        if frozen:
+            self.requires_grad_(False)
+
+    def init_weights(self) -> None:
+        """Load `pretrained`; called by mmengine's Runner when training starts."""
+        if self.pretrained and not self.is_init:
+            self.cnn.load_state_dict(create_timm_model(self.name, self.pretrained, **self.arguments).state_dict())
+        self.is_init = True
+
+    def train(self, mode: bool = True) -> 'TimmCNN':
+        return super().train(mode and not self.frozen)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) RGB in 0..1 → one (B, D_i, H / stride_i, W / stride_i) for each of `out_indices`."""
+        return self.cnn(self.normalize(images))
+
+
+@MODELS.register_module()
+class DualBranch(BaseModule):
+    """Class map from a CNN, affinity and class tokens from a ViT, each with its own weights, statistics and freeze switch.
+
+    The CNN's feature levels are brought to the ViT's token grid and concatenated, so any patch size goes with any CNN.
+    There is no class affinity: the CNN's map is propagated by the patch affinity alone. Learning rates of the branches
+    are set in the config: optim_wrapper.paramwise_cfg.custom_keys 'backbone.cnn' and 'backbone.vit'.
+
+    Args:
+        cnn: config of a `TimmCNN`.
+        vit: config of an `AttentionViT`.
+    """
+
+    def __init__(self, cnn: dict, vit: dict) -> None:
+        super().__init__()
+        self.cnn = MODELS.build(cnn)
+        self.vit = MODELS.build(vit)
+        self.num_layers = self.vit.num_layers
+        self.patch_size = self.vit.patch_size
+
+    def forward(
+        self,
+        images: Tensor,
+        affinity: Mapping[int, float | Tensor] | None = None,
+        logit_layers: Sequence[int] = (),
+    ) -> Attended:
+        """As `AttentionViT.forward`; `features` (B, Σ D_i, h, w) are the CNN's."""
+        attended = self.vit(images, affinity, logit_layers)
+        grid = attended.features.shape[-2:]
+        levels = [F.interpolate(level, grid, mode='bilinear', align_corners=False) for level in self.cnn(images)]
+        return attended._replace(features=torch.cat(levels, dim=1), class_affinity=None)

@@ -1,0 +1,59 @@
+"""CAMHead: the two classification heads, one on the class tokens and one on the class map that becomes the CAM."""
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from aream_mm.models.vit import Attended
+from aream_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class CAMHead(BaseModule):
+    """Class map = conv D' → C on the features; patch logits = its spatial mean; class logits from the class tokens.
+
+    With C class tokens the class logits are the mean over channels of each token. A single token is read by a linear
+    layer after a norm.
+
+    Args:
+        num_classes: C, without background.
+        in_channels: D', channels of the features.
+        kernel_size: of the convolution; 3 in MCTformer, 1 for the plain CAM of a CNN.
+        token_channels: D of the single class token; None where the network has one token per class.
+
+    Raises:
+        ValueError: a checkpoint made for another number of classes.
+    """
+
+    def __init__(
+        self, num_classes: int, in_channels: int, kernel_size: int = 3, token_channels: int | None = None
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.class_map = nn.Conv2d(in_channels, num_classes, kernel_size, padding=kernel_size // 2)
+        self.token_logits = token_channels and nn.Sequential(
+            nn.LayerNorm(token_channels), nn.Linear(token_channels, num_classes)
+        )
+        self.register_load_state_dict_pre_hook(self._check_num_classes)
+
+    @staticmethod
+    def _check_num_classes(head: 'CAMHead', state_dict: dict, prefix: str, *_) -> None:
+        # mmengine only warns of a mismatch and goes on with untrained weights.
+        bias = state_dict.get(f'{prefix}class_map.bias')
+        if bias is not None and len(bias) != head.num_classes:
+            raise ValueError(
+                f'CAMHead: the config has num_classes={head.num_classes}, the checkpoint was trained with {len(bias)}'
+            )
+
+    def forward(self, attended: Attended) -> tuple[Tensor, dict[str, Tensor]]:
+        """Class map (B, C, h, w) before ReLU, and logits (B, C) by the name of the head: 'class' and 'patch'."""
+        class_map = self.class_map(attended.features)
+        if self.token_logits is None:
+            class_logits = attended.class_tokens.mean(dim=-1)
+        else:
+            class_logits = self.token_logits(attended.class_tokens[:, 0])
+        if class_logits.shape[1] != self.num_classes:
+            raise ValueError(
+                f'CAMHead: expected {self.num_classes} class tokens (num_classes), got {class_logits.shape[1]}; set '
+                'num_class_tokens of the network, or token_channels of the head for a single token'
+            )
+        return class_map, {'class': class_logits, 'patch': class_map.mean(dim=(-2, -1))}

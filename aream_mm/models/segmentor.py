@@ -1,0 +1,217 @@
+"""CAMSegmentor: stage 1 as an mmseg segmentor, so that mmseg's metrics, visualisers and inferencers work on CAMs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from mmengine.structures import PixelData
+from mmseg.models.segmentors import BaseSegmentor
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from aream_mm.models import cam as cams
+from aream_mm.models.aream import pair_labels
+from aream_mm.models.par import PAR
+from aream_mm.registry import MODELS
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How the label of the AReAM loss is made.
+
+    low, high: background scores of the reliable mask, in 0..1.
+    label_cam_mode: 'eval' makes the label CAM without dropout and with fixed batch statistics; 'train', as the authors'
+        program does, in training mode.
+    """
+
+    low: float = 0.35
+    high: float = 0.55
+    label_cam_mode: Literal['eval', 'train'] = 'eval'
+
+
+@dataclass(frozen=True)
+class TestSettings:
+    """How a picture becomes a CAM and the CAM a mask.
+
+    background: background score in 0..1; a pixel is foreground where its best class scores above it.
+    propagate_layers: layers whose mean affinity propagates the CAM; None for all, () for no propagation.
+    propagate_steps: how often it does.
+    scales: image sizes, relative to the input, whose CAMs are summed.
+    mirror: add the CAM of the mirrored picture.
+    refine: refine the planes with PAR.
+    class_threshold: probability in 0..1 above which a class counts as present in a picture without tags.
+    """
+
+    background: float = 0.4
+    propagate_layers: Sequence[int] | None = None
+    propagate_steps: int = 1
+    scales: Sequence[float] = (1.0,)
+    mirror: bool = True
+    refine: bool = False
+    class_threshold: float = 0.5
+
+
+@MODELS.register_module()
+class CAMSegmentor(BaseSegmentor):
+    """Trains from tags with L_cls + L_AReAM, predicts CAM masks.
+
+    Every sample carries its tags as `gt_score` (C,) where it has them. A prediction carries `pred_sem_seg` (the CAM
+    mask: 0 background, 1..C), `seg_logits` (background plane and class planes), `pred_score` (C,), the probability of
+    each class, and `cam` (K, H, W) in 0..1 with `cam_classes` (K,) in 1..C: of the tagged classes where the sample has
+    tags, otherwise of the predicted ones.
+
+    Args:
+        backbone: config of a network that returns `Attended`, such as `AttentionViT` or `DualBranch`.
+        head: config of a `CAMHead`.
+        aream: config of an `AReAMLoss`; None trains the classification alone.
+        par: config of the `PAR` that refines labels and, with `refine`, masks.
+        data_preprocessor: mmseg's, set to RGB in 0..1 (mean 0, std 255); the networks normalise for themselves.
+        train_cfg: `TrainSettings`.
+        test_cfg: `TestSettings`.
+        pretrained: None; mmseg's `init_model` passes it to every segmentor.
+    """
+
+    align_corners = False  # of mmseg's postprocess_result
+
+    def __init__(
+        self,
+        backbone: dict,
+        head: dict,
+        aream: dict | None = None,
+        par: dict | None = None,
+        data_preprocessor: dict | None = None,
+        train_cfg: dict | None = None,
+        test_cfg: dict | None = None,
+        pretrained: None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        self.backbone = MODELS.build(backbone)
+        self.head = MODELS.build(head)
+        self.aream = aream and MODELS.build({**aream, 'num_layers': self.backbone.num_layers})
+        self.par = PAR(**(par or {}))
+        self.train_cfg = TrainSettings(**(train_cfg or {}))
+        self.test_cfg = TestSettings(**(test_cfg or {}))
+        self.warm_up = False  # set by WarmUpHook: classification only
+        self.out_channels = 1 + self.head.num_classes  # read by mmseg's SegTTAModel
+        self._check_propagate_layers()
+
+    def _check_propagate_layers(self) -> None:
+        outside = [i for i in self.test_cfg.propagate_layers or () if not 0 <= i < self.backbone.num_layers]
+        if outside:
+            raise ValueError(
+                f'test_cfg.propagate_layers: expected layers in 0..{self.backbone.num_layers - 1}, got {outside}'
+            )
+
+    def extract_feat(self, inputs: Tensor):
+        """`Attended` of images (B, 3, H, W), with no affinity."""
+        return self.backbone(inputs)
+
+    def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
+        """Class map (B, C, h, w) before ReLU."""
+        return self._forward(inputs)[0]
+
+    def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> tuple[Tensor, dict]:
+        """Class map (B, C, h, w) before ReLU, and the heads' logits (B, C)."""
+        return self.head(self.backbone(inputs))
+
+    def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
+        """`loss_class` and `loss_patch`, and after the warm-up `loss_aream`."""
+        tags = self.tags(data_samples)
+        use_aream = self.aream is not None and not self.warm_up
+        attended = self.backbone(inputs, logit_layers=self.aream.deep_layers if use_aream else ())
+        class_map, logits = self.head(attended)
+        losses = {
+            f'loss_{name}': F.multilabel_soft_margin_loss(logit.float(), tags) for name, logit in logits.items()
+        }
+        if use_aream:
+            pairs = pair_labels(self.label_masks(inputs, tags), class_map.shape[-2:])
+            losses['loss_aream'] = self.aream(attended.mean_logits, pairs)
+        return losses
+
+    @torch.no_grad()
+    def label_masks(self, images: Tensor, tags: Tensor) -> Tensor:
+        """Images (B, 3, H, W) and tags (B, C) → reliable masks (B, H, W): the CAM propagated by shallow affinity."""
+        training = self.training
+        self.train(training and self.train_cfg.label_cam_mode == 'train')
+        cam, _ = self.raw_cam(images, self.aream.shallow_affinity)
+        self.train(training)
+        cam = cams.normalize(cam) * tags[:, :, None, None]
+        return cams.reliable_masks(cam, tags, images, self.par, self.train_cfg.low, self.train_cfg.high)
+
+    def raw_cam(
+        self,
+        images: Tensor,
+        affinity: Mapping[int, float | Tensor],
+        steps: int = 1,
+        scales: Sequence[float] = (1.0,),
+        mirror: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """CAM before normalisation (B, C, H, W), summed over scales and the mirror image; class logits (B, C).
+
+        Args:
+            images: (B, 3, H, W) RGB in 0..1.
+            affinity: layer → weight of the affinity that propagates the CAM; empty for none.
+            steps: how often it is propagated.
+            scales: sizes relative to the input, rounded to whole patches.
+            mirror: add the CAM of the mirrored image.
+        """
+        batch, patch_size = len(images), self.backbone.patch_size
+        total, scores = 0, []
+        for scale in scales:
+            size = [max(round(side * scale / patch_size), 1) * patch_size for side in images.shape[-2:]]
+            views = images if scale == 1 else cams.upsample(images, size)
+            if mirror:
+                views = torch.cat([views, views.flip(-1)])
+            attended = self.backbone(views, affinity=affinity)
+            class_map, logits = self.head(attended)
+            scores.extend(logit.unflatten(0, (-1, batch)).mean(dim=0) for logit in logits.values())
+            cam = cams.activate(class_map, attended.class_affinity)
+            if attended.patch_affinity is not None:
+                cam = cams.propagate(cam, attended.patch_affinity, steps)
+            if mirror:
+                cam = cam[:batch] + cam[batch:].flip(-1)
+            total = total + cams.upsample(cam, images.shape[-2:])
+        return total, torch.stack(scores).mean(dim=0)
+
+    def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
+        """Images (B, 3, H, W) → samples as described for the class, at each sample's original size."""
+        settings = self.test_cfg
+        layers = range(self.backbone.num_layers) if settings.propagate_layers is None else settings.propagate_layers
+        raw, logits = self.raw_cam(
+            inputs,
+            {layer: 1 / len(layers) for layer in layers},
+            settings.propagate_steps,
+            settings.scales,
+            settings.mirror,
+        )
+        scores = logits.sigmoid()
+        tags = scores > settings.class_threshold
+        if data_samples is not None and 'gt_score' in data_samples[0]:
+            tags = self.tags(data_samples) > 0
+        cam = cams.normalize(raw) * tags[:, :, None, None]
+
+        results = self.postprocess_result(cams.add_background(cam, settings.background), data_samples)
+        for sample, score, tag in zip(results, scores, tags, strict=True):
+            classes = tag.nonzero().flatten() + 1
+            sample.set_field(score, 'pred_score')
+            sample.set_field(classes, 'cam_classes')
+            sample.set_field(PixelData(data=sample.seg_logits.data[classes]), 'cam')
+        if settings.refine:
+            planes, classes = cams.refine(cam, tags, inputs, self.par, (settings.background,))
+            every_plane = cam.new_zeros(len(cam), self.out_channels, *cam.shape[-2:])
+            index = classes[:, :, None, None].expand_as(planes[0])
+            results = self.postprocess_result(every_plane.scatter(1, index, planes[0]), results)
+        return results
+
+    def tags(self, data_samples: list[SegDataSample]) -> Tensor:
+        """(B, C) float32, 1 for the classes in the picture."""
+        tags = torch.stack([sample.gt_score for sample in data_samples]).float()
+        if tags.shape[1] != self.head.num_classes:
+            raise ValueError(
+                f'CAMSegmentor: the head has num_classes={self.head.num_classes}, the data set has {tags.shape[1]} '
+                'classes besides background'
+            )
+        return tags

@@ -1,0 +1,258 @@
+"""AttentionViT: any plain timm vision transformer, returning its tokens and the affinities that CAM and AReAM read."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import timm
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from timm.layers import Attention
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+
+from aream_mm.registry import MODELS
+
+
+class Attended(NamedTuple):
+    """What an attention-exposing network returns. T class tokens, P = h·w patches, L' layers asked for.
+
+    class_tokens    (B, T, D)         of the last layer, before any final norm
+    features        (B, D', h, w)     what the class map is read from
+    class_affinity  (B, T, P)         mean over all layers of A[l][class → patch]; None if not asked for, or if T = 1
+    patch_affinity  (B, P, P)         Σ_l weight[l] · A[l][patch → patch]; (G, B, P, P) for weights of shape (G,)
+    mean_logits     (L', B, P, P)     Z[l], the mean over heads of the pre-softmax logits, patch block
+    """
+
+    class_tokens: Tensor
+    features: Tensor
+    class_affinity: Tensor | None
+    patch_affinity: Tensor | None
+    mean_logits: Tensor | None
+
+
+def create_timm_model(name: str, pretrained: bool | str, **arguments) -> nn.Module:
+    """timm's model `name`; `pretrained` is True for timm's own weights, or the path of a file in timm's key names."""
+    if not isinstance(pretrained, str):
+        return timm.create_model(name, pretrained=pretrained, **arguments)
+    if not Path(pretrained).is_file():
+        raise FileNotFoundError(f'pretrained weights of {name!r}: expected a file, got {pretrained!r}')
+    overlay = dict(file=pretrained, custom_load=pretrained.endswith('.npz'))
+    return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
+
+
+class Normalize(nn.Module):
+    """RGB images (B, 3, H, W) in 0..1 to the mean and standard deviation a network was pretrained with."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer('mean', torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer('std', torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images - self.mean) / self.std
+
+
+@MODELS.register_module()
+class AttentionViT(BaseModule):
+    """A plain timm ViT with one or C class tokens whose forward returns tokens and affinities (`Attended`).
+
+    The pretrained class token and its position embedding are copied C times (MCTformer-V2). Register and distillation
+    tokens are kept: they take part in attention and are not returned. There is no final norm: the heads read the
+    residual stream.
+
+    Args:
+        name: timm's model name, such as 'deit_small_patch16_224'.
+        num_class_tokens: 1 for the model's own token, or the number of classes C.
+        pretrained: False, True (timm's weights), or the path of a weights file in timm's key names. Read by
+            `init_weights`, that is when training starts, never for testing.
+        img_size: side in pixels, or (height, width), to which the position embedding is resampled when the weights
+            load; other input sizes work too and resample it in every forward pass. Default: the model's own.
+        patch_size: patch side in pixels; the patch embedding is resampled when the weights load. Default: its own.
+        drop_path_rate: stochastic depth at the last layer, rising linearly from 0.
+        frozen: keep the weights fixed and the layers in evaluation mode.
+        mean, std: RGB statistics in 0..1. Default: those of the pretrained weights.
+        architecture: further arguments of timm's `VisionTransformer`, such as dict(depth=6, embed_dim=192).
+
+    Raises:
+        TypeError: the timm model is no plain ViT, so its attention cannot be exposed.
+        ValueError: the timm model has no class token.
+        FileNotFoundError: `pretrained` names no file.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        num_class_tokens: int = 1,
+        pretrained: bool | str = False,
+        img_size: int | Sequence[int] | None = None,
+        patch_size: int | None = None,
+        drop_path_rate: float = 0.0,
+        frozen: bool = False,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        architecture: Mapping | None = None,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.num_class_tokens = num_class_tokens
+        self.pretrained = pretrained
+        self.frozen = frozen
+        self.arguments = dict(num_classes=0, dynamic_img_size=True, drop_path_rate=drop_path_rate, **(architecture or {}))
+        if img_size is not None:
+            self.arguments['img_size'] = img_size
+        if patch_size is not None:
+            self.arguments['patch_size'] = patch_size
+
+        vit = create_timm_model(name, pretrained=False, **self.arguments)
+        check_plain_vit(name, vit)
+        self.normalize = Normalize(mean or vit.pretrained_cfg['mean'], std or vit.pretrained_cfg['std'])
+        self.patch_embed, self.norm_pre, self.blocks = vit.patch_embed, vit.norm_pre, vit.blocks
+        self.grid_size = vit.patch_embed.grid_size
+        self.patch_size = vit.patch_embed.patch_size[0]
+        self.num_layers = len(vit.blocks)
+        for key, value in self._embeddings(vit).items():
+            self.register_parameter(key, nn.Parameter(value))
+        self.num_prefix_tokens = num_class_tokens + self.extra_tokens.shape[1]
+        if frozen:
+            self.requires_grad_(False)
+
+    def _embeddings(self, vit: VisionTransformer) -> dict[str, Tensor]:
+        """Class, extra and position embeddings; a prefix token's position embedding is folded into the token."""
+        # timm orders the prefix class, distillation, register.
+        prefix = [token for token in (vit.cls_token, getattr(vit, 'dist_token', None), vit.reg_token) if token is not None]
+        prefix = torch.cat(prefix, dim=1).detach()  # (1, 1 + R, D)
+        positions = vit.pos_embed.detach()
+        if not vit.no_embed_class:
+            prefix = prefix + positions[:, : prefix.shape[1]]
+            positions = positions[:, prefix.shape[1] :]
+        return dict(
+            class_tokens=prefix[:, :1].repeat(1, self.num_class_tokens, 1),  # (1, T, D)
+            extra_tokens=prefix[:, 1:].clone(),  # (1, R, D)
+            pos_embed=positions.clone(),  # (1, P, D)
+        )
+
+    def init_weights(self) -> None:
+        """Load `pretrained`; called by mmengine's Runner when training starts."""
+        if self.pretrained and not self.is_init:
+            vit = create_timm_model(self.name, self.pretrained, **self.arguments)
+            own_keys = self.state_dict().keys()
+            weights = {key: value for key, value in vit.state_dict().items() if key in own_keys}
+            self.load_state_dict(weights | self._embeddings(vit))
+        self.is_init = True
+
+    def train(self, mode: bool = True) -> 'AttentionViT':
+        return super().train(mode and not self.frozen)
+
+    def _position_embedding(self, height: int, width: int) -> Tensor:
+        """(1, h, w, D), bicubic where the grid differs from the model's own."""
+        grid = self.pos_embed.unflatten(1, self.grid_size)
+        if (height, width) == tuple(self.grid_size):
+            return grid
+        # DINO's convention, which MCTformer follows: a tenth of a patch is added to the size before the scale is taken.
+        scale = [(new + 0.1) / old for new, old in zip((height, width), self.grid_size, strict=True)]
+        grid = F.interpolate(grid.permute(0, 3, 1, 2), scale_factor=scale, mode='bicubic', align_corners=False)
+        return grid.permute(0, 2, 3, 1)
+
+    def forward(
+        self,
+        images: Tensor,
+        affinity: Mapping[int, float | Tensor] | None = None,
+        logit_layers: Sequence[int] = (),
+    ) -> Attended:
+        """Tokens, and what is asked for of the affinities; a layer whose map nobody reads runs fused attention.
+
+        Args:
+            images: (B, 3, H, W) RGB in 0..1, H and W multiples of the patch size.
+            affinity: layer → its weight in the returned patch affinity, a number or a tensor of shape () or (G,).
+                With a mapping, even an empty one, the class affinity is returned too.
+            logit_layers: layers whose mean logits Z are returned, in rising order.
+        """
+        height, width = images.shape[-2:]
+        if height % self.patch_size or width % self.patch_size:
+            raise ValueError(
+                f'AttentionViT {self.name!r}: expected image sides that are multiples of the patch size '
+                f'{self.patch_size}, got {height}×{width}; put ResizeToMultiple(size_divisor={self.patch_size}) '
+                'into the pipeline'
+            )
+        patches = self.patch_embed(self.normalize(images))  # (B, h, w, D)
+        batch, h, w, _ = patches.shape
+        patches = patches + self._position_embedding(h, w)
+        prefix = torch.cat([self.class_tokens, self.extra_tokens], dim=1).expand(batch, -1, -1)
+        x = self.norm_pre(torch.cat([prefix, patches.flatten(1, 2)], dim=1))  # (B, T + R + P, D)
+
+        class_affinity, patch_affinity, mean_logits = None, None, []
+        for layer, block in enumerate(self.blocks):
+            weight = None if affinity is None else affinity.get(layer)
+            attended, attention = self._attend(
+                block.attn,
+                block.norm1(x),
+                every_row=weight is not None,
+                class_rows=affinity is not None and self.num_class_tokens > 1,
+                mean_logits=layer in logit_layers,
+            )
+            x = x + block.drop_path1(block.ls1(attended))
+            x = x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+            if 'class' in attention:
+                term = attention['class'] / self.num_layers
+                class_affinity = term if class_affinity is None else class_affinity + term
+            if 'patch' in attention:
+                weight = torch.as_tensor(weight, device=x.device)[..., None, None, None]
+                term = weight * attention['patch']
+                patch_affinity = term if patch_affinity is None else patch_affinity + term
+            if 'logits' in attention:
+                mean_logits.append(attention['logits'])
+
+        return Attended(
+            class_tokens=x[:, : self.num_class_tokens],
+            features=x[:, self.num_prefix_tokens :].transpose(1, 2).unflatten(2, (h, w)),
+            class_affinity=class_affinity,
+            patch_affinity=patch_affinity,
+            mean_logits=torch.stack(mean_logits) if mean_logits else None,
+        )
+
+    def _attend(
+        self, attention: Attention, x: Tensor, every_row: bool, class_rows: bool, mean_logits: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """One attention layer over the weights of timm's: its output, and the maps asked for, averaged over heads."""
+        batch, tokens, _ = x.shape
+        heads, first_patch, maps = attention.num_heads, self.num_prefix_tokens, {}
+        q, k, v = attention.qkv(x).view(batch, tokens, 3, heads, -1).permute(2, 0, 3, 1, 4)  # (B, H, N, d) each
+        q, k = attention.q_norm(q), attention.k_norm(k)
+        if every_row:
+            weights = (q * attention.scale @ k.transpose(-2, -1)).softmax(dim=-1)  # (B, H, N, N)
+            maps['patch'] = weights[:, :, first_patch:, first_patch:].mean(dim=1)  # (B, P, P)
+            if class_rows:
+                maps['class'] = weights[:, :, : self.num_class_tokens, first_patch:].mean(dim=1)  # (B, T, P)
+            out = attention.attn_drop(weights) @ v
+        else:
+            if class_rows:
+                class_queries = q[:, :, : self.num_class_tokens] * attention.scale
+                weights = (class_queries @ k.transpose(-2, -1)).softmax(dim=-1)  # (B, H, T, N)
+                maps['class'] = weights[..., first_patch:].mean(dim=1)
+            out = F.scaled_dot_product_attention(
+                q, k, v, dropout_p=attention.attn_drop.p if self.training else 0.0, scale=attention.scale
+            )
+        if mean_logits:
+            # Z = Q Kᵀ / (H √d) with the concatenated heads: one product, no (B, H, P, P) tensor.
+            queries, keys = (t[:, :, first_patch:].transpose(1, 2).flatten(2) for t in (q, k))  # (B, P, H·d)
+            maps['logits'] = (queries * (attention.scale / heads)) @ keys.transpose(1, 2)  # (B, P, P)
+        out = attention.norm(out.transpose(1, 2).flatten(2))
+        if attention.gate is not None:
+            out = out * attention.gate(x).sigmoid()
+        return attention.proj_drop(attention.proj(out)), maps
+
+
+def check_plain_vit(name: str, vit: nn.Module) -> None:
+    """Refuse, by name, a timm model whose attention is not that of a plain ViT."""
+    if not isinstance(vit, VisionTransformer):
+        raise TypeError(f'AttentionViT: expected a plain timm VisionTransformer, got {type(vit).__name__} for {name!r}')
+    for block in vit.blocks:
+        if type(block) is not Block or type(block.attn) is not Attention:
+            raise TypeError(
+                f'AttentionViT: expected blocks of plain softmax attention, got {type(block).__name__} with '
+                f'{type(getattr(block, "attn", None)).__name__} for {name!r}'
+            )
+    if vit.cls_token is None:
+        raise ValueError(f'AttentionViT: expected a model with a class token, got {name!r} which has none')

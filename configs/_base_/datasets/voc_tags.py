@@ -1,0 +1,83 @@
+# PASCAL VOC 2012 as photographs and tags: the 10,582 images of train_aug (mmseg's voc_aug converter makes the list),
+# tags from the field's cls_labels.npy. CAMs are measured on the 1,464 `train` images.
+data_root = 'data/VOCdevkit/VOC2012'
+tag_file = data_root + '/cls_labels.npy'
+crop_size = 224
+
+train_pipeline = [  # DeiT's augmentation
+    dict(type='LoadImageFromFile'),
+    dict(type='mmpretrain.RandomResizedCrop', scale=crop_size, backend='pillow', interpolation='bicubic'),
+    dict(type='mmpretrain.RandomFlip', prob=0.5, direction='horizontal'),
+    dict(
+        type='mmpretrain.RandAugment',
+        policies='timm_increasing',
+        num_policies=2,
+        total_level=10,
+        magnitude_level=9,
+        magnitude_std=0.5,
+        hparams=dict(pad_val=[104, 116, 124], interpolation='bicubic'),
+    ),
+    dict(
+        type='mmpretrain.RandomErasing',
+        erase_prob=0.25,
+        mode='rand',
+        min_area_ratio=0.02,
+        max_area_ratio=1 / 3,
+        fill_color=[103.53, 116.28, 123.675],
+        fill_std=[57.375, 57.12, 58.395],
+    ),
+    dict(type='aream_mm.PackTagInputs'),
+]
+cam_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='ResizeToMultiple', size_divisor=16),
+    dict(type='aream_mm.PackTagInputs'),
+]
+test_pipeline = [*cam_pipeline[:-1], dict(type='LoadAnnotations'), cam_pipeline[-1]]
+
+dataset_train_aug = dict(
+    type='mmseg.PascalVOCDataset',
+    data_root=data_root,
+    data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClass'),
+    ann_file='ImageSets/Segmentation/trainaug.txt',
+)
+dataset_train = dict(dataset_train_aug, ann_file='ImageSets/Segmentation/train.txt')
+
+train_dataloader = dict(
+    batch_size=64,
+    num_workers=8,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(
+        type='aream_mm.ImageTagDataset', dataset=dataset_train_aug, tag_file=tag_file, pipeline=train_pipeline
+    ),
+)
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='aream_mm.ImageTagDataset',
+        dataset=dataset_train,
+        tag_file=tag_file,
+        pipeline=test_pipeline,
+        test_mode=True,
+    ),
+)
+test_dataloader = val_dataloader
+pseudo_mask_dataloader = dict(
+    batch_size=1,
+    num_workers=4,
+    sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
+    dataset=dict(
+        type='aream_mm.ImageTagDataset',
+        dataset=dataset_train_aug,
+        tag_file=tag_file,
+        pipeline=cam_pipeline,
+        test_mode=True,
+    ),
+)
+
+val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+test_evaluator = val_evaluator

@@ -1,0 +1,67 @@
+"""Measure a checkpoint of either stage; write predictions, paintings or pseudo masks.
+
+    python tools/test.py configs/aream_vit_voc.py work_dirs/aream_vit_voc/epoch_60.pth --pseudo-masks
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.runner import Runner
+
+from aream_mm.config import load_config
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--work-dir', help='folder of the metrics; default: work_dirs/<name of the config>')
+    parser.add_argument('--out', help='folder for the predictions as PNG')
+    parser.add_argument('--show-dir', help='folder, inside the work dir, for the predictions painted over the pictures')
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    parser.add_argument('--pseudo-masks', action='store_true', help='stage 1: write the pseudo masks of the training images')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override settings, key=value; data_root=PATH moves every path of the data set',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    # torch.distributed.launch passes it; torchrun sets the variable instead.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def ask_for_pseudo_masks(cfg: Config) -> None:
+    hooks = [hook for hook in cfg.get('custom_hooks', []) if hook['type'] == 'aream_mm.PseudoMaskHook']
+    if not hooks:
+        raise ValueError('--pseudo-masks: expected a config with an aream_mm.PseudoMaskHook in custom_hooks, got none')
+    for hook in hooks:
+        hook['after_test'] = True
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args.config, args.cfg_options)
+    cfg.launcher = args.launcher
+    cfg.load_from = args.checkpoint
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
+    if args.show_dir:
+        cfg.default_hooks.visualization.draw = True
+        cfg.visualizer.save_dir = args.show_dir
+    if args.tta:
+        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+        cfg.model = dict(cfg.tta_model, module=cfg.model)
+    if args.out:
+        cfg.test_evaluator.update(output_dir=args.out, keep_results=True)
+    if args.pseudo_masks:
+        ask_for_pseudo_masks(cfg)
+    Runner.from_cfg(cfg).test()
+
+
+if __name__ == '__main__':
+    main()
