@@ -1,6 +1,6 @@
 """Measure a checkpoint of either stage; write predictions, paintings or pseudo masks.
 
-    python tools/test.py configs/aream_vit_voc.py work_dirs/aream_vit_voc/epoch_60.pth --pseudo-masks
+python tools/test.py configs/aream_vit_voc.py work_dirs/aream_vit_voc/epoch_60.pth --pseudo-masks
 """
 
 import argparse
@@ -21,7 +21,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', help='folder for the predictions as PNG')
     parser.add_argument('--show-dir', help='folder, inside the work dir, for the predictions painted over the pictures')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
-    parser.add_argument('--pseudo-masks', action='store_true', help='stage 1: write the pseudo masks of the training images')
+    parser.add_argument('--pseudo-masks', action='store_true', help='stage 1: write the pseudo masks too')
     parser.add_argument(
         '--cfg-options',
         nargs='+',

@@ -1,6 +1,6 @@
 """Train a stage 1 or stage 2 config.
 
-    python tools/train.py configs/aream_vit_voc.py --cfg-options data_root=/data/VOCdevkit/VOC2012
+python tools/train.py configs/aream_vit_voc.py --cfg-options data_root=/data/VOCdevkit/VOC2012
 """
 
 import argparse

@@ -6,6 +6,7 @@ them, so that classifiers meet the two usual difficulties of the task: partial a
 
 Pictures are float32 RGB arrays in [0, 255] of shape (height, width, 3) unless stated otherwise.
 """
+
 import json
 import os
 import tempfile
@@ -29,8 +30,13 @@ MIN_VISIBLE = 0.5  # share of an object that neither the frame nor later objects
 
 WATER_COLOURS = [((12, 48, 70), (75, 150, 175)), ((20, 60, 55), (95, 150, 125)), ((28, 45, 80), (110, 140, 175))]
 LEAF_COLOURS = [(125, 80, 35), (95, 60, 32), (80, 85, 38), (150, 112, 62)]
-FISH_COLOURS = [((240, 140, 40), (250, 245, 235)), ((245, 205, 60), (40, 50, 120)), ((90, 150, 215), (25, 35, 70)),
-                ((215, 70, 60), (250, 220, 200)), ((150, 165, 160), (55, 70, 65))]
+FISH_COLOURS = [
+    ((240, 140, 40), (250, 245, 235)),
+    ((245, 205, 60), (40, 50, 120)),
+    ((90, 150, 215), (25, 35, 70)),
+    ((215, 70, 60), (250, 220, 200)),
+    ((150, 165, 160), (55, 70, 65)),
+]
 HULL_COLOURS = [(125, 80, 45), (235, 232, 225), (165, 40, 40), (35, 60, 110), (70, 75, 80)]
 SAIL_COLOURS = [(240, 238, 228), (225, 200, 150), (215, 80, 60), (90, 140, 190)]
 BEETLE_COLOURS = [(205, 45, 30), (230, 140, 25), (225, 195, 60), (60, 140, 80), (120, 60, 45)]
@@ -67,7 +73,7 @@ def draw_water(rng: np.random.Generator, size: int) -> np.ndarray:
     """Horizontal ripples with glints on their crests."""
     crests = 1 - np.abs(2 * fractal_noise(rng, size, 18, 5, 0.5) - 1)
     ripples = 0.7 * fractal_noise(rng, size, 14, 3) + 0.3 * crests
-    return blend(*rng.choice(WATER_COLOURS), ripples) + 90 * crests[..., None]**14
+    return blend(*rng.choice(WATER_COLOURS), ripples) + 90 * crests[..., None] ** 14
 
 
 def draw_sand(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -123,7 +129,7 @@ class Sketch:
 
     def ellipse(self, x: float, y: float, radius_x: float, radius_y: float) -> np.ndarray:
         """Region within an axis-aligned ellipse."""
-        return ((self.x - x) / radius_x)**2 + ((self.y - y) / radius_y)**2 < 1
+        return ((self.x - x) / radius_x) ** 2 + ((self.y - y) / radius_y) ** 2 < 1
 
     def polygon(self, *points: tuple[float, float]) -> np.ndarray:
         """Region within a polygon."""
@@ -221,7 +227,7 @@ def draw_mushroom(sketch: Sketch, rng: np.random.Generator) -> None:
     gills = sketch.ellipse(0, -0.06, 0.95 * width, 0.17)
     sketch.add(gills, pale)
     sketch.paint(gills & (np.sin(40 * np.arctan2(sketch.x, 0.25 + sketch.y)) > 0), shady)
-    cap = sketch.ellipse(0, -0.06, width, drop) & (sketch.y < -0.06 + 0.1 * (sketch.x / width)**2)
+    cap = sketch.ellipse(0, -0.06, width, drop) & (sketch.y < -0.06 + 0.1 * (sketch.x / width) ** 2)
     sketch.add(cap, rng.choice(CAP_COLOURS))
     for x, y, radius in rng.uniform((-width, -drop, 0.045), (width, -0.1, 0.1), (14, 3)):
         sketch.paint(cap & sketch.ellipse(x, y, radius, 0.75 * radius), (240, 232, 215))
@@ -235,7 +241,7 @@ def draw_ball(sketch: Sketch, rng: np.random.Generator) -> None:
     z, tilt = np.sqrt(np.clip(1 - x**2 - y**2, 0, 1)), rng.uniform(-1.0, 1.0)
     latitude = np.cos(tilt) * z + np.sin(tilt) * y  # sine of it: 1 at the pole
     longitude = np.arctan2(np.cos(tilt) * y - np.sin(tilt) * z, x) / (2 * np.pi) + 0.5  # in turns
-    colours = rng.permutation(PANEL_COLOURS)[:rng.integers(3, 5)]
+    colours = rng.permutation(PANEL_COLOURS)[: rng.integers(3, 5)]
     for index, colour in enumerate(colours):
         sketch.paint(ball & (np.floor(longitude * 2 * len(colours)) == 2 * index), colour)
     sketch.paint(latitude > 0.957, (120, 118, 115))
@@ -251,8 +257,8 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    'fish': Kind(draw_fish, 35, ('water', )),
-    'boat': Kind(draw_boat, 14, ('water', )),
+    'fish': Kind(draw_fish, 35, ('water',)),
+    'boat': Kind(draw_boat, 14, ('water',)),
     'beetle': Kind(draw_beetle, 75, ('grass', 'forest', 'sand')),
     'mushroom': Kind(draw_mushroom, 20, ('forest', 'grass')),
     'ball': Kind(draw_ball, 180, ('sand', 'grass')),
@@ -276,12 +282,13 @@ def pose(sketch: Sketch, rng: np.random.Generator, max_rotation: float) -> tuple
 def shade(rgba: np.ndarray, height: np.ndarray, light: np.ndarray) -> np.ndarray:
     """Light the relief from unit vector ``light`` (x right, y down, z to the viewer) with a soft gloss."""
     height = cv2.GaussianBlur(height, (0, 0), 2.5)
-    normals = np.dstack((-cv2.Sobel(height, -1, 1, 0, scale=0.125), -cv2.Sobel(height, -1, 0, 1, scale=0.125),
-                         np.ones_like(height)))
+    normals = np.dstack(
+        (-cv2.Sobel(height, -1, 1, 0, scale=0.125), -cv2.Sobel(height, -1, 0, 1, scale=0.125), np.ones_like(height))
+    )
     normals /= np.linalg.norm(normals, axis=2, keepdims=True)
     halfway = light + (0, 0, 1)
     diffuse = np.clip(normals @ light, 0, 1)[..., None]
-    gloss = np.clip(normals @ (halfway / np.linalg.norm(halfway)), 0, 1)[..., None]**40
+    gloss = np.clip(normals @ (halfway / np.linalg.norm(halfway)), 0, 1)[..., None] ** 40
     alpha = rgba[..., 3:]
     return np.dstack((rgba[..., :3] * (0.4 + 0.75 * diffuse) + 70 * gloss * alpha, alpha)).astype(np.float32)
 
@@ -292,7 +299,7 @@ def draw_object(rng: np.random.Generator, name: str, size: int, light: np.ndarra
     KINDS[name].draw(sketch, rng)
     rgba = shade(*pose(sketch, rng, KINDS[name].max_rotation), light)
     left, top, width, height = cv2.boundingRect((rgba[..., 3] > 0.5).astype(np.uint8))
-    rgba = rgba[top:top + height, left:left + width]
+    rgba = rgba[top : top + height, left : left + width]
     scale = min(rng.uniform(0.15, 0.5) * size / np.sqrt(rgba[..., 3].sum()), 0.9 * size / max(width, height))
     return cv2.resize(rgba, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
 
@@ -407,4 +414,5 @@ class DemoDataset(BaseSegDataset):
             master_only(generate_demo)(data_root)
         barrier()  # outside the condition: another rank may look only after the folder has appeared
         super().__init__(
-            data_root=data_root, img_suffix='.jpg', seg_map_suffix='.png', reduce_zero_label=False, **kwargs)
+            data_root=data_root, img_suffix='.jpg', seg_map_suffix='.png', reduce_zero_label=False, **kwargs
+        )

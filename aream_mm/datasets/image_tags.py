@@ -13,7 +13,7 @@ from aream_mm.registry import DATASETS
 
 @DATASETS.register_module()
 class ImageTagDataset(SegDatasetWrapper):
-    """Photographs with multi-hot tags `gt_score` (C,). In training the infos name no mask, so no transform can read one.
+    """Photographs with multi-hot tags `gt_score` (C,). Infos for training name no mask, so no transform can read one.
 
     Args:
         dataset: config of an mmseg data set.

@@ -39,14 +39,14 @@ def load_tag_file(path: str | Path) -> dict[str, np.ndarray]:
         raise FileNotFoundError(f'tag file: expected a cls_labels.npy, got {str(path)!r} which does not exist')
     with open(path, 'rb') as file:
         try:
-            version = np.lib.format.read_magic(file)
-            read_header = np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
-            shape, _, dtype = read_header(file)
-            table = _ArrayUnpickler(file).load().item() if dtype == object and shape == () else None
+            major, _ = np.lib.format.read_magic(file)
+            header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+            shape, _, dtype = header(file)
+            table = _ArrayUnpickler(file).load().item() if dtype.hasobject and shape == () else None
         except (ValueError, EOFError, AttributeError, pickle.UnpicklingError) as error:
             raise ValueError(f'tag file {str(path)!r}: expected a dict from image id to array, got {error}') from error
     if not isinstance(table, dict):
-        raise ValueError(f'tag file {str(path)!r}: expected a dict from image id to array, got {dtype} of shape {shape}')
+        raise ValueError(f'tag file {str(path)!r}: expected a dict from image id to array, got {dtype} {shape}')
     return {str(key): np.asarray(value) for key, value in table.items()}
 
 

@@ -34,7 +34,8 @@ def threshold_sweep(
     for (classes, scores), mask in zip(cams, masks, strict=True):
         classes, scores, mask = torch.as_tensor(classes), torch.as_tensor(scores), torch.as_tensor(mask)
         if scores.shape[1:] != mask.shape:
-            raise ValueError(f'threshold_sweep: expected scores of size {tuple(mask.shape)}, got {tuple(scores.shape[1:])}')
+            expected, got = tuple(mask.shape), tuple(scores.shape[1:])
+            raise ValueError(f'threshold_sweep: expected scores of size {expected}, got {got}')
         known = mask != IGNORE_INDEX
         truth = mask[known].long()
         if len(classes):

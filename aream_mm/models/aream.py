@@ -85,7 +85,9 @@ class AReAMLoss(nn.Module):
         if weights not in ('uniform', 'entropy'):
             raise ValueError(f"AReAMLoss: expected weights 'uniform' or 'entropy', got {weights!r}")
         if not 0 < layer_index < num_layers:
-            raise ValueError(f'AReAMLoss: expected layer_index in 1..{num_layers - 1} ({num_layers} layers), got {layer_index}')
+            raise ValueError(
+                f'AReAMLoss: expected layer_index in 1..{num_layers - 1} ({num_layers} layers), got {layer_index}'
+            )
         self.layer_index = layer_index
         self.loss_weight = loss_weight
         self.weights = weights
@@ -99,7 +101,7 @@ class AReAMLoss(nn.Module):
     def shallow_affinity(self) -> dict[int, Tensor]:
         """Layer → weight of the affinity that propagates the label CAM: (1 − w_l) / k for l < k."""
         if self.weights == 'entropy' and self.layer_weights.isnan().any():
-            raise RuntimeError("AReAMLoss(weights='entropy'): the layers' entropies have been neither measured nor loaded")
+            raise RuntimeError("AReAMLoss(weights='entropy'): no layer entropies have been measured or loaded")
         weights = (1 - self.layer_weights) / self.layer_index
         return {layer: weights[layer] for layer in range(self.layer_index)}
 

@@ -1,4 +1,4 @@
-"""Class activation maps as pure tensor functions, in the order of arXiv 2305.03112: activate, propagate, normalise, mask.
+"""Class activation maps as pure tensor functions, in the order of the paper: activate, propagate, normalise, mask.
 
 B images, C classes without background, K planes, h×w = P patches, H×W pixels. Images are RGB in 0..1.
 """
@@ -43,13 +43,11 @@ def normalize(cam: Tensor) -> Tensor:
 
 
 def add_background(cam: Tensor, background: float) -> Tensor:
-    """Put a constant plane in front: (B, C, H, W) → (B, 1 + C, H, W). Its argmax is the CAM mask, background wins ties."""
+    """A constant plane in front: (B, C, H, W) → (B, 1 + C, H, W). The argmax is the CAM mask; background wins ties."""
     return F.pad(cam, (0, 0, 0, 0, 1, 0), value=background)
 
 
-def refine(
-    cam: Tensor, tags: Tensor, images: Tensor, par: PAR, backgrounds: Sequence[float]
-) -> tuple[Tensor, Tensor]:
+def refine(cam: Tensor, tags: Tensor, images: Tensor, par: PAR, backgrounds: Sequence[float]) -> tuple[Tensor, Tensor]:
     """CAM → refined planes, for several background scores at once, which share the affinity of the image.
 
     A constant background plane goes in front of the present classes, the resolution is halved, and a softmax over the

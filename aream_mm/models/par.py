@@ -1,4 +1,4 @@
-"""Pixel-adaptive refinement: planes follow the colours of the image (Ru et al., CVPR 2022; used by arXiv 2305.03112)."""
+"""Pixel-adaptive refinement: planes follow the colours of the image (Ru et al., CVPR 2022; arXiv 2305.03112)."""
 
 from collections.abc import Iterator, Sequence
 

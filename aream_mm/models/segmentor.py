@@ -22,12 +22,15 @@ class TrainSettings:
     """How the label of the AReAM loss is made.
 
     low, high: background scores of the reliable mask, in 0..1.
+    propagate: propagate the label CAM by the shallow affinity; without it, the class map alone makes the label, for a
+        transformer that has not been pretrained and whose shallow affinity knows nothing yet.
     label_cam_mode: 'eval' makes the label CAM without dropout and with fixed batch statistics; 'train', as the authors'
         program does, in training mode.
     """
 
     low: float = 0.35
     high: float = 0.55
+    propagate: bool = True
     label_cam_mode: Literal['eval', 'train'] = 'eval'
 
 
@@ -123,9 +126,7 @@ class CAMSegmentor(BaseSegmentor):
         use_aream = self.aream is not None and not self.warm_up
         attended = self.backbone(inputs, logit_layers=self.aream.deep_layers if use_aream else ())
         class_map, logits = self.head(attended)
-        losses = {
-            f'loss_{name}': F.multilabel_soft_margin_loss(logit.float(), tags) for name, logit in logits.items()
-        }
+        losses = {f'loss_{name}': F.multilabel_soft_margin_loss(logit.float(), tags) for name, logit in logits.items()}
         if use_aream:
             pairs = pair_labels(self.label_masks(inputs, tags), class_map.shape[-2:])
             losses['loss_aream'] = self.aream(attended.mean_logits, pairs)
@@ -136,7 +137,7 @@ class CAMSegmentor(BaseSegmentor):
         """Images (B, 3, H, W) and tags (B, C) → reliable masks (B, H, W): the CAM propagated by shallow affinity."""
         training = self.training
         self.train(training and self.train_cfg.label_cam_mode == 'train')
-        cam, _ = self.raw_cam(images, self.aream.shallow_affinity)
+        cam, _ = self.raw_cam(images, self.aream.shallow_affinity if self.train_cfg.propagate else {})
         self.train(training)
         cam = cams.normalize(cam) * tags[:, :, None, None]
         return cams.reliable_masks(cam, tags, images, self.par, self.train_cfg.low, self.train_cfg.high)

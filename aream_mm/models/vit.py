@@ -71,13 +71,14 @@ class AttentionViT(BaseModule):
             load; other input sizes work too and resample it in every forward pass. Default: the model's own.
         patch_size: patch side in pixels; the patch embedding is resampled when the weights load. Default: its own.
         drop_path_rate: stochastic depth at the last layer, rising linearly from 0.
-        frozen: keep the weights fixed and the layers in evaluation mode.
+        frozen_layers: how many of the first layers, and with them the embeddings, keep their weights and stay in
+            evaluation mode; 0 trains everything, the number of layers nothing.
         mean, std: RGB statistics in 0..1. Default: those of the pretrained weights.
         architecture: further arguments of timm's `VisionTransformer`, such as dict(depth=6, embed_dim=192).
 
     Raises:
         TypeError: the timm model is no plain ViT, so its attention cannot be exposed.
-        ValueError: the timm model has no class token.
+        ValueError: the timm model has no class token, or fewer layers than are to be frozen.
         FileNotFoundError: `pretrained` names no file.
     """
 
@@ -89,7 +90,7 @@ class AttentionViT(BaseModule):
         img_size: int | Sequence[int] | None = None,
         patch_size: int | None = None,
         drop_path_rate: float = 0.0,
-        frozen: bool = False,
+        frozen_layers: int = 0,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         architecture: Mapping | None = None,
@@ -98,8 +99,9 @@ class AttentionViT(BaseModule):
         self.name = name
         self.num_class_tokens = num_class_tokens
         self.pretrained = pretrained
-        self.frozen = frozen
-        self.arguments = dict(num_classes=0, dynamic_img_size=True, drop_path_rate=drop_path_rate, **(architecture or {}))
+        self.frozen_layers = frozen_layers
+        self.arguments = dict(num_classes=0, dynamic_img_size=True, drop_path_rate=drop_path_rate)
+        self.arguments.update(architecture or {})
         if img_size is not None:
             self.arguments['img_size'] = img_size
         if patch_size is not None:
@@ -107,6 +109,8 @@ class AttentionViT(BaseModule):
 
         vit = create_timm_model(name, pretrained=False, **self.arguments)
         check_plain_vit(name, vit)
+        if not 0 <= frozen_layers <= len(vit.blocks):
+            raise ValueError(f'AttentionViT: expected frozen_layers in 0..{len(vit.blocks)}, got {frozen_layers}')
         self.normalize = Normalize(mean or vit.pretrained_cfg['mean'], std or vit.pretrained_cfg['std'])
         self.patch_embed, self.norm_pre, self.blocks = vit.patch_embed, vit.norm_pre, vit.blocks
         self.grid_size = vit.patch_embed.grid_size
@@ -115,14 +119,14 @@ class AttentionViT(BaseModule):
         for key, value in self._embeddings(vit).items():
             self.register_parameter(key, nn.Parameter(value))
         self.num_prefix_tokens = num_class_tokens + self.extra_tokens.shape[1]
-        if frozen:
-            self.requires_grad_(False)
+        for part in self._frozen_parts():
+            part.requires_grad_(False)
 
     def _embeddings(self, vit: VisionTransformer) -> dict[str, Tensor]:
         """Class, extra and position embeddings; a prefix token's position embedding is folded into the token."""
         # timm orders the prefix class, distillation, register.
-        prefix = [token for token in (vit.cls_token, getattr(vit, 'dist_token', None), vit.reg_token) if token is not None]
-        prefix = torch.cat(prefix, dim=1).detach()  # (1, 1 + R, D)
+        tokens = (vit.cls_token, getattr(vit, 'dist_token', None), vit.reg_token)
+        prefix = torch.cat([token for token in tokens if token is not None], dim=1).detach()  # (1, 1 + R, D)
         positions = vit.pos_embed.detach()
         if not vit.no_embed_class:
             prefix = prefix + positions[:, : prefix.shape[1]]
@@ -142,8 +146,16 @@ class AttentionViT(BaseModule):
             self.load_state_dict(weights | self._embeddings(vit))
         self.is_init = True
 
+    def _frozen_parts(self) -> list[nn.Module | nn.Parameter]:
+        embeddings = [self.patch_embed, self.norm_pre, self.class_tokens, self.extra_tokens, self.pos_embed]
+        return [*embeddings, *self.blocks[: self.frozen_layers]] if self.frozen_layers else []
+
     def train(self, mode: bool = True) -> 'AttentionViT':
-        return super().train(mode and not self.frozen)
+        super().train(mode)
+        for part in self._frozen_parts():
+            if isinstance(part, nn.Module):
+                part.eval()
+        return self
 
     def _position_embedding(self, height: int, width: int) -> Tensor:
         """(1, h, w, D), bicubic where the grid differs from the model's own."""

@@ -1,6 +1,6 @@
 """Convert a checkpoint of the AReAM authors' MCTformer program (or of MCTformer-V2) to `CAMSegmentor` + `AttentionViT`.
 
-    python tools/converters/authors_checkpoint.py SRC.pth DST.pth
+python tools/converters/authors_checkpoint.py SRC.pth DST.pth
 """
 
 import argparse

@@ -8,7 +8,11 @@ model = dict(
         type='aream_mm.DualBranch',
         cnn=dict(type='aream_mm.TimmCNN', name='tf_efficientnet_lite0', out_indices=(3, 4), pretrained=True),
         vit=dict(
-            type='aream_mm.AttentionViT', name='vit_small_patch14_dinov2', img_size=224, pretrained=True, drop_path_rate=0.1
+            type='aream_mm.AttentionViT',
+            name='vit_small_patch14_dinov2',
+            img_size=224,
+            pretrained=True,
+            drop_path_rate=0.1,
         ),
     ),
     head=dict(

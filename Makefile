@@ -1,0 +1,37 @@
+# `make demo` and `make test` set everything up on a new machine; nothing else is needed.
+PYTHON ?= python3
+BIN = .venv/bin
+SEED_CONFIG = configs/demo/aream_demo.py
+SEG_CONFIG = configs/demo/deeplabv3plus_demo.py
+CNN_WEIGHTS = data/demo/tf_efficientnet_lite0.pth
+
+.PHONY: demo test lint format clean
+
+# Rebuilt when a pinned version changes. torch goes first, so that no other package picks its version.
+.venv/installed: requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet $$(grep '^torch' requirements.txt)
+	$(BIN)/pip install --quiet --editable '.[dev,demo]'
+	touch $@
+
+$(CNN_WEIGHTS): .venv/installed
+	$(BIN)/python tools/converters/efficientnet_lite0.py $@
+
+demo: $(CNN_WEIGHTS)
+	$(BIN)/python tools/train.py $(SEED_CONFIG)
+	$(BIN)/python tools/train.py $(SEG_CONFIG)
+	$(BIN)/python tools/analysis/summary.py $(SEED_CONFIG) $(SEG_CONFIG) --out work_dirs/demo
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv work_dirs data/demo

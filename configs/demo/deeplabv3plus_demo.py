@@ -1,0 +1,81 @@
+# Stage 2 on the drawn demo set: DeepLabV3+ on EfficientNet-Lite0, trained on the pseudo masks of aream_demo.py.
+#
+#   python tools/train.py configs/demo/deeplabv3plus_demo.py
+#
+# Expect: see the table that `make demo` ends with.
+_base_ = ['mmseg::_base_/models/deeplabv3plus_r50-d8.py', '../_base_/default_runtime.py']
+data_root = 'data/demo/pictures'
+mask_dir = 'work_dirs/aream_demo/pseudo_masks'
+weights = 'data/demo/tf_efficientnet_lite0.pth'
+norm_cfg = dict(type='BN', requires_grad=True)
+
+model = dict(
+    # RGB in 0..1: TimmCNN normalises for itself.
+    data_preprocessor=dict(mean=[0] * 3, std=[255] * 3, size=(160, 160)),
+    pretrained=None,
+    backbone=dict(
+        _delete_=True,
+        type='aream_mm.TimmCNN',
+        name='tf_efficientnet_lite0',
+        out_indices=(1, 4),
+        output_stride=16,
+        pretrained=weights,
+    ),
+    decode_head=dict(
+        in_channels=320,
+        in_index=1,
+        channels=128,
+        dilations=(1, 3, 6),
+        c1_in_channels=24,
+        c1_channels=24,
+        num_classes=6,
+        norm_cfg=norm_cfg,
+        # Without it the loss is averaged over ignored pixels too.
+        loss_decode=dict(avg_non_ignore=True),
+    ),
+    auxiliary_head=None,
+)
+
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='RandomResize', scale=(160, 160), ratio_range=(0.75, 1.5), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=(160, 160)),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackSegInputs'),
+]
+test_pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
+pictures = dict(
+    type='aream_mm.DemoDataset',
+    data_root=data_root,
+    data_prefix=dict(img_path='images', seg_map_path='masks'),
+    ann_file='train.txt',
+)
+train_dataloader = dict(
+    batch_size=16,
+    num_workers=2,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(type='aream_mm.PseudoMaskDataset', dataset=pictures, mask_dir=mask_dir, pipeline=train_pipeline),
+)
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=2,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(pictures, ann_file='val.txt', pipeline=test_pipeline, test_mode=True),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+test_evaluator = val_evaluator
+
+max_epochs = 15
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
+    paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.3)}),
+)
+param_scheduler = dict(type='PolyLR', eta_min=1e-5, power=0.9, end=max_epochs, convert_to_iter_based=True)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=max_epochs)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+randomness = dict(seed=0)

@@ -1,0 +1,51 @@
+_base_ = [
+    'mmseg::_base_/models/deeplabv3plus_r50-d8.py',
+    '../_base_/datasets/animals_pseudo.py',
+    'mmseg::_base_/default_runtime.py',
+]
+norm_cfg = dict(type='BN', requires_grad=True)
+model = dict(
+    # RGB in 0..1: TimmCNN normalises for itself.
+    data_preprocessor=dict(mean=[0] * 3, std=[255] * 3, size=_base_.crop_size),
+    pretrained=None,
+    backbone=dict(
+        _delete_=True,
+        type='aream_mm.TimmCNN',
+        name='tf_efficientnet_lite0',
+        out_indices=(1, 4),
+        output_stride=16,
+        pretrained=True,
+    ),
+    decode_head=dict(
+        in_channels=320,
+        in_index=1,
+        channels=256,
+        dilations=(1, 6, 12, 18),
+        c1_in_channels=24,
+        c1_channels=24,
+        num_classes=7,
+        norm_cfg=norm_cfg,
+        # Without it the loss is averaged over ignored pixels too.
+        loss_decode=dict(avg_non_ignore=True),
+    ),
+    auxiliary_head=None,
+)
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
+    paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.1)}),
+)
+max_iters = 1200
+param_scheduler = dict(type='PolyLR', eta_min=1e-5, power=0.9, end=max_iters, by_epoch=False)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=20, log_metric_by_epoch=False),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=300, max_keep_ckpts=2),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    visualization=dict(type='SegVisualizationHook'),
+)
+randomness = dict(seed=0)
