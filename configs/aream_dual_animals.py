@@ -1,19 +1,30 @@
+# AReAM on six animal-and-person classes of VOC 2012: EfficientNet-Lite0 for the class map, ViT-S/14 for the affinity.
+# Small enough for two CPU cores.
+#
+#   python tools/train.py configs/aream_dual_animals.py --cfg-options data_root=… \
+#       model.backbone.cnn.pretrained=… model.backbone.vit.pretrained=…
+#
+# `pretrained` takes a file in timm's key names; without the options timm's own weights are fetched.
+#
+# Expect: see the README.
 _base_ = ['_base_/datasets/animals_tags.py', '_base_/models/aream_dual.py', '_base_/default_runtime.py']
-model = dict(head=dict(num_classes=6))
+model = dict(
+    backbone=dict(vit=dict(frozen_layers=7)),  # the shallow layers are the teacher
+    head=dict(num_classes=6),
+    test_cfg=dict(background=0.475, propagate_layers=(11,), propagate_steps=2, scales=(2 / 3,)),
+)
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
-    paramwise_cfg=dict(
-        norm_decay_mult=0.0,
-        custom_keys={'backbone.cnn': dict(lr_mult=0.1), 'backbone.vit': dict(lr_mult=0.01)},
-    ),
+    paramwise_cfg=dict(custom_keys={'backbone.cnn': dict(lr_mult=0.1), 'backbone.vit': dict(lr_mult=0.01)}),
 )
-max_epochs = 6
+max_epochs = 4
 param_scheduler = dict(type='CosineAnnealingLR', T_max=max_epochs, eta_min_ratio=0.01, convert_to_iter_based=True)
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=max_epochs)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 custom_hooks = [
-    dict(type='aream_mm.WarmUpHook', end=2),
+    dict(type='aream_mm.WarmUpHook', end=3),
     dict(type='aream_mm.PseudoMaskHook', dataloader=_base_.pseudo_mask_dataloader, test_cfg=dict(refine=True)),
 ]
+randomness = dict(seed=0)

@@ -4,7 +4,6 @@
 #
 # Expect: not yet measured. Pseudo masks are written to work_dirs/aream_dual_voc/pseudo_masks.
 _base_ = ['_base_/datasets/voc_tags.py', '_base_/models/aream_dual.py', '_base_/default_runtime.py']
-model = dict(backbone=dict(vit=dict(patch_size=16)))  # the pictures' sides are multiples of 16
 max_epochs = 20
 optim_wrapper = dict(
     type='OptimWrapper',

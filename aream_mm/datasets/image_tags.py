@@ -53,8 +53,9 @@ class ImageTagDataset(SegDatasetWrapper):
             info['gt_score'] = tag
             if not (self.test_mode and has_mask(info)):
                 info.pop('seg_map_path', None)
-        if self.drop_untagged:
-            return [info for info in infos if info['gt_score'].any()]
+        tagged = [info for info in infos if info['gt_score'].any()]
+        if self.drop_untagged and tagged:
+            return tagged
         what = f'at least one of the tags {self.metainfo["classes"][1:]} (or set drop_untagged=True)'
         self.require(infos, lambda info: info['gt_score'].any(), what, 'sample_id')
         return infos

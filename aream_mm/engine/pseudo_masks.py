@@ -20,6 +20,7 @@ from mmseg.evaluation import IoUMetric
 from mmseg.structures import SegDataSample
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import Subset
 
 from aream_mm.registry import HOOKS
 
@@ -99,7 +100,7 @@ class PseudoMaskHook(Hook):
 
     @torch.no_grad()
     def _generate(self, runner: Runner, pending: list[int]) -> None:
-        loader = runner.build_dataloader({**self.dataloader, 'dataset': self.dataset.get_subset(pending)})
+        loader = runner.build_dataloader({**self.dataloader, 'dataset': Subset(self.dataset, pending)})
         palette = np.full((256, 3), IGNORED_COLOUR, np.uint8)
         palette[: len(self.dataset.metainfo['palette'])] = self.dataset.metainfo['palette']
         model, settings = bare(runner.model), bare(runner.model).test_cfg
@@ -110,7 +111,7 @@ class PseudoMaskHook(Hook):
             for batch in loader:
                 for sample in model.test_step(batch):
                     mask = Image.fromarray(sample.pred_sem_seg.data[0].byte().cpu().numpy(), mode='P')
-                    mask.putpalette(palette)
+                    mask.putpalette(palette.tobytes())
                     file = self.out_dir / f'{sample.sample_id}.png'
                     file.parent.mkdir(parents=True, exist_ok=True)
                     temporary = file.with_suffix('.tmp')

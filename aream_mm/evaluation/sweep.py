@@ -25,7 +25,7 @@ def threshold_sweep(
         num_classes: C + 1, with background.
 
     Raises:
-        ValueError: scores and mask differ in size, or there are not as many masks as CAMs.
+        ValueError: scores and mask differ in size, an id is outside the classes, or there are not as many masks as CAMs.
     """
     thresholds = torch.as_tensor(np.asarray(thresholds), dtype=torch.float32)
     ascending, order = thresholds.sort()
@@ -38,6 +38,10 @@ def threshold_sweep(
             raise ValueError(f'threshold_sweep: expected scores of size {expected}, got {got}')
         known = mask != IGNORE_INDEX
         truth = mask[known].long()
+        if len(classes) and not (1 <= classes.min() and classes.max() < num_classes):
+            raise ValueError(f'threshold_sweep: expected classes in 1..{num_classes - 1}, got {classes.tolist()}')
+        if len(truth) and not (0 <= truth.min() and truth.max() < num_classes):
+            raise ValueError(f'threshold_sweep: expected masks of 0..{num_classes - 1} or 255, got {int(truth.max())}')
         if len(classes):
             score, best = scores[:, known].max(dim=0)
             exceeded = torch.bucketize(score.float(), ascending)  # thresholds strictly below the score

@@ -28,7 +28,7 @@ def affinity_loss(mean_logits: Tensor, pairs: Tensor) -> Tensor:
         pairs: (B, P, P) of 1, 0 and 255 as `pair_labels` makes them.
 
     Returns:
-        (L',) float32.
+        (L',), float32 or wider.
     """
     if mean_logits.shape[1:] != pairs.shape:
         raise ValueError(
@@ -40,7 +40,8 @@ def affinity_loss(mean_logits: Tensor, pairs: Tensor) -> Tensor:
     negative_weight = 0.5 / (negative.sum() + 1)
     # σ enters with one sign for positive and the other for negative pairs: one product, and the constant apart.
     weight = negative * negative_weight - positive * positive_weight  # (B, P, P)
-    attraction = (mean_logits.float().sigmoid() * weight).sum(dim=(1, 2, 3))
+    at_least_float32 = torch.promote_types(mean_logits.dtype, torch.float32)
+    attraction = (mean_logits.to(at_least_float32).sigmoid() * weight).sum(dim=(1, 2, 3))
     return attraction + positive.sum() * positive_weight
 
 

@@ -68,7 +68,8 @@ def refine(cam: Tensor, tags: Tensor, images: Tensor, par: PAR, backgrounds: Seq
     half = (max(height // 2, 1), max(width // 2, 1))
     # Few of the C classes are in a picture: theirs come first, and PAR never sees the others.
     present = tags > 0
-    order = present.int().argsort(dim=1, descending=True, stable=True)[:, : int(present.sum(dim=1).max())]  # (B, K)
+    most = max(int(present.sum(dim=1).max()), 1)
+    order = present.int().argsort(dim=1, descending=True, stable=True)[:, :most]  # (B, K)
     scores = cam.gather(1, order[:, :, None, None].expand(-1, -1, *cam.shape[-2:]))
     absent = ~present.gather(1, order)[:, :, None, None]
     scores = upsample(scores, half).masked_fill(absent, -torch.inf)

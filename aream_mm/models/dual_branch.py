@@ -64,7 +64,7 @@ class TimmCNN(BaseModule):
 
 @MODELS.register_module()
 class DualBranch(BaseModule):
-    """Class map from a CNN, affinity and class tokens from a ViT, each with weights, statistics and freezing of its own.
+    """Class map from a CNN, affinity and class tokens from a ViT; each has weights, statistics and freezing of its own.
 
     The CNN's feature levels are brought to the ViT's token grid and concatenated, so any patch size goes with any CNN.
     There is no class affinity: the CNN's map is propagated by the patch affinity alone. Learning rates of the branches

@@ -33,6 +33,12 @@ class TrainSettings:
     propagate: bool = True
     label_cam_mode: Literal['eval', 'train'] = 'eval'
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.low <= self.high <= 1:
+            raise ValueError(f'train_cfg: expected 0 <= low <= high <= 1, got low={self.low}, high={self.high}')
+        if self.label_cam_mode not in ('eval', 'train'):
+            raise ValueError(f"train_cfg: expected label_cam_mode 'eval' or 'train', got {self.label_cam_mode!r}")
+
 
 @dataclass(frozen=True)
 class TestSettings:
@@ -54,6 +60,10 @@ class TestSettings:
     mirror: bool = True
     refine: bool = False
     class_threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.scales:
+            raise ValueError('test_cfg: expected at least one of scales, got none')
 
 
 @MODELS.register_module()
@@ -163,7 +173,7 @@ class CAMSegmentor(BaseSegmentor):
         total, scores = 0, []
         for scale in scales:
             size = [max(round(side * scale / patch_size), 1) * patch_size for side in images.shape[-2:]]
-            views = images if scale == 1 else cams.upsample(images, size)
+            views = images if size == list(images.shape[-2:]) else cams.upsample(images, size)
             if mirror:
                 views = torch.cat([views, views.flip(-1)])
             attended = self.backbone(views, affinity=affinity)
@@ -190,8 +200,9 @@ class CAMSegmentor(BaseSegmentor):
         )
         scores = logits.sigmoid()
         tags = scores > settings.class_threshold
-        if data_samples is not None and 'gt_score' in data_samples[0]:
-            tags = self.tags(data_samples) > 0
+        for i, sample in enumerate(data_samples or ()):
+            if 'gt_score' in sample:
+                tags[i] = self.tags([sample])[0] > 0
         cam = cams.normalize(raw) * tags[:, :, None, None]
 
         results = self.postprocess_result(cams.add_background(cam, settings.background), data_samples)

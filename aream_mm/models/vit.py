@@ -107,7 +107,10 @@ class AttentionViT(BaseModule):
         if patch_size is not None:
             self.arguments['patch_size'] = patch_size
 
-        vit = create_timm_model(name, pretrained=False, **self.arguments)
+        try:
+            vit = create_timm_model(name, pretrained=False, **self.arguments)
+        except TypeError as error:  # timm's other families do not take the arguments of a plain ViT
+            raise TypeError(f'AttentionViT: expected a plain timm VisionTransformer, got {name!r}: {error}') from error
         check_plain_vit(name, vit)
         if not 0 <= frozen_layers <= len(vit.blocks):
             raise ValueError(f'AttentionViT: expected frozen_layers in 0..{len(vit.blocks)}, got {frozen_layers}')
@@ -121,6 +124,7 @@ class AttentionViT(BaseModule):
         self.num_prefix_tokens = num_class_tokens + self.extra_tokens.shape[1]
         for part in self._frozen_parts():
             part.requires_grad_(False)
+        self.register_load_state_dict_pre_hook(self._check_grid)
 
     def _embeddings(self, vit: VisionTransformer) -> dict[str, Tensor]:
         """Class, extra and position embeddings; a prefix token's position embedding is folded into the token."""
@@ -136,6 +140,16 @@ class AttentionViT(BaseModule):
             extra_tokens=prefix[:, 1:].clone(),  # (1, R, D)
             pos_embed=positions.clone(),  # (1, P, D)
         )
+
+    @staticmethod
+    def _check_grid(vit: 'AttentionViT', state_dict: dict, prefix: str, *_) -> None:
+        # mmengine only warns of a mismatch and goes on with an untrained position embedding.
+        positions = state_dict.get(f'{prefix}pos_embed')
+        if positions is not None and positions.shape[1] != vit.pos_embed.shape[1]:
+            raise ValueError(
+                f'AttentionViT: the config has a position embedding of {vit.pos_embed.shape[1]} patches, the checkpoint '
+                f'one of {positions.shape[1]}; set img_size as it was in training, inputs may have any size'
+            )
 
     def init_weights(self) -> None:
         """Load `pretrained`; called by mmengine's Runner when training starts."""
@@ -185,9 +199,11 @@ class AttentionViT(BaseModule):
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(
                 f'AttentionViT {self.name!r}: expected image sides that are multiples of the patch size '
-                f'{self.patch_size}, got {height}×{width}; put ResizeToMultiple(size_divisor={self.patch_size}) '
-                'into the pipeline'
+                f'{self.patch_size}, got {height}×{width}'
             )
+        outside = [layer for layer in (*(affinity or ()), *logit_layers) if not 0 <= layer < self.num_layers]
+        if outside:
+            raise ValueError(f'AttentionViT: expected layers in 0..{self.num_layers - 1}, got {outside}')
         patches = self.patch_embed(self.normalize(images))  # (B, h, w, D)
         batch, h, w, _ = patches.shape
         patches = patches + self._position_embedding(h, w)
@@ -251,8 +267,6 @@ class AttentionViT(BaseModule):
             queries, keys = (t[:, :, first_patch:].transpose(1, 2).flatten(2) for t in (q, k))  # (B, P, H·d)
             maps['logits'] = (queries * (attention.scale / heads)) @ keys.transpose(1, 2)  # (B, P, P)
         out = attention.norm(out.transpose(1, 2).flatten(2))
-        if attention.gate is not None:
-            out = out * attention.gate(x).sigmoid()
         return attention.proj_drop(attention.proj(out)), maps
 
 
@@ -266,5 +280,9 @@ def check_plain_vit(name: str, vit: nn.Module) -> None:
                 f'AttentionViT: expected blocks of plain softmax attention, got {type(block).__name__} with '
                 f'{type(getattr(block, "attn", None)).__name__} for {name!r}'
             )
+    if vit.pos_embed is None or vit.pos_drop.p > 0 or not isinstance(vit.patch_drop, nn.Identity):
+        raise ValueError(
+            f'AttentionViT: expected a position embedding and no dropout of positions or patches in {name!r}'
+        )
     if vit.cls_token is None:
         raise ValueError(f'AttentionViT: expected a model with a class token, got {name!r} which has none')

@@ -1,9 +1,8 @@
 # Six classes of PASCAL VOC 2012 as photographs and tags; pixels of the other classes are ignored. Lists and tags as in
-# voc_tags.py, of whatever part of VOC the lists name. Pictures are reduced so that a run fits a CPU.
+# voc_tags.py, of whatever part of VOC the lists name.
 data_root = 'data/VOCdevkit/VOC2012'
 tag_file = data_root + '/cls_labels.npy'
 metainfo = dict(classes=('background', 'cat', 'cow', 'dog', 'horse', 'person', 'sheep'))
-patch_size = 14
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -14,8 +13,7 @@ train_pipeline = [
 ]
 cam_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(336, 336), keep_ratio=True),
-    dict(type='ResizeToMultiple', size_divisor=patch_size),
+    dict(type='Resize', scale=(512, 512), keep_ratio=True),
     dict(type='aream_mm.PackTagInputs'),
 ]
 test_pipeline = [*cam_pipeline[:-1], dict(type='LoadAnnotations'), cam_pipeline[-1]]

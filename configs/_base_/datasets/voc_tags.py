@@ -30,7 +30,7 @@ train_pipeline = [  # DeiT's augmentation
 ]
 cam_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='ResizeToMultiple', size_divisor=16),
+    dict(type='Resize', scale=(512, 512), keep_ratio=True),
     dict(type='aream_mm.PackTagInputs'),
 ]
 test_pipeline = [*cam_pipeline[:-1], dict(type='LoadAnnotations'), cam_pipeline[-1]]

@@ -1,0 +1,91 @@
+"""What the tests share: the golden vectors, the toy segmentor with the authors' weights, samples with tags."""
+
+import subprocess
+import sys
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.runner import load_checkpoint
+from mmseg.structures import SegDataSample
+
+from aream_mm.registry import MODELS
+
+torch.set_num_threads(1)  # the toys are small, and a machine may be busy
+
+ROOT = Path(__file__).parents[1]
+DATA = ROOT / 'tests' / 'data'
+TOY = dict(
+    type='aream_mm.CAMSegmentor',
+    backbone=dict(
+        type='aream_mm.AttentionViT',
+        name='vit_tiny_patch16_224',
+        num_class_tokens=5,
+        img_size=64,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        architecture=dict(embed_dim=24, depth=6, num_heads=3),
+    ),
+    head=dict(type='aream_mm.CAMHead', num_classes=5, in_channels=24),
+    aream=dict(type='aream_mm.AReAMLoss', layer_index=3),
+)
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope='session')
+def golden():
+    """Inputs and outputs of the authors' program, see `authors_toy.npz`; never written to."""
+    with np.load(DATA / 'authors_toy.npz') as arrays:
+        return {key: torch.from_numpy(arrays[key]) for key in arrays}
+
+
+@pytest.fixture(scope='session')
+def converted_checkpoint(tmp_path_factory):
+    """The path of the authors' toy checkpoint, converted on the command line."""
+    path = tmp_path_factory.mktemp('converted') / 'toy.pth'
+    converter = ROOT / 'tools' / 'converters' / 'authors_checkpoint.py'
+    subprocess.run([sys.executable, converter, DATA / 'authors_toy_checkpoint.pth', path], check=True)
+    return str(path)
+
+
+@pytest.fixture
+def toy_config():
+    """The config of the toy segmentor, to be changed at will."""
+    return deepcopy(TOY)
+
+
+@pytest.fixture
+def build_toy(toy_config, converted_checkpoint):
+    """build_toy(backbone=dict(…), train_cfg=…): the toy segmentor with the authors' weights, options changed."""
+
+    def build(backbone=(), **options):
+        toy_config['backbone'].update(backbone)
+        model = MODELS.build({**toy_config, **options})
+        load_checkpoint(model, converted_checkpoint, map_location='cpu', strict=True)
+        return model.eval()
+
+    return build
+
+
+@pytest.fixture
+def toy_segmentor(build_toy):
+    return build_toy()
+
+
+@pytest.fixture
+def make_samples():
+    """make_samples(tags (B, C) or None, size (height, width), count): data samples as the pipeline packs them."""
+
+    def make(tags=None, size=(64, 64), count=2):
+        samples = [SegDataSample(metainfo=dict(ori_shape=size)) for _ in range(count if tags is None else len(tags))]
+        for sample, tag in zip(samples, [] if tags is None else tags, strict=tags is not None):
+            sample.set_field(tag, 'gt_score')
+        return samples
+
+    return make

@@ -1,0 +1,137 @@
+"""Measure a two-stage run: a table of mIoU, and a picture of photographs, CAMs, masks and truth side by side.
+
+    python tools/analysis/summary.py configs/aream_dual_animals.py configs/seg/deeplabv3plus_lite0_animals.py
+
+The latest checkpoint of each config's work dir is measured on the config's test data, beside two masks that need no
+training: background everywhere, and the picture's tag everywhere (its first, where it has several).
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import matplotlib
+import mmcv
+import numpy as np
+import torch
+from mmengine.config import DictAction
+from mmengine.dataset import BaseDataset, pseudo_collate
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.structures import PixelData
+from mmseg.datasets.transforms import LoadAnnotations
+from mmseg.evaluation import IoUMetric
+from mmseg.structures import SegDataSample
+from PIL import Image
+from prettytable import PrettyTable
+
+from aream_mm.config import load_config
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt  # noqa: E402
+
+
+def build_runner(config: str, work_dir: str | None, cfg_options: dict | None) -> Runner:
+    """A runner over the latest checkpoint of the config's work dir."""
+    cfg = load_config(config, cfg_options)
+    cfg.work_dir = work_dir or cfg.get('work_dir') or f'work_dirs/{Path(config).stem}'
+    cfg.load_from = find_latest_checkpoint(cfg.work_dir)
+    if cfg.load_from is None:
+        raise FileNotFoundError(f'{cfg.work_dir}: expected a checkpoint of {config}; run tools/train.py on it first')
+    return Runner.from_cfg(cfg)
+
+
+def trivial_miou(dataset: BaseDataset) -> dict[str, float]:
+    """mIoU in percent of the masks that need no training, over an `ImageTagDataset` with masks."""
+    load, results = LoadAnnotations(), {}
+    for name in ('background everywhere', 'tag everywhere'):
+        metric = IoUMetric(iou_metrics=['mIoU'])
+        metric.dataset_meta = dataset.metainfo
+        for i in range(len(dataset)):
+            info = dataset.get_data_info(i)
+            truth = torch.from_numpy(load(info)['gt_seg_map'].astype(np.int64))[None]
+            label = 0 if name.startswith('background') else 1 + int(info['gt_score'].argmax())
+            sample = SegDataSample(gt_sem_seg=PixelData(data=truth))
+            sample.pred_sem_seg = PixelData(data=torch.full_like(truth, label))
+            metric.process({}, [sample.to_dict()])
+        results[name] = metric.evaluate(len(dataset))['mIoU']
+    return results
+
+
+@torch.no_grad()
+def predict(runner: Runner, inputs: dict) -> SegDataSample:
+    """The sample that the runner's model predicts for one item of a data set."""
+    runner.model.eval()
+    return runner.model.test_step(pseudo_collate([inputs]))[0].cpu()
+
+
+def paint(mask: np.ndarray, palette: list) -> np.ndarray:
+    """(H, W) ids → (H, W, 3) RGB; 255 is white."""
+    colours = np.full((256, 3), 255, np.uint8)
+    colours[: len(palette)] = palette
+    return colours[mask]
+
+
+def draw(seed: Runner, seg: Runner, mask_dir: Path, rows: int, path: Path) -> None:
+    """Photographs of stage 1's test data, evenly spread, with what each step makes of them."""
+    dataset = seed.test_dataloader.dataset
+    palette = dataset.metainfo['palette']
+    titles = ('photograph', 'CAM', 'CAM mask', 'pseudo mask', 'stage 2', 'truth')
+    figure, axes = plt.subplots(rows, len(titles), figsize=(2.2 * len(titles), 2.2 * rows), squeeze=False)
+    for row, i in zip(axes, np.linspace(0, len(dataset) - 1, rows, dtype=int).tolist(), strict=True):
+        info = dataset.get_data_info(i)
+        photograph = mmcv.imread(info['img_path'], channel_order='rgb')
+        seed_sample = predict(seed, dataset[i])
+        tags = [dataset.metainfo['classes'][c] for c in seed_sample.cam_classes.tolist()]
+        seg_inputs = seg.test_dataloader.dataset.pipeline(dict(info))
+        pseudo_mask = mask_dir / f'{info["sample_id"]}.png'
+        images = (
+            photograph,
+            photograph,
+            paint(seed_sample.pred_sem_seg.data[0].numpy(), palette),
+            paint(np.array(Image.open(pseudo_mask)), palette),
+            paint(predict(seg, seg_inputs).pred_sem_seg.data[0].numpy(), palette),
+            paint(seed_sample.gt_sem_seg.data[0].numpy(), palette),
+        )
+        for axis, image, title in zip(row, images, titles, strict=True):
+            axis.imshow(image)
+            axis.set_axis_off()
+            axis.set_title(title if title != 'photograph' else ', '.join(tags), fontsize=9)
+        row[1].imshow(seed_sample.cam.data.amax(dim=0), cmap='jet', alpha=0.5, vmin=0, vmax=1)
+    figure.tight_layout()
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('seed_config', help='config of stage 1')
+    parser.add_argument('seg_config', help='config of stage 2')
+    parser.add_argument('--seed-work-dir', help='default: work_dirs/<name of the config>')
+    parser.add_argument('--seg-work-dir', help='default: work_dirs/<name of the config>')
+    parser.add_argument('--out', type=Path, default=Path('work_dirs/summary'), help='folder of table and picture')
+    parser.add_argument('--rows', type=int, default=8, help='photographs in the picture')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='merged into both configs')
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+
+    init_default_scope('mmseg')
+    seed = build_runner(args.seed_config, args.seed_work_dir, args.cfg_options)
+    seg = build_runner(args.seg_config, args.seg_work_dir, args.cfg_options)
+    mask_dir = Path(seg.cfg.train_dataloader.dataset.mask_dir)
+    rows = {f'{name} (stage 1 test data)': v for name, v in trivial_miou(seed.test_dataloader.dataset).items()}
+    rows['CAM masks (stage 1 test data)'] = seed.test()['mIoU']
+    rows['pseudo masks (all that have a truth)'] = json.loads((mask_dir / 'manifest.json').read_text())['mIoU']
+    rows['stage 2 (its test data)'] = seg.test()['mIoU']
+    draw(seed, seg, mask_dir, args.rows, args.out / 'summary.png')
+    (args.out / 'summary.json').write_text(json.dumps(rows, indent=2))
+
+    table = PrettyTable(['masks', 'mIoU'], align='l', float_format='.1')
+    table.add_rows(rows.items())
+    print(table)
+    print(f'Table:   {args.out / "summary.json"}')
+    print(f'Picture: {args.out / "summary.png"}')
+
+
+if __name__ == '__main__':
+    main()
