@@ -25,7 +25,7 @@ def threshold_sweep(
         num_classes: C + 1, with background.
 
     Raises:
-        ValueError: scores and mask differ in size, an id is outside the classes, or there are not as many masks as CAMs.
+        ValueError: scores and mask differ in size, an id is outside the classes, or CAMs and masks differ in number.
     """
     thresholds = torch.as_tensor(np.asarray(thresholds), dtype=torch.float32)
     ascending, order = thresholds.sort()

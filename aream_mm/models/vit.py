@@ -147,8 +147,8 @@ class AttentionViT(BaseModule):
         positions = state_dict.get(f'{prefix}pos_embed')
         if positions is not None and positions.shape[1] != vit.pos_embed.shape[1]:
             raise ValueError(
-                f'AttentionViT: the config has a position embedding of {vit.pos_embed.shape[1]} patches, the checkpoint '
-                f'one of {positions.shape[1]}; set img_size as it was in training, inputs may have any size'
+                f'AttentionViT: the config has a position embedding of {vit.pos_embed.shape[1]} patches, the '
+                f'checkpoint one of {positions.shape[1]}; set img_size as it was in training, inputs may have any size'
             )
 
     def init_weights(self) -> None:
@@ -281,8 +281,6 @@ def check_plain_vit(name: str, vit: nn.Module) -> None:
                 f'{type(getattr(block, "attn", None)).__name__} for {name!r}'
             )
     if vit.pos_embed is None or vit.pos_drop.p > 0 or not isinstance(vit.patch_drop, nn.Identity):
-        raise ValueError(
-            f'AttentionViT: expected a position embedding and no dropout of positions or patches in {name!r}'
-        )
+        raise ValueError(f'AttentionViT: expected a position embedding and no dropout of tokens in {name!r}')
     if vit.cls_token is None:
         raise ValueError(f'AttentionViT: expected a model with a class token, got {name!r} which has none')

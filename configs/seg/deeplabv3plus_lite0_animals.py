@@ -1,7 +1,8 @@
 # Stage 2 on the animals of VOC 2012: DeepLabV3+ on EfficientNet-Lite0, trained on the pseudo masks of
 # aream_dual_animals.py. Small enough for two CPU cores.
 #
-#   python tools/train.py configs/seg/deeplabv3plus_lite0_animals.py --cfg-options data_root=… model.backbone.pretrained=…
+#   python tools/train.py configs/seg/deeplabv3plus_lite0_animals.py --cfg-options data_root=… \
+#       model.backbone.pretrained=…
 #
 # Expect: see the README.
 _base_ = [
