@@ -160,6 +160,12 @@ def test_a_missing_pseudo_mask_is_named_at_start(voc, masks, tmp_path):
         PseudoMaskDataset(voc_config(voc, metainfo=dict(classes=ANIMALS)), masks)
 
 
+def test_images_without_a_pseudo_mask_can_be_left_out(voc, masks, tmp_path):
+    (tmp_path / 'masks/2007_000001.png').unlink()
+    dataset = PseudoMaskDataset(voc_config(voc, metainfo=dict(classes=ANIMALS)), masks, drop_unmasked=True)
+    assert [dataset[i]['sample_id'] for i in range(3)] == ['2007_000000', '2007_000002', '2007_000003']
+
+
 def test_pseudo_masks_of_other_classes_are_refused(voc, masks):
     with pytest.raises(ValueError, match=r"expected masks of the classes \['background', 'aeroplane'.*got \['backgr"):
         PseudoMaskDataset(voc_config(voc), masks)

@@ -15,6 +15,8 @@ class PseudoMaskDataset(SegDatasetWrapper):
     Args:
         dataset: config of an mmseg data set.
         mask_dir: folder with one PNG per image and a manifest.json.
+        drop_unmasked: leave out the images that have no pseudo mask, such as those that stage 1 left out because none
+            of the classes is in them, instead of refusing them.
         pipeline: transforms of stage 2, mmseg's.
         test_mode: as in mmengine's `BaseDataset`.
 
@@ -27,10 +29,12 @@ class PseudoMaskDataset(SegDatasetWrapper):
         self,
         dataset: dict,
         mask_dir: str,
+        drop_unmasked: bool = False,
         pipeline: Sequence[dict | Callable] = (),
         test_mode: bool = False,
     ) -> None:
         self.mask_dir = Path(mask_dir)
+        self.drop_unmasked = drop_unmasked
         super().__init__(dataset, pipeline, test_mode)
 
     def change(self, infos: list[dict]) -> list[dict]:
@@ -45,5 +49,8 @@ class PseudoMaskDataset(SegDatasetWrapper):
         for info in infos:
             # Pseudo masks hold the ids of this problem already, so the map from the data set's ids must not apply.
             info.update(seg_map_path=str(self.mask_dir / f'{info["sample_id"]}.png'), label_map=None)
+        masked = [info for info in infos if Path(info['seg_map_path']).is_file()]
+        if self.drop_unmasked and masked:
+            return masked
         self.require(infos, lambda info: Path(info['seg_map_path']).is_file(), 'a pseudo mask', 'seg_map_path')
         return infos
