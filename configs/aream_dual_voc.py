@@ -20,5 +20,9 @@ val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 custom_hooks = [
     dict(type='aream_mm.WarmUpHook', end=4),
-    dict(type='aream_mm.PseudoMaskHook', dataloader=_base_.pseudo_mask_dataloader, test_cfg=dict(refine=True)),
+    dict(
+        type='aream_mm.PseudoMaskHook',
+        dataloader=_base_.pseudo_mask_dataloader,
+        test_cfg=dict(refine=dict(type='aream_mm.PAR')),
+    ),
 ]

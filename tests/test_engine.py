@@ -15,6 +15,7 @@ from aream_mm.engine.pseudo_masks import PseudoMaskHook
 
 LOAD = dict(type='LoadImageFromFile')
 PACK = dict(type='aream_mm.PackTagInputs')
+PAR = dict(type='aream_mm.PAR')
 
 
 def run_config(root, work_dir, **changes):
@@ -57,7 +58,7 @@ def run_config(root, work_dir, **changes):
         train_cfg=dict(by_epoch=True, max_epochs=2),
         custom_hooks=[
             dict(type='aream_mm.WarmUpHook', end=1),
-            dict(type='aream_mm.PseudoMaskHook', dataloader=mask_loader, test_cfg=dict(refine=True)),
+            dict(type='aream_mm.PseudoMaskHook', dataloader=mask_loader, test_cfg=dict(refine=PAR)),
         ],
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1)),
         randomness=dict(seed=0),
@@ -119,7 +120,7 @@ def test_the_manifest_gives_the_miou_of_the_files(finished):
     assert manifest['mIoU'] == pytest.approx(100 * np.nanmean((intersect / union).numpy()), abs=0.01)
     assert manifest['images'] == 4
     assert manifest['classes'] == list(ANIMALS)
-    assert manifest['settings']['refine'] is True
+    assert manifest['settings']['refine'] == PAR
 
 
 def count_forward_passes(runner):
@@ -152,7 +153,7 @@ def test_masks_of_other_weights_are_written_anew(finished):
 
 
 def test_the_models_own_settings_return_after_writing(finished):
-    assert finished[2].model.test_cfg.refine is False
+    assert finished[2].model.test_cfg.refine is None
 
 
 def test_a_stage_1_run_resumes_where_it_was_and_out_of_the_warm_up(finished, tmp_path):

@@ -15,6 +15,8 @@ FIRST_DEEP, NUM_LAYERS = 3, 6
 ALL_LAYERS = dict.fromkeys(range(NUM_LAYERS), 1 / NUM_LAYERS)
 close = dict(rtol=1e-5, atol=1e-5)
 
+PAR = dict(type='aream_mm.PAR')
+
 
 @pytest.fixture
 def images(golden):
@@ -171,7 +173,7 @@ def test_class_threshold_admits_all_or_none(build_toy, images):
     assert not prediction.pred_sem_seg.data.any()
 
 
-@pytest.mark.parametrize('refine', [False, True])
+@pytest.mark.parametrize('refine', [None, PAR])
 def test_with_tags_only_tagged_classes_appear(build_toy, images, make_samples, refine):
     tags = torch.tensor([[0, 0, 0, 1, 0], [1, 1, 0, 0, 1]]).float()
     model = build_toy(test_cfg=dict(background=0.1, refine=refine))
@@ -191,7 +193,7 @@ def test_mask_is_the_best_class_above_the_background_score(build_toy, images, ta
         assert (prediction.seg_logits.data[0] == 0.3).all()
 
 
-@pytest.mark.parametrize('refine', [False, True])
+@pytest.mark.parametrize('refine', [None, PAR])
 def test_predictions_have_the_original_size(build_toy, images, golden, make_samples, refine):
     samples = make_samples(golden['labels'], size=(50, 70))
     predictions = predict(build_toy(test_cfg=dict(refine=refine)), images, samples)
@@ -211,7 +213,7 @@ def test_padding_is_cut_off_before_resizing(toy_segmentor, images, golden, make_
 
 def test_refinement_leaves_cams_and_untagged_planes_alone(build_toy, images, golden, make_samples):
     plain = predict(build_toy(), images, make_samples(golden['labels']))
-    refined = predict(build_toy(test_cfg=dict(refine=True)), images, make_samples(golden['labels']))
+    refined = predict(build_toy(test_cfg=dict(refine=PAR)), images, make_samples(golden['labels']))
     for before, after, tags in zip(plain, refined, golden['labels'], strict=True):
         untagged = torch.cat([torch.tensor([False]), tags == 0])
         assert torch.equal(after.cam.data, before.cam.data)
@@ -220,14 +222,14 @@ def test_refinement_leaves_cams_and_untagged_planes_alone(build_toy, images, gol
 
 
 def test_refinement_without_any_predicted_class_is_background(build_toy, images, make_samples):
-    model = build_toy(test_cfg=dict(refine=True, class_threshold=1.0))
+    model = build_toy(test_cfg=dict(refine=PAR, class_threshold=1.0))
     for prediction in predict(model, images, make_samples()):
         assert prediction.pred_sem_seg.data.shape == (1, 64, 64)
         assert not prediction.pred_sem_seg.data.any()
 
 
 def test_batch_equals_one_by_one(build_toy, images, golden, make_samples):
-    model = build_toy(test_cfg=dict(refine=True))
+    model = build_toy(test_cfg=dict(refine=PAR))
     together = predict(model, images, make_samples(golden['labels']))
     for i, expected in enumerate(together):
         (alone,) = predict(model, images[i : i + 1], make_samples(golden['labels'][i : i + 1]))

@@ -19,7 +19,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--work-dir', help='folder of the metrics; default: work_dirs/<name of the config>')
     parser.add_argument('--out', help='folder for the predictions as PNG')
-    parser.add_argument('--show-dir', help='folder, inside the work dir, for the predictions painted over the pictures')
+    parser.add_argument('--show-dir', help='folder for the predictions painted over the pictures')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
     parser.add_argument('--pseudo-masks', action='store_true', help='stage 1: write the pseudo masks too')
     parser.add_argument(

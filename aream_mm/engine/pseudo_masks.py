@@ -38,7 +38,7 @@ class PseudoMaskHook(Hook):
     Args:
         dataloader: config over an `ImageTagDataset` with test_mode=True.
         out_dir: folder. Default: `pseudo_masks` in the work dir.
-        test_cfg: `TestSettings` that differ from the model's, such as dict(refine=True, background=0.3).
+        test_cfg: `TestSettings` that differ from the model's, such as dict(background=0.3).
         after_test: write the masks after testing too (`tools/test.py --pseudo-masks`).
     """
 

@@ -6,5 +6,8 @@ from aream_mm.models.head import CAMHead
 from aream_mm.models.par import PAR
 from aream_mm.models.segmentor import CAMSegmentor
 from aream_mm.models.vit import AttentionViT
+from aream_mm.registry import MODELS
+
+MODELS.register_module(module=PAR)  # par.py knows tensors only
 
 __all__ = ['AReAMLoss', 'AttentionViT', 'CAMHead', 'CAMSegmentor', 'DualBranch', 'PAR', 'TimmCNN']

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from aream_mm.models import cam as cams
 from aream_mm.models.aream import pair_labels
-from aream_mm.models.par import PAR
 from aream_mm.registry import MODELS
 
 
@@ -49,7 +48,7 @@ class TestSettings:
     propagate_steps: how often it does.
     scales: image sizes, relative to the input, whose CAMs are summed.
     mirror: add the CAM of the mirrored picture.
-    refine: refine the planes with PAR.
+    refine: config of the refiner of the planes, such as dict(type='aream_mm.PAR'); None for none.
     class_threshold: probability in 0..1 above which a class counts as present in a picture without tags.
     """
 
@@ -58,7 +57,7 @@ class TestSettings:
     propagate_steps: int = 1
     scales: Sequence[float] = (1.0,)
     mirror: bool = True
-    refine: bool = False
+    refine: dict | None = None
     class_threshold: float = 0.5
 
     def __post_init__(self) -> None:
@@ -79,7 +78,7 @@ class CAMSegmentor(BaseSegmentor):
         backbone: config of a network that returns `Attended`, such as `AttentionViT` or `DualBranch`.
         head: config of a `CAMHead`.
         aream: config of an `AReAMLoss`; None trains the classification alone.
-        par: config of the `PAR` that refines labels and, with `refine`, masks.
+        par: config of the `PAR` that refines the labels of the AReAM loss.
         data_preprocessor: mmseg's, set to RGB in 0..1 (mean 0, std 255); the networks normalise for themselves.
         train_cfg: `TrainSettings`.
         test_cfg: `TestSettings`.
@@ -104,7 +103,7 @@ class CAMSegmentor(BaseSegmentor):
         self.backbone = MODELS.build(backbone)
         self.head = MODELS.build(head)
         self.aream = aream and MODELS.build({**aream, 'num_layers': self.backbone.num_layers})
-        self.par = PAR(**(par or {}))
+        self.par = MODELS.build(par or dict(type='aream_mm.PAR'))
         self.train_cfg = TrainSettings(**(train_cfg or {}))
         self.test_cfg = TestSettings(**(test_cfg or {}))
         self.warm_up = False  # set by WarmUpHook: classification only
@@ -211,8 +210,9 @@ class CAMSegmentor(BaseSegmentor):
             sample.set_field(score, 'pred_score')
             sample.set_field(classes, 'cam_classes')
             sample.set_field(PixelData(data=sample.seg_logits.data[classes]), 'cam')
-        if settings.refine:
-            planes, classes = cams.refine(cam, tags, inputs, self.par, (settings.background,))
+        if settings.refine is not None:
+            refiner = MODELS.build(settings.refine).to(inputs.device)
+            planes, classes = cams.refine(cam, tags, inputs, refiner, (settings.background,))
             every_plane = cam.new_zeros(len(cam), self.out_channels, *cam.shape[-2:])
             index = classes[:, :, None, None].expand_as(planes[0])
             results = self.postprocess_result(every_plane.scatter(1, index, planes[0]), results)

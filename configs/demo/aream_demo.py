@@ -77,6 +77,10 @@ val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 custom_hooks = [
     dict(type='aream_mm.WarmUpHook', end=3),
-    dict(type='aream_mm.PseudoMaskHook', dataloader=pseudo_mask_dataloader, test_cfg=dict(refine=True)),
+    dict(
+        type='aream_mm.PseudoMaskHook',
+        dataloader=pseudo_mask_dataloader,
+        test_cfg=dict(refine=dict(type='aream_mm.PAR', dilations=(1, 2, 4, 8))),
+    ),
 ]
 randomness = dict(seed=0)

@@ -1,5 +1,5 @@
-# Six classes of PASCAL VOC 2012 as photographs and tags; pixels of the other classes are ignored, pictures that show none
-# of the six are left out. Lists and tags as in voc_tags.py, of whatever part of VOC the lists name.
+# Six classes of PASCAL VOC 2012 as photographs and tags; pixels of other classes are ignored, pictures without any of
+# the six are left out. Lists and tags as in voc_tags.py, of whatever part of VOC the lists name.
 _base_ = 'voc_tags.py'
 metainfo = dict(classes=('background', 'cat', 'cow', 'dog', 'horse', 'person', 'sheep'))
 

@@ -1,0 +1,111 @@
+"""Both stages through the commands a user types, on a few small pictures."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmseg.apis import MMSegInferencer
+from PIL import Image
+
+from aream_mm.config import load_config
+from aream_mm.datasets.demo import generate_demo
+
+ROOT = Path(__file__).parents[1]
+SEED, SEG = 'configs/demo/aream_demo.py', 'configs/demo/deeplabv3plus_demo.py'
+
+
+def run(*arguments):
+    """Run a tool of the repository and return what it printed; its errors are shown."""
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
+
+
+@pytest.fixture(scope='module')
+def two_stages(tmp_path_factory):
+    """Work folder of a two-stage run of the demo configs, cut down to eight pictures and random weights."""
+    folder = tmp_path_factory.mktemp('two_stages')
+    generate_demo(folder / 'pictures', num_train=8, num_val=4, size=64)
+    common = [f'data_root={folder}/pictures', 'train_dataloader.batch_size=4', 'train_dataloader.num_workers=0']
+    common += ['train_dataloader.persistent_workers=False', 'val_dataloader.num_workers=0']
+    common += ['test_dataloader.num_workers=0', 'train_cfg.max_epochs=2', 'train_cfg.val_interval=2']
+    seed = ['model.backbone.cnn.pretrained=False', 'custom_hooks.0.end=1', 'custom_hooks.1.dataloader.num_workers=0']
+    seg = ['model.backbone.pretrained=False', f'train_dataloader.dataset.mask_dir={folder}/seed/pseudo_masks']
+    options = dict(seed=[*common, *seed], seg=[*common, *seg])
+    run('tools/train.py', SEED, '--work-dir', folder / 'seed', '--cfg-options', *options['seed'])
+    run('tools/train.py', SEG, '--work-dir', folder / 'seg', '--cfg-options', *options['seg'])
+    return folder, options
+
+
+def test_stage_1_writes_masks_and_stage_2_trains_on_them(two_stages):
+    folder, _ = two_stages
+    assert len(list((folder / 'seed/pseudo_masks').glob('*.png'))) == 8
+    assert json.loads((folder / 'seed/pseudo_masks/manifest.json').read_text())['images'] == 8
+    assert (folder / 'seg/epoch_2.pth').is_file()
+
+
+def test_testing_stage_1_writes_masks_when_asked_and_keeps_those_that_are_there(two_stages):
+    folder, options = two_stages
+    (folder / 'seed/pseudo_masks/00003.png').unlink()
+    arguments = ['tools/test.py', SEED, folder / 'seed/epoch_2.pth', '--work-dir', folder / 'seed']
+    quiet = run(*arguments, '--cfg-options', *options['seed'])
+    assert 'mIoU' in quiet and not (folder / 'seed/pseudo_masks/00003.png').exists()
+    told = run(*arguments, '--pseudo-masks', '--cfg-options', *options['seed'])
+    assert 'Pseudo masks: 1 of 8 to write' in told and (folder / 'seed/pseudo_masks/00003.png').is_file()
+
+
+def test_testing_stage_2_writes_its_predictions(two_stages):
+    folder, options = two_stages
+    out = folder / 'predictions'
+    arguments = ['--work-dir', folder / 'seg_test', '--out', out, '--show-dir', folder / 'painted']
+    run('tools/test.py', SEG, folder / 'seg/epoch_2.pth', *arguments, '--cfg-options', *options['seg'])
+    assert [path.name for path in sorted(out.iterdir())] == [f'{i:05d}.png' for i in range(8, 12)]
+    assert len(list((folder / 'painted').rglob('*.png'))) == 4
+
+
+def test_a_run_resumes_after_its_last_epoch(two_stages):
+    folder, options = two_stages
+    longer = [*options['seed'], 'train_cfg.max_epochs=3', 'train_cfg.val_interval=3']
+    told = run('tools/train.py', SEED, '--work-dir', folder / 'seed', '--resume', '--cfg-options', *longer)
+    assert 'resumed epoch: 2' in told
+    assert 'Epoch(train) [1]' not in told and (folder / 'seed/epoch_3.pth').is_file()
+
+
+def test_the_summary_gives_every_step_a_number_and_draws_them(two_stages):
+    folder, options = two_stages
+    out = folder / 'summary'
+    told = run(
+        *('tools/analysis/summary.py', SEED, SEG, '--seed-work-dir', folder / 'seed', '--seg-work-dir', folder / 'seg'),
+        *('--out', out, '--rows', 2, '--cfg-options', options['seed'][0], options['seg'][-1]),
+        *('val_dataloader.num_workers=0', 'test_dataloader.num_workers=0'),
+    )
+    rows = json.loads((out / 'summary.json').read_text())
+    assert len(rows) == 5 and all(0 <= value <= 100 for value in rows.values())
+    assert str(out / 'summary.png') in told
+    assert np.array(Image.open(out / 'summary.png')).std() > 10
+
+
+@pytest.mark.parametrize('stage', ['seed', 'seg'])
+def test_mmsegs_inferencer_takes_the_checkpoint_of_either_stage(two_stages, stage):
+    folder, options = two_stages
+    cfg: Config = load_config(ROOT / (SEED if stage == 'seed' else SEG))
+    cfg.visualizer.save_dir = str(folder / 'vis')
+    cfg.dump(folder / f'{stage}.py')
+    inferencer = MMSegInferencer(str(folder / f'{stage}.py'), str(folder / f'{stage}/epoch_2.pth'), show_progress=False)
+    photograph = str(folder / 'pictures/images/00009.jpg')
+    result = inferencer(photograph, out_dir=str(folder / f'inferred_{stage}'))
+    assert result['predictions'].shape == (64, 64)
+    assert (folder / f'inferred_{stage}/vis/00009.jpg').is_file()
+
+
+def test_pseudo_masks_are_refused_for_a_config_that_makes_none(two_stages):
+    folder, _ = two_stages
+    command = [sys.executable, 'tools/test.py', SEG, str(folder / 'seg/epoch_2.pth'), '--pseudo-masks']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert '--pseudo-masks: expected a config with an aream_mm.PseudoMaskHook' in done.stderr
