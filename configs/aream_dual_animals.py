@@ -11,7 +11,7 @@ _base_ = ['_base_/datasets/animals_tags.py', '_base_/models/aream_dual.py', '_ba
 model = dict(
     backbone=dict(vit=dict(frozen_layers=7)),  # the shallow layers are the teacher
     head=dict(num_classes=6),
-    test_cfg=dict(background=0.475, propagate_layers=(11,), propagate_steps=2, scales=(2 / 3,)),
+    test_cfg=dict(background=0.55, propagate_layers=(11,), propagate_steps=3, scales=(2 / 3,)),
 )
 optim_wrapper = dict(
     type='OptimWrapper',
@@ -28,7 +28,7 @@ custom_hooks = [
     dict(
         type='aream_mm.PseudoMaskHook',
         dataloader=_base_.pseudo_mask_dataloader,
-        test_cfg=dict(background=0.55, refine=dict(type='aream_mm.PAR', dilations=(1, 2, 4, 8))),
+        test_cfg=dict(refine=dict(type='aream_mm.PAR', dilations=(1, 2, 4, 8))),
     ),
 ]
 randomness = dict(seed=0)
