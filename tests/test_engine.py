@@ -119,6 +119,7 @@ def test_the_manifest_gives_the_miou_of_the_files(finished):
     intersect, union = (sum(area[k] for area in areas) for k in (0, 1))
     assert manifest['mIoU'] == pytest.approx(100 * np.nanmean((intersect / union).numpy()), abs=0.01)
     assert manifest['images'] == 4
+    assert manifest['checkpoint'] == str(work_dir / 'epoch_2.pth')
     assert manifest['classes'] == list(ANIMALS)
     assert manifest['settings']['refine'] == PAR
 
@@ -135,7 +136,7 @@ def test_masks_of_the_same_weights_and_settings_are_kept(finished):
     (work_dir / 'pseudo_masks/2007_000002.png').unlink()
     (work_dir / 'pseudo_masks/manifest.json').rename(work_dir / 'pseudo_masks/unfinished.json')
     calls = count_forward_passes(runner)
-    hook_of(runner).write(runner)
+    hook_of(runner).write(runner, 'some.pth')
     assert len(calls) == 1
     assert (work_dir / 'pseudo_masks/manifest.json').is_file()
     assert not (work_dir / 'pseudo_masks/unfinished.json').exists()
@@ -147,7 +148,7 @@ def test_masks_of_other_weights_are_written_anew(finished):
     before = json.loads((work_dir / 'pseudo_masks/manifest.json').read_text())['weights']
     with torch.no_grad():
         runner.model.head.class_map.bias += 0.1
-    hook_of(runner).write(runner)
+    hook_of(runner).write(runner, 'some.pth')
     assert len(calls) == 4
     assert json.loads((work_dir / 'pseudo_masks/manifest.json').read_text())['weights'] != before
 

@@ -12,7 +12,7 @@ from mmengine.dist import barrier, get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 from mmengine.structures import PixelData
 from mmengine.utils import ProgressBar
 from mmseg.datasets.transforms import LoadAnnotations
@@ -33,7 +33,7 @@ class PseudoMaskHook(Hook):
 
     A mask is a palette PNG of ids 0..C (255 ignored) at `out_dir/<sample_id>.png`. Masks that the same weights have
     written with the same settings are kept, so an interrupted run goes on where it was; the manifest appears when all
-    are there. It names weights, settings and classes, and the mIoU over the images that have a mask to compare with.
+    are there. It names checkpoint, settings and classes, and the mIoU over the images that have a mask to compare with.
 
     Args:
         dataloader: config over an `ImageTagDataset` with test_mode=True.
@@ -52,20 +52,27 @@ class PseudoMaskHook(Hook):
         self.test_cfg = test_cfg or {}
         self.write_after_test = after_test
 
-    def before_run(self, runner: Runner) -> None:
+    def before_train(self, runner: Runner) -> None:
         """Find wrong settings and missing files before hours of training, not after."""
+        self._prepare(runner)
+
+    def before_test(self, runner: Runner) -> None:
+        if self.write_after_test:
+            self._prepare(runner)
+
+    def _prepare(self, runner: Runner) -> None:
         self.out_dir = self.out_dir or Path(runner.work_dir) / 'pseudo_masks'
         self.settings = dataclasses.replace(bare(runner.model).test_cfg, **self.test_cfg)
         self.dataset = MMENGINE_DATASETS.build(self.dataloader['dataset'])
 
     def after_train(self, runner: Runner) -> None:
-        self.write(runner)
+        self.write(runner, find_latest_checkpoint(runner.work_dir))
 
     def after_test(self, runner: Runner, metrics: dict | None = None) -> None:
         if self.write_after_test:
-            self.write(runner)
+            self.write(runner, runner._load_from)
 
-    def write(self, runner: Runner) -> None:
+    def write(self, runner: Runner, checkpoint: str | None) -> None:
         """Write what is missing, measure what is there, and only then the manifest."""
         identity = dict(
             weights=fingerprint(bare(runner.model)),
@@ -79,7 +86,7 @@ class PseudoMaskHook(Hook):
         if pending:
             self._generate(runner, pending)
         barrier()
-        manifest = dict(identity, images=len(files), mIoU=self._measure(infos, files))
+        manifest = dict(identity, checkpoint=checkpoint, images=len(files), mIoU=self._measure(infos, files))
         if is_main_process():
             write_atomically(self.out_dir / 'manifest.json', json.dumps(manifest, indent=2).encode())
             (self.out_dir / 'unfinished.json').unlink(missing_ok=True)
@@ -110,7 +117,7 @@ class PseudoMaskHook(Hook):
         try:
             for batch in loader:
                 for sample in model.test_step(batch):
-                    mask = Image.fromarray(sample.pred_sem_seg.data[0].byte().cpu().numpy(), mode='P')
+                    mask = Image.fromarray(sample.pred_sem_seg.data[0].byte().cpu().numpy())
                     mask.putpalette(palette.tobytes())
                     file = self.out_dir / f'{sample.sample_id}.png'
                     file.parent.mkdir(parents=True, exist_ok=True)

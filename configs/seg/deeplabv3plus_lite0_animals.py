@@ -26,7 +26,7 @@ model = dict(
     decode_head=dict(
         in_channels=320,
         in_index=1,
-        channels=256,
+        channels=128,
         dilations=(1, 6, 12, 18),
         c1_in_channels=24,
         c1_channels=24,
@@ -42,7 +42,7 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
     paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.1)}),
 )
-max_iters = 1200
+max_iters = 1000
 param_scheduler = dict(type='PolyLR', eta_min=1e-5, power=0.9, end=max_iters, by_epoch=False)
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict(type='ValLoop')
@@ -51,7 +51,7 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=20, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=300, max_keep_ckpts=2),
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=250, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'),
 )
