@@ -86,8 +86,29 @@ def test_a_data_set_without_any_tagged_image_is_refused(voc):
 
 def test_a_missing_picture_is_named_at_start(voc):
     (voc / 'JPEGImages/2007_000002.jpg').unlink()
-    with pytest.raises(ValueError, match=r'expected a picture for each of 4 images, missing for 1: .*2007_000002.jpg'):
+    with pytest.raises(ValueError, match=r'a readable picture for each of 4 images, missing for 1: .*2007_000002.jpg'):
         tag_dataset(voc, tag_file=str(voc / 'cls_labels.npy'))
+
+
+def test_an_unreadable_picture_is_named_at_start(voc):
+    (voc / 'JPEGImages/2007_000002.jpg').write_bytes(b'not a picture')
+    with pytest.raises(ValueError, match=r'expected a readable picture .* missing for 1: .*2007_000002.jpg'):
+        tag_dataset(voc, tag_file=str(voc / 'cls_labels.npy'))
+
+
+def test_a_mask_of_another_size_than_its_picture_is_named_at_start(voc, masks, tmp_path):
+    Image.new('L', (80, 96)).save(tmp_path / 'masks/2007_000001.png')
+    with pytest.raises(ValueError, match=r'a pseudo mask of the size of the picture .* missing for 1: .*000001.png'):
+        PseudoMaskDataset(voc_config(voc, metainfo=dict(classes=ANIMALS)), masks)
+
+
+def test_a_rotated_photograph_fits_a_mask_of_its_size_as_shown(voc, masks, tmp_path):
+    photograph = Image.open(voc / 'JPEGImages/2007_000001.jpg').transpose(Image.Transpose.ROTATE_90)
+    exif = photograph.getexif()
+    exif[0x0112] = 6
+    photograph.save(voc / 'JPEGImages/2007_000001.jpg', exif=exif)
+    dataset = PseudoMaskDataset(voc_config(voc, metainfo=dict(classes=ANIMALS)), masks, pipeline=LOAD)
+    assert dataset[1]['img'].shape[:2] == dataset[1]['gt_seg_map'].shape == (80, 96)
 
 
 def test_a_missing_mask_is_named_at_start_where_the_pipeline_reads_masks(voc):
@@ -156,7 +177,7 @@ def test_pseudo_masks_take_the_place_of_the_masks_with_their_ids_unmapped(voc, m
 
 def test_a_missing_pseudo_mask_is_named_at_start(voc, masks, tmp_path):
     (tmp_path / 'masks/2007_000001.png').unlink()
-    with pytest.raises(ValueError, match=r'expected a pseudo mask for each of 4 .* missing for 1: .*2007_000001.png'):
+    with pytest.raises(ValueError, match=r'expected a pseudo mask for each of 4 .* missing for 1: .*2007_000001.jpg'):
         PseudoMaskDataset(voc_config(voc, metainfo=dict(classes=ANIMALS)), masks)
 
 

@@ -44,7 +44,7 @@ class ImageTagDataset(SegDatasetWrapper):
         has_mask = lambda info: 'seg_map_path' in info and Path(info['seg_map_path']).is_file()  # noqa: E731
         pipeline_reads_masks = any(isinstance(step, LoadAnnotations) for step in self.pipeline.transforms)
         if self.tag_file is None or pipeline_reads_masks:
-            self.require(infos, has_mask, 'a mask', 'img_path')
+            self.require_masks(infos, 'a mask')
         if self.tag_file is None:
             tags = tags_from_masks(infos, len(self.metainfo['classes']))
         else:

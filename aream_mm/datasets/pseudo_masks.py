@@ -49,8 +49,7 @@ class PseudoMaskDataset(SegDatasetWrapper):
         for info in infos:
             # Pseudo masks hold the ids of this problem already, so the map from the data set's ids must not apply.
             info.update(seg_map_path=str(self.mask_dir / f'{info["sample_id"]}.png'), label_map=None)
-        masked = [info for info in infos if Path(info['seg_map_path']).is_file()]
-        if self.drop_unmasked and masked:
-            return masked
-        self.require(infos, lambda info: Path(info['seg_map_path']).is_file(), 'a pseudo mask', 'seg_map_path')
+        if self.drop_unmasked:
+            infos = [info for info in infos if Path(info['seg_map_path']).is_file()] or infos
+        self.require_masks(infos, 'a pseudo mask')
         return infos

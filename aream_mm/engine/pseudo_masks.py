@@ -145,7 +145,7 @@ class PseudoMaskHook(Hook):
             sample.gt_sem_seg = PixelData(data=as_plane(load(dict(info, seg_fields=[]))['gt_seg_map']))
             sample.pred_sem_seg = PixelData(data=as_plane(np.array(Image.open(file))))
             metric.process({}, [sample.to_dict()])
-        return float(metric.evaluate(len(pairs))['mIoU'])
+        return round(float(metric.evaluate(len(pairs))['mIoU']), 2)
 
 
 def as_plane(mask: np.ndarray) -> Tensor:
