@@ -50,13 +50,15 @@ train_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(type='aream_mm.ImageTagDataset', dataset=pictures, pipeline=train_pipeline),
 )
-val_dataloader = dict(
+test_dataloader = dict(  # the pictures that get pseudo masks
     batch_size=16,
     num_workers=2,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(type='aream_mm.ImageTagDataset', dataset=pictures, pipeline=test_pipeline, test_mode=True),
 )
-test_dataloader = val_dataloader
+val_dataloader = dict(
+    test_dataloader, dataset=dict(test_dataloader['dataset'], dataset=dict(pictures, ann_file='val.txt'))
+)
 pseudo_mask_dataloader = dict(
     batch_size=16,
     num_workers=2,

@@ -54,7 +54,7 @@ def trivial_miou(dataset: BaseDataset) -> dict[str, float]:
             sample = SegDataSample(gt_sem_seg=PixelData(data=truth))
             sample.pred_sem_seg = PixelData(data=torch.full_like(truth, label))
             metric.process({}, [sample.to_dict()])
-        results[name] = metric.evaluate(len(dataset))['mIoU']
+        results[name] = float(metric.evaluate(len(dataset))['mIoU'])
     return results
 
 
@@ -120,14 +120,14 @@ def main() -> None:
     seg = build_runner(args.seg_config, args.seg_work_dir, args.cfg_options)
     mask_dir = Path(seg.cfg.train_dataloader.dataset.mask_dir)
     rows = {f'{name} (stage 1 test data)': v for name, v in trivial_miou(seed.test_dataloader.dataset).items()}
-    rows['CAM masks (stage 1 test data)'] = seed.test()['mIoU']
+    rows['CAM masks (stage 1 test data)'] = float(seed.test()['mIoU'])
     rows['pseudo masks (all that have a truth)'] = json.loads((mask_dir / 'manifest.json').read_text())['mIoU']
-    rows['stage 2 (its test data)'] = seg.test()['mIoU']
-    draw(seed, seg, mask_dir, args.rows, args.out / 'summary.png')
+    rows['stage 2 (its test data)'] = float(seg.test()['mIoU'])
     (args.out / 'summary.json').write_text(json.dumps(rows, indent=2))
+    draw(seed, seg, mask_dir, args.rows, args.out / 'summary.png')
 
     table = PrettyTable(['masks', 'mIoU'], align='l', float_format='.1')
-    table.add_rows(rows.items())
+    table.add_rows(list(rows.items()))
     print(table)
     print(f'Table:   {args.out / "summary.json"}')
     print(f'Picture: {args.out / "summary.png"}')
