@@ -54,7 +54,7 @@ def trivial_miou(dataset: BaseDataset) -> dict[str, float]:
             sample = SegDataSample(gt_sem_seg=PixelData(data=truth))
             sample.pred_sem_seg = PixelData(data=torch.full_like(truth, label))
             metric.process({}, [sample.to_dict()])
-        results[name] = float(metric.evaluate(len(dataset))['mIoU'])
+        results[name] = metric.evaluate(len(dataset))['mIoU']
     return results
 
 
@@ -120,9 +120,10 @@ def main() -> None:
     seg = build_runner(args.seg_config, args.seg_work_dir, args.cfg_options)
     mask_dir = Path(seg.cfg.train_dataloader.dataset.mask_dir)
     rows = {f'{name} (stage 1 test data)': v for name, v in trivial_miou(seed.test_dataloader.dataset).items()}
-    rows['CAM masks (stage 1 test data)'] = float(seed.test()['mIoU'])
+    rows['CAM masks (stage 1 test data)'] = seed.test()['mIoU']
     rows['pseudo masks (all that have a truth)'] = json.loads((mask_dir / 'manifest.json').read_text())['mIoU']
-    rows['stage 2 (its test data)'] = float(seg.test()['mIoU'])
+    rows['stage 2 (its test data)'] = seg.test()['mIoU']
+    rows = {name: round(float(value), 2) for name, value in rows.items()}
     (args.out / 'summary.json').write_text(json.dumps(rows, indent=2))
     draw(seed, seg, mask_dir, args.rows, args.out / 'summary.png')
 
