@@ -4,13 +4,31 @@ data_root = 'data/VOCdevkit/VOC2012'
 tag_file = data_root + '/cls_labels.npy'
 crop_size = 224
 
+# mmpretrain's 'timm_increasing', spelt out because the preset's names carry no scope.
+policies = [
+    dict(type='mmpretrain.AutoContrast'),
+    dict(type='mmpretrain.Equalize'),
+    dict(type='mmpretrain.Invert'),
+    dict(type='mmpretrain.Rotate', magnitude_range=(0, 30)),
+    dict(type='mmpretrain.Posterize', magnitude_range=(4, 0)),
+    dict(type='mmpretrain.Solarize', magnitude_range=(256, 0)),
+    dict(type='mmpretrain.SolarizeAdd', magnitude_range=(0, 110)),
+    dict(type='mmpretrain.ColorTransform', magnitude_range=(0, 0.9)),
+    dict(type='mmpretrain.Contrast', magnitude_range=(0, 0.9)),
+    dict(type='mmpretrain.Brightness', magnitude_range=(0, 0.9)),
+    dict(type='mmpretrain.Sharpness', magnitude_range=(0, 0.9)),
+    dict(type='mmpretrain.Shear', magnitude_range=(0, 0.3), direction='horizontal'),
+    dict(type='mmpretrain.Shear', magnitude_range=(0, 0.3), direction='vertical'),
+    dict(type='mmpretrain.Translate', magnitude_range=(0, 0.45), direction='horizontal'),
+    dict(type='mmpretrain.Translate', magnitude_range=(0, 0.45), direction='vertical'),
+]
 train_pipeline = [  # DeiT's augmentation
     dict(type='LoadImageFromFile'),
     dict(type='mmpretrain.RandomResizedCrop', scale=crop_size, backend='pillow', interpolation='bicubic'),
     dict(type='mmpretrain.RandomFlip', prob=0.5, direction='horizontal'),
     dict(
         type='mmpretrain.RandAugment',
-        policies='timm_increasing',
+        policies=policies,
         num_policies=2,
         total_level=10,
         magnitude_level=9,
