@@ -4,7 +4,7 @@
 #   python tools/train.py configs/seg/deeplabv3plus_lite0_animals.py --cfg-options data_root=… \
 #       model.backbone.pretrained=…
 #
-# Expect: see the README.
+# Expect: 63.4 mIoU on 445 `val` photographs; 15 minutes on two CPU cores. See the README for what that rests on.
 _base_ = [
     'mmseg::_base_/models/deeplabv3plus_r50-d8.py',
     '../_base_/datasets/animals_pseudo.py',
