@@ -167,10 +167,11 @@ def layer_entropy(cam, affinity, tags):
 def threshold_sweep(cams, masks, thresholds, num_classes):
     """One whole pass for each threshold: the mIoU in percent, background wins ties, a class nobody has counts 0."""
     result = []
-    for threshold in np.asarray(thresholds, dtype=np.float32):
+    for threshold in thresholds:
         hits, unions = np.zeros(num_classes), np.zeros(num_classes)
         for (classes, scores), mask in zip(cams, masks, strict=True):
-            planes = np.concatenate([np.full((1, *mask.shape), threshold), np.asarray(scores, dtype=np.float32)])
+            scores = np.asarray(scores)
+            planes = np.concatenate([np.full((1, *mask.shape), threshold, scores.dtype), scores])
             predicted = np.concatenate([[0], np.asarray(classes)]).astype(int)[planes.argmax(axis=0)]
             known = np.asarray(mask) != IGNORE_INDEX
             for c in range(num_classes):

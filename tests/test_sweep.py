@@ -36,6 +36,13 @@ def test_equals_brute_force_on_continuous_scores(pictures):
     assert threshold_sweep(cams, pictures[1], thresholds, NUM_CLASSES) == pytest.approx(expected, abs=1e-10)
 
 
+def test_equals_brute_force_where_double_precision_scores_tie_with_thresholds(pictures):
+    thresholds = np.arange(1, 80) * 0.01
+    cams = [(classes, torch.randint(101, scores.shape).double() * 0.01) for classes, scores in pictures[0]]
+    expected = reference.threshold_sweep(cams, pictures[1], thresholds, NUM_CLASSES)
+    assert threshold_sweep(cams, pictures[1], thresholds, NUM_CLASSES) == pytest.approx(expected, abs=1e-10)
+
+
 def test_unsorted_and_repeated_thresholds_keep_their_order(pictures):
     thresholds = [0.75, 0.125, 0.5, 0.125, 0.25]
     singly = [threshold_sweep(*pictures, [threshold], NUM_CLASSES)[0] for threshold in thresholds]

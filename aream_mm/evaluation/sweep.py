@@ -27,7 +27,7 @@ def threshold_sweep(
     Raises:
         ValueError: scores and mask differ in size, an id is outside the classes, or CAMs and masks differ in number.
     """
-    thresholds = torch.as_tensor(np.asarray(thresholds), dtype=torch.float32)
+    thresholds = torch.as_tensor(np.asarray(thresholds), dtype=torch.float64)
     ascending, order = thresholds.sort()
     bins = len(thresholds) + 1
     counts = torch.zeros(num_classes * num_classes * bins, dtype=torch.int64)  # (truth, best class, thresholds below)
@@ -44,7 +44,9 @@ def threshold_sweep(
             raise ValueError(f'threshold_sweep: expected masks of 0..{num_classes - 1} or 255, got {int(truth.max())}')
         if len(classes):
             score, best = scores[:, known].max(dim=0)
-            exceeded = torch.bucketize(score.float(), ascending)  # thresholds strictly below the score
+            # Compared in the precision of the scores, as a background plane among them would be.
+            score = score.to(torch.promote_types(score.dtype, torch.float32))
+            exceeded = torch.bucketize(score, ascending.to(score.dtype))  # thresholds strictly below the score
             index = (truth * num_classes + classes.long()[best]) * bins + exceeded
         else:
             index = truth * num_classes * bins
