@@ -59,8 +59,7 @@ def tags_from_masks(data_list: list[dict], num_classes: int) -> list[np.ndarray]
     """
     load = LoadAnnotations()
     tags = []
-    print_progress = is_main_process() and len(data_list) > 500
-    for info in track_iter_progress(data_list) if print_progress else data_list:
+    for info in track_iter_progress(data_list) if is_main_process() else data_list:
         present = np.unique(load(dict(info, seg_fields=[]))['gt_seg_map'])
         if unknown := [int(i) for i in present if num_classes <= i != IGNORE_INDEX]:
             raise ValueError(f'{info["seg_map_path"]}: expected ids 0..{num_classes - 1} or 255, got {unknown}')

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import io
 import json
 import os
 from pathlib import Path
@@ -119,11 +120,9 @@ class PseudoMaskHook(Hook):
                 for sample in model.test_step(batch):
                     mask = Image.fromarray(sample.pred_sem_seg.data[0].byte().cpu().numpy())
                     mask.putpalette(palette.tobytes())
-                    file = self.out_dir / f'{sample.sample_id}.png'
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                    temporary = file.with_suffix('.tmp')
-                    mask.save(temporary, format='PNG')
-                    os.replace(temporary, file)
+                    content = io.BytesIO()
+                    mask.save(content, format='PNG')
+                    write_atomically(self.out_dir / f'{sample.sample_id}.png', content.getvalue())
                     if progress:
                         for _ in range(min(get_world_size(), len(pending) - progress.completed)):
                             progress.update()

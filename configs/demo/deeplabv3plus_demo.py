@@ -3,37 +3,15 @@
 #   python tools/train.py configs/demo/deeplabv3plus_demo.py
 #
 # Expect: see the table that `make demo` ends with.
-_base_ = ['mmseg::_base_/models/deeplabv3plus_r50-d8.py', '../_base_/default_runtime.py']
+_base_ = ['../_base_/models/deeplabv3plus_lite0.py', '../_base_/default_runtime.py']
 data_root = 'data/demo/pictures'
 mask_dir = 'work_dirs/aream_demo/pseudo_masks'
 weights = 'data/demo/tf_efficientnet_lite0.pth'
-norm_cfg = dict(type='BN', requires_grad=True)
 
 model = dict(
-    # RGB in 0..1: TimmCNN normalises for itself.
-    data_preprocessor=dict(mean=[0] * 3, std=[255] * 3, size=(160, 160)),
-    pretrained=None,
-    backbone=dict(
-        _delete_=True,
-        type='aream_mm.TimmCNN',
-        name='tf_efficientnet_lite0',
-        out_indices=(1, 4),
-        output_stride=16,
-        pretrained=weights,
-    ),
-    decode_head=dict(
-        in_channels=320,
-        in_index=1,
-        channels=128,
-        dilations=(1, 3, 6),
-        c1_in_channels=24,
-        c1_channels=24,
-        num_classes=6,
-        norm_cfg=norm_cfg,
-        # Without it the loss is averaged over ignored pixels too.
-        loss_decode=dict(avg_non_ignore=True),
-    ),
-    auxiliary_head=None,
+    data_preprocessor=dict(size=(160, 160)),
+    backbone=dict(pretrained=weights),
+    decode_head=dict(dilations=(1, 3, 6), num_classes=6),
 )
 
 train_pipeline = [
