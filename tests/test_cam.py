@@ -85,14 +85,20 @@ def test_background_wins_ties():
     assert cam.add_background(maps, 0.4).argmax(dim=1).flatten().tolist() == [0, 1, 0]
 
 
+def test_several_affinities_give_as_many_cams():
+    cams, affinity = torch.rand(2, 3, 4, 5), torch.rand(4, 2, 20, 20).softmax(dim=-1)
+    together = cam.propagate(cams, affinity, steps=2)
+    assert_close(together, torch.stack([cam.propagate(cams, one, steps=2) for one in affinity]), **close)
+
+
 def test_mirrored_image_gives_the_mirrored_cam(toy_segmentor):
     images = torch.rand(2, 3, 64, 96)
     layers = {0: 0.5, 5: 0.5}
     with torch.no_grad():
-        raw, scores = toy_segmentor.raw_cam(images, layers)
-        mirrored_raw, mirrored_scores = toy_segmentor.raw_cam(images.flip(-1), layers)
-        one_sided, _ = toy_segmentor.raw_cam(images, layers, mirror=False)
-        mirrored_one_sided, _ = toy_segmentor.raw_cam(images.flip(-1), layers, mirror=False)
+        raw, _, scores = toy_segmentor.raw_cam(images, layers)
+        mirrored_raw, _, mirrored_scores = toy_segmentor.raw_cam(images.flip(-1), layers)
+        one_sided = toy_segmentor.raw_cam(images, layers, mirror=False).cam
+        mirrored_one_sided = toy_segmentor.raw_cam(images.flip(-1), layers, mirror=False).cam
     assert_close(mirrored_raw, raw.flip(-1), **close)
     assert_close(mirrored_scores, scores, **close)
     assert_close(raw, one_sided + mirrored_one_sided.flip(-1), **close)

@@ -155,7 +155,7 @@ def test_training_on_two_pictures_lowers_every_loss(toy_segmentor, images, tagge
 def test_without_tags_the_predicted_classes_are_used(build_toy, images, make_samples):
     model = build_toy(test_cfg=dict(class_threshold=0.8))
     with torch.no_grad():
-        _, logits = model.raw_cam(images, ALL_LAYERS)
+        logits = model.raw_cam(images, ALL_LAYERS).logits
     expected = [(logit.sigmoid() > 0.8).nonzero().flatten() + 1 for logit in logits]
     assert expected[0].tolist() != expected[1].tolist()
     for samples in (None, make_samples()):
@@ -239,8 +239,8 @@ def test_batch_equals_one_by_one(build_toy, images, golden, make_samples):
 
 def test_scales_are_summed(toy_segmentor, images):
     with torch.no_grad():
-        summed, _ = toy_segmentor.raw_cam(images, ALL_LAYERS, scales=(0.5, 1.0, 1.4))
-        singles = [toy_segmentor.raw_cam(images, ALL_LAYERS, scales=(scale,))[0] for scale in (0.5, 1.0, 1.4)]
+        summed = toy_segmentor.raw_cam(images, ALL_LAYERS, scales=(0.5, 1.0, 1.4)).cam
+        singles = [toy_segmentor.raw_cam(images, ALL_LAYERS, scales=(scale,)).cam for scale in (0.5, 1.0, 1.4)]
     assert summed.shape == (2, 5, 64, 64)
     assert_close(summed, sum(singles), rtol=1e-5, atol=1e-4)
 
@@ -249,7 +249,7 @@ def test_prediction_brings_any_image_size_to_whole_patches(toy_segmentor, golden
     images = torch.rand(2, 3, 60, 87)
     whole = cam.upsample(images, (64, 80))
     with torch.no_grad():
-        raw, _ = toy_segmentor.raw_cam(images, {})
+        raw = toy_segmentor.raw_cam(images, {}).cam
         attended = toy_segmentor.backbone(torch.cat([whole, whole.flip(-1)]), {})
         expected = cam.activate(toy_segmentor.head(attended)[0], attended.class_affinity)
     expected = cam.upsample(expected[:2] + expected[2:].flip(-1), (60, 87))
@@ -261,7 +261,7 @@ def test_prediction_brings_any_image_size_to_whole_patches(toy_segmentor, golden
 def test_scales_and_mirror_are_options_of_prediction(build_toy, images, tagged, golden):
     model = build_toy(test_cfg=dict(scales=(0.5, 1.0), mirror=False))
     with torch.no_grad():
-        raw, _ = model.raw_cam(images, ALL_LAYERS, scales=(0.5, 1.0), mirror=False)
+        raw = model.raw_cam(images, ALL_LAYERS, scales=(0.5, 1.0), mirror=False).cam
     for i, prediction in enumerate(predict(model, images, tagged)):
         expected = cam.normalize(raw[i : i + 1])[0, golden['labels'][i] > 0]
         assert_close(prediction.cam.data, expected, **close)
@@ -411,3 +411,17 @@ def test_statistics_of_a_frozen_cnn_do_not_move(frozen):
     moved = [name for name, value in cnn.named_buffers() if name in before and not torch.equal(value, before[name])]
     assert bool(moved) == (not frozen)
     assert all(weight.requires_grad == (not frozen) for weight in cnn.parameters())
+
+
+def test_the_cam_before_propagation_comes_with_the_prediction(toy_segmentor, golden, make_samples):
+    """The class map, activated by the class affinity, summed with that of the mirror image and normalised."""
+    maps = []
+    with torch.no_grad():
+        predictions = toy_segmentor.predict(golden['denormalized'], make_samples(golden['labels']))
+        for images in (golden['denormalized'], golden['denormalized'].flip(-1)):
+            attended = toy_segmentor.backbone(images, affinity={})
+            maps.append(cam.activate(toy_segmentor.head(attended)[0], attended.class_affinity))
+    expected = cam.normalize(maps[0] + maps[1].flip(-1))
+    for prediction, picture in zip(predictions, expected, strict=True):
+        assert_close(prediction.unpropagated_cam, picture[prediction.cam_classes - 1])
+        assert prediction.background == toy_segmentor.test_cfg.background

@@ -144,6 +144,15 @@ def test_mean_logits_come_in_layer_order_and_only_where_asked(images):
     assert torch.equal(some, every[[1, 3]])
 
 
+def test_tokens_of_layers_come_in_order_and_only_where_asked(images):
+    vit = small_vit(num_class_tokens=5)
+    with torch.no_grad():
+        every, some = vit(images, token_layers=range(4)), vit(images, token_layers=(1, 3))
+    assert torch.equal(some.layer_tokens, every.layer_tokens[[1, 3]])
+    assert torch.equal(every.layer_tokens[-1].transpose(1, 2), every.features.flatten(2))
+    assert every.mean_logits is None and vit(images).layer_tokens is None
+
+
 @pytest.mark.parametrize(
     ('name', 'img_size', 'num_extra_tokens'),
     [

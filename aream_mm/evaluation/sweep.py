@@ -1,4 +1,7 @@
-"""The mIoU of CAMs at every background threshold, in one pass over the pixels."""
+"""CAMs at every background threshold at once: pixels are counted in one pass, and all confusion matrices follow.
+
+C classes without background, T thresholds. Ids are 0 background, 1..C; scores are in 0..1.
+"""
 
 from collections.abc import Iterable, Sequence
 
@@ -7,16 +10,102 @@ import torch
 from torch import Tensor
 
 IGNORE_INDEX = 255
+CELLS = 1024  # of `thresholds_below`
+
+
+def count_pixels(classes: Tensor, scores: Tensor, mask: Tensor | None, thresholds: Tensor, num_classes: int) -> Tensor:
+    """How many pixels of a picture have each (truth, best class, number of thresholds below the best score).
+
+    Counts of several pictures add up.
+
+    Args:
+        classes: (K,) in 1..C; K may be 0.
+        scores: (K, H, W) in 0..1.
+        mask: (H, W) ground truth, 255 ignored; None where there is none.
+        thresholds: (T,) background scores, rising.
+        num_classes: C + 1, with background.
+
+    Returns:
+        (C + 2, C + 1, T + 1) int64. The last truth stands for ignored pixels and pictures without a mask; best class 0
+        for a picture without classes.
+
+    Raises:
+        ValueError: scores and mask differ in size, or an id is outside the classes.
+    """
+    if mask is None:
+        truth = classes.new_full(scores.shape[1:], num_classes)
+    else:
+        if scores.shape[1:] != mask.shape:
+            raise ValueError(f'expected scores of size {tuple(mask.shape)}, got {tuple(scores.shape[1:])}')
+        ignored = mask == IGNORE_INDEX
+        truth = mask.clamp(max=num_classes).long()
+        if truth.numel() and (truth.min() < 0 or (truth == num_classes).sum() != ignored.sum()):
+            wrong = mask[~ignored & ((mask < 0) | (mask >= num_classes))].unique().tolist()
+            raise ValueError(f'expected masks of 0..{num_classes - 1} or 255, got {wrong}')
+    if len(classes) and not (1 <= classes.min() and classes.max() < num_classes):
+        raise ValueError(f'expected classes in 1..{num_classes - 1}, got {classes.tolist()}')
+    bins = len(thresholds) + 1
+    counts = classes.new_zeros(num_classes + 1, num_classes, bins)
+    if len(classes):
+        score, best = scores.max(dim=0)
+        index = (truth * len(classes) + best) * bins + thresholds_below(score, thresholds)
+        shape = (num_classes + 1, len(classes), bins)
+        counts[:, classes] = torch.bincount(index.flatten(), minlength=shape[0] * shape[1] * shape[2]).view(shape)
+    else:
+        counts[:, 0, 0] = torch.bincount(truth.flatten(), minlength=num_classes + 1)
+    return counts
+
+
+def thresholds_below(score: Tensor, thresholds: Tensor) -> Tensor:
+    """How many of the rising thresholds (T,) lie strictly below each score, (…) int64; exact, and faster than a search.
+
+    Compared in the precision of the scores, as a background plane among them would be.
+    """
+    score = score.to(torch.promote_types(score.dtype, torch.float32))
+    thresholds = thresholds.to(score)
+    # 0..1 is cut into cells. The cell of a number never falls as the number rises, so a threshold in a lower cell than
+    # the score is below it, one in a higher cell is not, and only those in the same cell are compared: one, as a rule.
+    cells, of_threshold = cell(score), cell(thresholds)
+    crowding = torch.bincount(of_threshold, minlength=CELLS + 1)
+    first = crowding.cumsum(0) - crowding  # (CELLS + 1,): thresholds in lower cells
+    below = first[cells]
+    for rank in range(int(crowding.max())):
+        nth = thresholds.new_full((CELLS + 1,), torch.inf)  # the threshold of each cell that has so many before it
+        occupied = crowding > rank
+        nth[occupied] = thresholds[first[occupied] + rank]
+        below += score > nth[cells]
+    return below
+
+
+def cell(x: Tensor) -> Tensor:
+    return (x * CELLS).clamp(0, CELLS).long()
+
+
+def confusion_matrices(counts: Tensor) -> Tensor:
+    """Counts of `count_pixels` → (T, C + 1, C + 1) int64 of (threshold, truth, mask).
+
+    At the t-th threshold a pixel is its best class if its score exceeds more than t of them, else background.
+    """
+    known = counts[:-1]  # (truth, best class, T + 1)
+    confusion = known.flip(-1).cumsum(dim=-1).flip(-1)[..., 1:].permute(2, 0, 1).clone()  # (T, truth, best class)
+    confusion[:, :, 0] = 0
+    confusion[:, :, 0] = known.sum(dim=(1, 2)) - confusion.sum(dim=2)
+    return confusion
+
+
+def intersection_over_union(confusion: Tensor) -> Tensor:
+    """(…, C + 1, C + 1) of (truth, mask) → IoU of each class (…, C + 1) in percent; nan where no pixel has it."""
+    hits = confusion.diagonal(dim1=-2, dim2=-1).double()
+    return 100 * hits / (confusion.sum(dim=-1) + confusion.sum(dim=-2) - hits)
 
 
 def threshold_sweep(
     cams: Iterable[tuple[Tensor, Tensor]], masks: Iterable[Tensor], thresholds: Sequence[float], num_classes: int
 ) -> np.ndarray:
-    """mIoU in percent at each threshold, in the order of `thresholds`.
+    """mIoU in percent at each threshold, in the order of `thresholds`, in one pass over the pixels.
 
-    A pixel is its best class where that scores above the threshold, else background. For each pixel the ground truth,
-    the best class and the number of thresholds below its score are counted; sums over the last axis are the confusion
-    matrices of every threshold at once. A class that no pixel has, in truth or in the masks, counts 0.
+    A pixel is its best class where that scores above the threshold, else background. A class that no pixel has, in
+    truth or in the masks, counts 0.
 
     Args:
         cams: (classes (K,) in 1..C, scores (K, H, W) in 0..1) of each picture; K may be 0.
@@ -27,40 +116,10 @@ def threshold_sweep(
     Raises:
         ValueError: scores and mask differ in size, an id is outside the classes, or CAMs and masks differ in number.
     """
-    thresholds = torch.as_tensor(np.asarray(thresholds), dtype=torch.float64)
-    ascending, order = thresholds.sort()
-    bins = len(thresholds) + 1
-    counts = torch.zeros(num_classes * num_classes * bins, dtype=torch.int64)  # (truth, best class, thresholds below)
+    ascending, order = torch.as_tensor(np.asarray(thresholds), dtype=torch.float64).sort()
+    counts = 0
     for (classes, scores), mask in zip(cams, masks, strict=True):
-        classes, scores, mask = torch.as_tensor(classes), torch.as_tensor(scores), torch.as_tensor(mask)
-        if scores.shape[1:] != mask.shape:
-            expected, got = tuple(mask.shape), tuple(scores.shape[1:])
-            raise ValueError(f'threshold_sweep: expected scores of size {expected}, got {got}')
-        known = mask != IGNORE_INDEX
-        truth = mask[known].long()
-        if len(classes) and not (1 <= classes.min() and classes.max() < num_classes):
-            raise ValueError(f'threshold_sweep: expected classes in 1..{num_classes - 1}, got {classes.tolist()}')
-        if len(truth) and not (0 <= truth.min() and truth.max() < num_classes):
-            raise ValueError(f'threshold_sweep: expected masks of 0..{num_classes - 1} or 255, got {int(truth.max())}')
-        if len(classes):
-            score, best = scores[:, known].max(dim=0)
-            # Compared in the precision of the scores, as a background plane among them would be.
-            score = score.to(torch.promote_types(score.dtype, torch.float32))
-            exceeded = torch.bucketize(score, ascending.to(score.dtype))  # thresholds strictly below the score
-            index = (truth * num_classes + classes.long()[best]) * bins + exceeded
-        else:
-            index = truth * num_classes * bins
-        counts += torch.bincount(index, minlength=len(counts))
-    counts = counts.view(num_classes, num_classes, bins)
-
-    # At the t-th threshold in rising order a pixel is foreground if it exceeds more than t of them.
-    foreground = counts.flip(-1).cumsum(dim=-1).flip(-1)[..., 1:]  # (truth, class, T)
-    hits = foreground.diagonal(dim1=0, dim2=1).T.double()  # (class, T)
-    predicted = foreground.sum(dim=0).double()
-    truth = counts.sum(dim=(1, 2)).double()[:, None]
-    background = counts.sum(dim=-1, keepdim=True) - foreground  # (truth, class, T): pixels that fall below
-    hits[0] += background[0].sum(dim=0)
-    predicted[0] += background.sum(dim=(0, 1))
-    union = truth + predicted - hits
-    miou = (hits / union.clamp(min=1)).mean(dim=0) * 100
+        picture = (torch.as_tensor(classes, dtype=torch.int64), torch.as_tensor(scores), torch.as_tensor(mask))
+        counts = counts + count_pixels(*picture, ascending, num_classes)
+    miou = intersection_over_union(confusion_matrices(counts)).nan_to_num().mean(dim=-1)
     return miou[order.argsort()].numpy()

@@ -72,7 +72,7 @@ class AReAMLoss(nn.Module):
         layer_index: k; layers 0 … k−1 are shallow (the teacher), k … L−1 deep (supervised).
         loss_weight: 0.1 in the paper.
         weights: 'uniform' (w = 0 for shallow and 1 for deep layers; the better one in the paper), or 'entropy': the
-            buffer `layer_weights`, min-max of the layers' entropies, which must have been measured or loaded.
+            buffer `layer_weights`, min-max of the layers' entropies, which `LayerEntropyHook` measures.
         num_layers: L, the depth of the transformer; `CAMSegmentor` fills it in.
 
     Raises:
@@ -99,10 +99,29 @@ class AReAMLoss(nn.Module):
         )
 
     @property
+    def measured(self) -> bool:
+        """Whether there are layer weights: always for 'uniform', for 'entropy' once measured or loaded."""
+        return not self.layer_weights.isnan().any()
+
+    def weigh_layers(self, entropy: Tensor) -> None:
+        """Set w to the min-max of the layers' entropies (L,).
+
+        Raises:
+            ValueError: all layers have the same entropy, or one is nan.
+        """
+        lowest, highest = entropy.aminmax()
+        if not highest > lowest:
+            raise ValueError(f'AReAMLoss: expected layers of different entropy, got {entropy.tolist()}')
+        self.layer_weights.copy_((entropy - lowest) / (highest - lowest))
+
+    @property
     def shallow_affinity(self) -> dict[int, Tensor]:
         """Layer → weight of the affinity that propagates the label CAM: (1 − w_l) / k for l < k."""
-        if self.weights == 'entropy' and self.layer_weights.isnan().any():
-            raise RuntimeError("AReAMLoss(weights='entropy'): no layer entropies have been measured or loaded")
+        if not self.measured:
+            raise RuntimeError(
+                "AReAMLoss(weights='entropy'): no layer entropies have been measured or loaded; add an "
+                'aream_mm.LayerEntropyHook to custom_hooks'
+            )
         weights = (1 - self.layer_weights) / self.layer_index
         return {layer: weights[layer] for layer in range(self.layer_index)}
 

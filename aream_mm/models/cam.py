@@ -23,12 +23,19 @@ def activate(class_map: Tensor, class_affinity: Tensor | None = None) -> Tensor:
 def propagate(cam: Tensor, affinity: Tensor, steps: int = 1) -> Tensor:
     """cam[p] ← Σ_q affinity[p, q] · cam[q], `steps` times: (B, C, h, w), (B, P, P) → (B, C, h, w).
 
-    A row of the affinity belongs to the patch that receives and weighs the patches it receives from.
+    A row of the affinity belongs to the patch that receives and weighs the patches it receives from. Several affinities
+    (G, B, P, P) give as many CAMs (G, B, C, h, w).
     """
     sources = cam.flatten(2).to(affinity.dtype)  # (B, C, P)
     for _ in range(steps):
-        sources = sources @ affinity.transpose(1, 2)
-    return sources.view_as(cam)
+        sources = sources @ affinity.transpose(-2, -1)
+    return sources.unflatten(-1, cam.shape[-2:])
+
+
+def add_mirror(cam: Tensor) -> Tensor:
+    """CAMs of B images and then of their mirror images → their sums: (…, 2B, C, h, w) → (…, B, C, h, w)."""
+    upright, mirrored = cam.unflatten(-4, (2, -1)).unbind(-5)
+    return upright + mirrored.flip(-1)
 
 
 def upsample(x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -87,9 +87,10 @@ class DualBranch(BaseModule):
         images: Tensor,
         affinity: Mapping[int, float | Tensor] | None = None,
         logit_layers: Sequence[int] = (),
+        token_layers: Sequence[int] = (),
     ) -> Attended:
         """As `AttentionViT.forward`; `features` (B, Σ D_i, h, w) are the CNN's."""
-        attended = self.vit(images, affinity, logit_layers)
+        attended = self.vit(images, affinity, logit_layers, token_layers)
         grid = attended.features.shape[-2:]
         levels = [F.interpolate(level, grid, mode='bilinear', align_corners=False) for level in self.cnn(images)]
         return attended._replace(features=torch.cat(levels, dim=1), class_affinity=None)

@@ -1,8 +1,8 @@
 """CAMSegmentor: stage 1 as an mmseg segmentor, so that mmseg's metrics, visualisers and inferencers work on CAMs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,8 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from aream_mm.models import cam as cams
-from aream_mm.models.aream import pair_labels
+from aream_mm.models.aream import layer_entropy, pair_labels
+from aream_mm.models.vit import Attended
 from aream_mm.registry import MODELS
 
 
@@ -65,6 +66,34 @@ class TestSettings:
             raise ValueError('test_cfg: expected at least one of scales, got none')
 
 
+class RawCAM(NamedTuple):
+    """CAMs of B images before normalisation, summed over what they were made from.
+
+    cam            (B, C, H, W)   over scales and mirror images
+    unpropagated   (B, C, h, w)   over the mirror images, at the last scale, without propagation
+    logits         (B, C)         mean over heads, scales and mirror images
+    """
+
+    cam: Tensor
+    unpropagated: Tensor
+    logits: Tensor
+
+
+class View(NamedTuple):
+    """B images at one scale, followed by their mirror images where asked for: V = 1 or 2.
+
+    class_map  (V·B, C, h, w)   before ReLU
+    cam        (V·B, C, h, w)   activated, before propagation
+    attended   what the backbone returned
+    logits     (B, C) of each head, mean over the views
+    """
+
+    class_map: Tensor
+    cam: Tensor
+    attended: Attended
+    logits: list[Tensor]
+
+
 @MODELS.register_module()
 class CAMSegmentor(BaseSegmentor):
     """Trains from tags with L_cls + L_AReAM, predicts CAM masks.
@@ -72,7 +101,8 @@ class CAMSegmentor(BaseSegmentor):
     Every sample carries its tags as `gt_score` (C,) where it has them. A prediction carries `pred_sem_seg` (the CAM
     mask: 0 background, 1..C), `seg_logits` (background plane and class planes), `pred_score` (C,), the probability of
     each class, and `cam` (K, H, W) in 0..1 with `cam_classes` (K,) in 1..C: of the tagged classes where the sample has
-    tags, otherwise of the predicted ones.
+    tags, otherwise of the predicted ones. `unpropagated_cam` (K, h, w) in 0..1 is the CAM of the patches before the
+    affinity propagates it, and `background` among the meta information the background score.
 
     Args:
         backbone: config of a network that returns `Attended`, such as `AttentionViT` or `DualBranch`.
@@ -146,7 +176,7 @@ class CAMSegmentor(BaseSegmentor):
         """Images (B, 3, H, W) and tags (B, C) → reliable masks (B, H, W): the CAM propagated by shallow affinity."""
         training = self.training
         self.train(training and self.train_cfg.label_cam_mode == 'train')
-        cam, _ = self.raw_cam(images, self.aream.shallow_affinity if self.train_cfg.propagate else {})
+        cam = self.raw_cam(images, self.aream.shallow_affinity if self.train_cfg.propagate else {}).cam
         self.train(training)
         cam = cams.normalize(cam) * tags[:, :, None, None]
         return cams.reliable_masks(cam, tags, images, self.par, self.train_cfg.low, self.train_cfg.high)
@@ -158,8 +188,8 @@ class CAMSegmentor(BaseSegmentor):
         steps: int = 1,
         scales: Sequence[float] = (1.0,),
         mirror: bool = True,
-    ) -> tuple[Tensor, Tensor]:
-        """CAM before normalisation (B, C, H, W), summed over scales and the mirror image; class logits (B, C).
+    ) -> RawCAM:
+        """The CAM before normalisation, summed over scales and the mirror image.
 
         Args:
             images: (B, 3, H, W) RGB in 0..1.
@@ -168,34 +198,59 @@ class CAMSegmentor(BaseSegmentor):
             scales: sizes relative to the input, rounded to whole patches.
             mirror: add the CAM of the mirrored image.
         """
-        batch, patch_size = len(images), self.backbone.patch_size
         total, scores = 0, []
+        for view in self.views(images, affinity, scales, mirror):
+            cam = view.cam
+            if view.attended.patch_affinity is not None:
+                cam = cams.propagate(cam, view.attended.patch_affinity, steps)
+            total = total + cams.upsample(cams.add_mirror(cam) if mirror else cam, images.shape[-2:])
+            scores.extend(view.logits)
+        unpropagated = cams.add_mirror(view.cam) if mirror else view.cam
+        return RawCAM(total, unpropagated, torch.stack(scores).mean(dim=0))
+
+    def views(
+        self,
+        images: Tensor,
+        affinity: Mapping[int, float | Tensor],
+        scales: Sequence[float] = (1.0,),
+        mirror: bool = True,
+        token_layers: Sequence[int] = (),
+    ) -> Iterator[View]:
+        """What the network makes of images (B, 3, H, W) at each scale; with `mirror`, the mirror images follow them.
+
+        Arguments as for `raw_cam` and the backbone.
+        """
+        batch, patch_size = len(images), self.backbone.patch_size
         for scale in scales:
             size = [max(round(side * scale / patch_size), 1) * patch_size for side in images.shape[-2:]]
             views = images if size == list(images.shape[-2:]) else cams.upsample(images, size)
             if mirror:
                 views = torch.cat([views, views.flip(-1)])
-            attended = self.backbone(views, affinity=affinity)
+            attended = self.backbone(views, affinity=affinity, token_layers=token_layers)
             class_map, logits = self.head(attended)
-            scores.extend(logit.unflatten(0, (-1, batch)).mean(dim=0) for logit in logits.values())
             cam = cams.activate(class_map, attended.class_affinity)
-            if attended.patch_affinity is not None:
-                cam = cams.propagate(cam, attended.patch_affinity, steps)
-            if mirror:
-                cam = cam[:batch] + cam[batch:].flip(-1)
-            total = total + cams.upsample(cam, images.shape[-2:])
-        return total, torch.stack(scores).mean(dim=0)
+            yield View(class_map, cam, attended, [logit.unflatten(0, (-1, batch)).mean(0) for logit in logits.values()])
+
+    @property
+    def propagation(self) -> dict[int, float]:
+        """Layer → weight of the affinity that propagates the CAM of a prediction."""
+        layers = self.test_cfg.propagate_layers
+        layers = range(self.backbone.num_layers) if layers is None else layers
+        return {layer: 1 / len(layers) for layer in layers}
+
+    @torch.no_grad()
+    def layer_entropy(self, images: Tensor, tags: Tensor) -> Tensor:
+        """Images (B, 3, H, W), tags (B, C) → entropy of the evidence that each layer spreads, (L,) bits, batch mean."""
+        each_layer = dict(enumerate(torch.eye(self.backbone.num_layers, device=images.device)))
+        attended = self.backbone(images, affinity=each_layer)
+        class_map, _ = self.head(attended)
+        return layer_entropy(cams.activate(class_map), attended.patch_affinity, tags)
 
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
         """Images (B, 3, H, W) → samples as described for the class, at each sample's original size."""
         settings = self.test_cfg
-        layers = range(self.backbone.num_layers) if settings.propagate_layers is None else settings.propagate_layers
-        raw, logits = self.raw_cam(
-            inputs,
-            {layer: 1 / len(layers) for layer in layers},
-            settings.propagate_steps,
-            settings.scales,
-            settings.mirror,
+        raw, unpropagated, logits = self.raw_cam(
+            inputs, self.propagation, settings.propagate_steps, settings.scales, settings.mirror
         )
         scores = logits.sigmoid()
         tags = scores > settings.class_threshold
@@ -205,11 +260,13 @@ class CAMSegmentor(BaseSegmentor):
         cam = cams.normalize(raw) * tags[:, :, None, None]
 
         results = self.postprocess_result(cams.add_background(cam, settings.background), data_samples)
-        for sample, score, tag in zip(results, scores, tags, strict=True):
+        for sample, score, tag, before in zip(results, scores, tags, cams.normalize(unpropagated), strict=True):
             classes = tag.nonzero().flatten() + 1
+            sample.set_metainfo(dict(background=settings.background))
             sample.set_field(score, 'pred_score')
             sample.set_field(classes, 'cam_classes')
             sample.set_field(PixelData(data=sample.seg_logits.data[classes]), 'cam')
+            sample.set_field(before[classes - 1], 'unpropagated_cam')
         if settings.refine is not None:
             refiner = MODELS.build(settings.refine).to(inputs.device)
             planes, classes = cams.refine(cam, tags, inputs, refiner, (settings.background,))

@@ -23,6 +23,7 @@ class Attended(NamedTuple):
     class_affinity  (B, T, P)         mean over all layers of A[l][class → patch]; None if not asked for, or if T = 1
     patch_affinity  (B, P, P)         Σ_l weight[l] · A[l][patch → patch]; (G, B, P, P) for weights of shape (G,)
     mean_logits     (L', B, P, P)     Z[l], the mean over heads of the pre-softmax logits, patch block
+    layer_tokens    (L', B, P, D)     patch tokens after each layer
     """
 
     class_tokens: Tensor
@@ -30,6 +31,7 @@ class Attended(NamedTuple):
     class_affinity: Tensor | None
     patch_affinity: Tensor | None
     mean_logits: Tensor | None
+    layer_tokens: Tensor | None
 
 
 def create_timm_model(name: str, pretrained: bool | str, **arguments) -> nn.Module:
@@ -186,6 +188,7 @@ class AttentionViT(BaseModule):
         images: Tensor,
         affinity: Mapping[int, float | Tensor] | None = None,
         logit_layers: Sequence[int] = (),
+        token_layers: Sequence[int] = (),
     ) -> Attended:
         """Tokens, and what is asked for of the affinities; a layer whose map nobody reads runs fused attention.
 
@@ -194,6 +197,7 @@ class AttentionViT(BaseModule):
             affinity: layer → its weight in the returned patch affinity, a number or a tensor of shape () or (G,).
                 With a mapping, even an empty one, the class affinity is returned too.
             logit_layers: layers whose mean logits Z are returned, in rising order.
+            token_layers: layers whose patch tokens are returned, in rising order.
         """
         height, width = images.shape[-2:]
         if height % self.patch_size or width % self.patch_size:
@@ -201,7 +205,9 @@ class AttentionViT(BaseModule):
                 f'AttentionViT {self.name!r}: expected image sides that are multiples of the patch size '
                 f'{self.patch_size}, got {height}×{width}'
             )
-        outside = [layer for layer in (*(affinity or ()), *logit_layers) if not 0 <= layer < self.num_layers]
+        outside = [
+            layer for layer in (*(affinity or ()), *logit_layers, *token_layers) if not 0 <= layer < self.num_layers
+        ]
         if outside:
             raise ValueError(f'AttentionViT: expected layers in 0..{self.num_layers - 1}, got {outside}')
         patches = self.patch_embed(self.normalize(images))  # (B, h, w, D)
@@ -210,7 +216,7 @@ class AttentionViT(BaseModule):
         prefix = torch.cat([self.class_tokens, self.extra_tokens], dim=1).expand(batch, -1, -1)
         x = self.norm_pre(torch.cat([prefix, patches.flatten(1, 2)], dim=1))  # (B, T + R + P, D)
 
-        class_affinity, patch_affinity, mean_logits = None, None, []
+        class_affinity, patch_affinity, mean_logits, layer_tokens = None, None, [], []
         for layer, block in enumerate(self.blocks):
             weight = None if affinity is None else affinity.get(layer)
             attended, attention = self._attend(
@@ -231,6 +237,8 @@ class AttentionViT(BaseModule):
                 patch_affinity = term if patch_affinity is None else patch_affinity + term
             if 'logits' in attention:
                 mean_logits.append(attention['logits'])
+            if layer in token_layers:
+                layer_tokens.append(x[:, self.num_prefix_tokens :])
 
         return Attended(
             class_tokens=x[:, : self.num_class_tokens],
@@ -238,6 +246,7 @@ class AttentionViT(BaseModule):
             class_affinity=class_affinity,
             patch_affinity=patch_affinity,
             mean_logits=torch.stack(mean_logits) if mean_logits else None,
+            layer_tokens=torch.stack(layer_tokens) if layer_tokens else None,
         )
 
     def _attend(

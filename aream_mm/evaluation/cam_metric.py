@@ -1,0 +1,187 @@
+"""CAMMetric: mIoU of CAMs at every background threshold, in the validation loop."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.dist import all_reduce, broadcast_object_list, get_rank, get_world_size, is_main_process
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import MMLogger
+from prettytable import PrettyTable
+from torch import Tensor
+
+from aream_mm.evaluation.sweep import confusion_matrices, count_pixels, intersection_over_union, thresholds_below
+from aream_mm.registry import METRICS
+
+
+class ThresholdCurve(NamedTuple):
+    """What was measured at T thresholds.
+
+    thresholds   (T,) background scores, rising
+    iou          (T, C + 1) IoU of each class in percent; nan for a class that neither truth nor masks have
+    miou         (T,) its mean
+    chosen       index of each threshold that is reported, by name
+    """
+
+    thresholds: np.ndarray
+    iou: np.ndarray
+    miou: np.ndarray
+    chosen: dict[str, int]
+
+
+@METRICS.register_module()
+class CAMMetric(BaseMetric):
+    """Measures the CAMs of `CAMSegmentor`'s predictions at every background threshold in one pass.
+
+    Three thresholds are reported: `best` is chosen on the ground truth itself, as the field quotes its seeds; `fixed`
+    is the config's background score; `mask_free` is chosen from the CAMs alone, see `mask_free_threshold`. For each the
+    log has IoU, precision and recall of every class, and the metrics are threshold, mIoU, mPrecision and mRecall in
+    percent, the first of all `cam/mIoU_best`. A class that neither truth nor masks have does not count, as in mmseg.
+
+    Without ground truth only the mask-free threshold is logged and there are no metrics, so that
+    `CheckpointHook(save_best='auto')` goes by the metric listed next, such as mmpretrain's mAP.
+
+    Counts are 64-bit and memory does not grow with the number of images. After `evaluate`, `curve` holds the mIoU at
+    every threshold.
+
+    Args:
+        thresholds: number of thresholds, evenly spread over 0..1 without the ends; the config's is added.
+
+    Raises:
+        ValueError: a prediction without a CAM, or of another size than its ground truth; the picture is named.
+        RuntimeError: more or fewer predictions than images.
+    """
+
+    default_prefix = 'cam'
+
+    def __init__(self, thresholds: int = 99, collect_device: str = 'cpu', prefix: str | None = None) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        self.grid = np.arange(1, thresholds + 1) / (thresholds + 1)
+        self.curve: ThresholdCurve | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self.background = None  # the config's
+        self.thresholds = None  # (T,) with it
+        self.pictures = 0
+        # Of all pictures but the last, and of the last: a distributed sampler may have repeated that one.
+        self.counts = self.last_counts = 0  # those of `count_pixels`
+        self.before = self.last_before = 0  # (T + 1,): the CAMs before propagation
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        for sample in data_samples:
+            name = sample.get('img_path')
+            if 'cam' not in sample:
+                raise ValueError(f'CAMMetric: expected a CAM in the prediction for {name}, got {sorted(sample)}')
+            if self.background is None:
+                self.background = sample['background']
+                self.thresholds = torch.from_numpy(np.union1d(self.grid, self.background))
+            mask = sample['gt_sem_seg']['data'][0] if 'gt_sem_seg' in sample else None
+            self.counts, self.before = self.counts + self.last_counts, self.before + self.last_before
+            self.pictures += 1
+            try:
+                self.last_counts = count_pixels(
+                    sample['cam_classes'], sample['cam']['data'], mask, self.thresholds, self.num_classes
+                ).cpu()
+            except ValueError as error:
+                raise ValueError(f'CAMMetric: {name}: {error}') from error
+            best = F.pad(sample['unpropagated_cam'], (0, 0, 0, 0, 0, 1)).amax(dim=0)  # 0 where there is no class
+            number_below = thresholds_below(best, self.thresholds).flatten()
+            self.last_before = torch.bincount(number_below, minlength=len(self.thresholds) + 1).cpu()
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.dataset_meta['classes'])
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Metrics over `size` pictures, from all processes."""
+        # A distributed sampler hands out picture i to process i modulo their number, and fills up with repetitions.
+        repeated = (self.pictures - 1) * get_world_size() + get_rank() >= size
+        counts = self.counts if repeated else self.counts + self.last_counts
+        before = self.before if repeated else self.before + self.last_before
+        pictures = torch.tensor(self.pictures - repeated)
+        all_reduce(pictures)
+        if pictures != size:
+            raise RuntimeError(f'CAMMetric: expected predictions for {size} pictures, got {int(pictures)}')
+        all_reduce(counts)
+        all_reduce(before)
+        metrics = [self.compute_metrics(counts, before) if is_main_process() else None]
+        broadcast_object_list(metrics)
+        self._reset()
+        return {f'{self.prefix}/{name}': value for name, value in metrics[0].items()}
+
+    def compute_metrics(self, counts: Tensor, before: Tensor) -> dict[str, float]:
+        """Counts of `count_pixels`, and (T + 1,) of the CAMs before propagation → metrics, without prefix."""
+        logger = MMLogger.get_current_instance()
+        thresholds = self.thresholds.numpy()
+        chosen = dict(
+            fixed=int(np.searchsorted(thresholds, self.background)),
+            mask_free=mask_free_threshold(counts.sum(dim=(0, 1)), before, self.thresholds),
+        )
+        if not counts[:-1].any():
+            logger.info(f'Threshold chosen without masks: {thresholds[chosen["mask_free"]]:.3g}')
+            return {}
+        confusion = confusion_matrices(counts)
+        iou = intersection_over_union(confusion)
+        miou = iou.nanmean(dim=-1)
+        chosen = dict(best=int(miou.argmax()), **chosen)
+        self.curve = ThresholdCurve(thresholds, iou.numpy(), miou.numpy(), chosen)
+
+        metrics, columns = {}, {}
+        for name, index in chosen.items():
+            matrix = confusion[index].double()
+            hits = matrix.diagonal()
+            figures = dict(
+                IoU=intersection_over_union(matrix),
+                Precision=100 * hits / matrix.sum(dim=0),
+                Recall=100 * hits / matrix.sum(dim=1),
+            )
+            means = {f'm{figure}_{name}': round(float(values.nanmean()), 2) for figure, values in figures.items()}
+            metrics |= {**means, f'threshold_{name}': round(float(thresholds[index]), 4)}
+            columns |= {f'{figure} {name}': values.tolist() for figure, values in figures.items()}
+        table = PrettyTable(float_format='.1')
+        table.add_column('class', self.dataset_meta['classes'], align='l')
+        for title, values in columns.items():
+            table.add_column(title.replace('_', '-'), values)
+        logger.info(
+            f'CAMs at the thresholds { ({n: round(float(thresholds[i]), 4) for n, i in chosen.items()}) }\n{table}'
+        )
+        return metrics
+
+
+def mask_free_threshold(after: Tensor, before: Tensor, thresholds: Tensor) -> int:
+    """Index of a background threshold that is chosen from the CAMs alone.
+
+    Otsu's threshold on the CAMs before propagation leaves out what propagation completes; on the CAMs after it, it
+    takes in what propagation spills. The foreground area at the threshold returned lies midway between the two.
+
+    Args:
+        after: (T + 1,) number of pixels whose best score exceeds so many thresholds, over all pictures.
+        before: (T + 1,) the same for the CAMs before propagation.
+        thresholds: (T,) rising, in 0..1.
+    """
+    area_after, area_before = area(after), area(before)
+    target = (area_after[otsu(after, thresholds)] + area_before[otsu(before, thresholds)]) / 2
+    return int((area_after - target).abs().argmin())
+
+
+def area(histogram: Tensor) -> Tensor:
+    """Share of the scores above each threshold: (T + 1,) → (T,)."""
+    above = histogram.double().flip(0).cumsum(0).flip(0)
+    return above[1:] / above[0]
+
+
+def otsu(histogram: Tensor, thresholds: Tensor) -> int:
+    """Index of the threshold that parts the scores into the two groups that lie furthest apart: max w₀ w₁ (μ₁ − μ₀)².
+
+    w are the shares of the scores below and above the threshold, μ their means. Arguments as for `mask_free_threshold`.
+    """
+    edges = F.pad(F.pad(thresholds, (1, 0), value=0), (0, 1), value=1)
+    mass = histogram / histogram.sum() * (edges[1:] + edges[:-1]) / 2  # (T + 1,)
+    above = area(histogram)
+    below = 1 - above
+    mean_below = mass.cumsum(0)[:-1] / below.clamp(min=1e-12)
+    mean_above = mass.flip(0).cumsum(0).flip(0)[1:] / above.clamp(min=1e-12)
+    return int((below * above * (mean_above - mean_below).square()).argmax())
