@@ -164,6 +164,35 @@ def layer_entropy(cam, affinity, tags):
     return entropies.mean(axis=1)
 
 
+def effective_tokens(affinity):
+    """exp of the entropy of each row of (P, P), normalised over the patches; mean over rows."""
+    numbers = []
+    for row in affinity:
+        probability = row / row.sum()
+        numbers.append(np.exp(-sum(p * np.log(p) for p in probability if p > 0)))
+    return np.mean(numbers)
+
+
+def token_similarity(tokens):
+    """Mean cosine over all pairs of different tokens of (P, D)."""
+    cosines = [
+        np.dot(tokens[i], tokens[j]) / np.linalg.norm(tokens[i]) / np.linalg.norm(tokens[j])
+        for i, j in product(range(len(tokens)), repeat=2)
+        if i != j
+    ]
+    return np.mean(cosines)
+
+
+def foreground_mass(affinity, foreground, known):
+    """Share of attention (P, P) on foreground patches, mean over foreground and over background patches."""
+    shares = {True: [], False: []}
+    patches = [p for p in range(len(affinity)) if known[p]]
+    for p in patches:
+        share = sum(affinity[p, q] for q in patches if foreground[q]) / sum(affinity[p, q] for q in patches)
+        shares[bool(foreground[p])].append(share)
+    return tuple(np.mean(shares[key]) if shares[key] else np.nan for key in (True, False))
+
+
 def threshold_sweep(cams, masks, thresholds, num_classes):
     """One whole pass for each threshold: the mIoU in percent, background wins ties, a class nobody has counts 0."""
     result = []

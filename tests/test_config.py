@@ -36,13 +36,19 @@ def test_a_config_builds_and_takes_one_training_step(path, data, tmp_path):
         train.mask_dir = write_masks(tmp_path / 'masks', names, pictures.metainfo['classes'], size)
     dataset = DATASETS.build(train)
     model = MODELS.build(cfg.model)
+    if getattr(model, 'aream', None) and not model.aream.measured:
+        model.aream.weigh_layers(torch.arange(12))
     batch = pseudo_collate([dataset[0], dataset[1]])
     losses = model(**model.data_preprocessor(batch, training=True), mode='loss')
     total, _ = model.parse_losses(losses)
     total.backward()
     assert torch.isfinite(total)
     assert any(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
-    DATASETS.build(cfg.val_dataloader.dataset)[0]
+    for loader in (
+        cfg.val_dataloader,
+        *(hook.dataloader for hook in cfg.get('custom_hooks', ()) if 'dataloader' in hook),
+    ):
+        DATASETS.build(loader.dataset)[0]
 
 
 @pytest.mark.parametrize('path', RUNS, ids=lambda path: path.stem)

@@ -1,6 +1,17 @@
 """Hooks: when the method's parts run, and the files they write."""
 
+from aream_mm.engine.affinity_profile import AffinityProfileHook
+from aream_mm.engine.cam_pictures import CAMPictureHook
+from aream_mm.engine.layer_entropy import LayerEntropyHook
 from aream_mm.engine.pseudo_masks import PseudoMaskHook
+from aream_mm.engine.threshold_curve import ThresholdCurveHook
 from aream_mm.engine.warm_up import WarmUpHook
 
-__all__ = ['PseudoMaskHook', 'WarmUpHook']
+__all__ = [
+    'AffinityProfileHook',
+    'CAMPictureHook',
+    'LayerEntropyHook',
+    'PseudoMaskHook',
+    'ThresholdCurveHook',
+    'WarmUpHook',
+]

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from mmengine.dist import barrier, get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.runner import Runner, find_latest_checkpoint
 from mmengine.structures import PixelData
@@ -23,6 +22,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
+from aream_mm.engine.warm_up import bare
 from aream_mm.registry import HOOKS
 
 IGNORED_COLOUR = (224, 224, 192)  # of VOC's borders
@@ -150,11 +150,6 @@ class PseudoMaskHook(Hook):
 def as_plane(mask: np.ndarray) -> Tensor:
     """(H, W) ids → (1, H, W) int64."""
     return torch.from_numpy(mask.astype(np.int64))[None]
-
-
-def bare(model: nn.Module) -> nn.Module:
-    """The model inside a distributed wrapper, or the model."""
-    return model.module if is_model_wrapper(model) else model
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -3,6 +3,7 @@
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from torch import nn
 
 from aream_mm.registry import HOOKS
 
@@ -21,8 +22,13 @@ class WarmUpHook(Hook):
         self.by_epoch = by_epoch
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare(runner.model)
         warm_up = (runner.epoch if self.by_epoch else runner.iter) < self.end
         if model.warm_up and not warm_up:
             runner.logger.info('The warm-up has ended: the AReAM loss takes part from here.')
         model.warm_up = warm_up
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """The model inside a distributed wrapper, or the model."""
+    return model.module if is_model_wrapper(model) else model

@@ -1,5 +1,7 @@
-"""Measures of CAMs."""
+"""Measures of CAMs and of the affinity that propagates them."""
 
+from aream_mm.evaluation.affinity_profile import AffinityProfile
+from aream_mm.evaluation.cam_metric import CAMMetric
 from aream_mm.evaluation.sweep import threshold_sweep
 
-__all__ = ['threshold_sweep']
+__all__ = ['AffinityProfile', 'CAMMetric', 'threshold_sweep']

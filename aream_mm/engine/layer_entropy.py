@@ -1,0 +1,81 @@
+"""LayerEntropyHook: measures the weights of `AReAMLoss(weights='entropy')` with the model that is being trained."""
+
+import numpy as np
+import torch
+from mmengine.dataset import BaseDataset
+from mmengine.dist import all_reduce, is_main_process
+from mmengine.hooks import Hook
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.runner import Runner
+from mmengine.utils import ProgressBar
+
+from aream_mm.engine.warm_up import bare
+from aream_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class LayerEntropyHook(Hook):
+    """Measures how widely each layer spreads the evidence, once, when the warm-up ends, and weighs the layers by it.
+
+    The weights are a buffer of the loss, so that checkpoints carry them and a resumed run measures nothing.
+
+    Args:
+        dataloader: config over an `ImageTagDataset`, each picture once; batches need pictures of one size.
+        num_images: measure on so many pictures, evenly spread over the data set; None for all.
+
+    Raises:
+        ValueError: the model has no `AReAMLoss` with weights='entropy'.
+    """
+
+    priority = 'LOW'  # after WarmUpHook
+
+    def __init__(self, dataloader: dict, num_images: int | None = None) -> None:
+        self.dataloader = dataloader
+        self.num_images = num_images
+
+    def before_train(self, runner: Runner) -> None:
+        aream = bare(runner.model).aream
+        if aream is None or aream.weights != 'entropy':
+            got = 'no AReAMLoss' if aream is None else f'weights={aream.weights!r}'
+            raise ValueError(f"LayerEntropyHook: expected an AReAMLoss with weights='entropy', got {got}")
+        self.dataset = evenly_spread(MMENGINE_DATASETS.build(self.dataloader['dataset']), self.num_images)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        model = bare(runner.model)
+        if not model.warm_up and not model.aream.measured:
+            self.measure(runner)
+
+    def measure(self, runner: Runner) -> None:
+        """Set the loss's layer weights, and log them beside the entropies in bits."""
+        model = bare(runner.model)
+        loader = runner.build_dataloader({**self.dataloader, 'dataset': self.dataset})
+        runner.logger.info(f'Layer entropies: measuring on {len(self.dataset)} pictures')
+        progress = ProgressBar(len(loader)) if is_main_process() else None
+        total = torch.zeros(model.backbone.num_layers, dtype=torch.float64)
+        number = torch.zeros((), dtype=torch.float64)
+        model.eval()
+        for batch in loader:
+            batch = model.data_preprocessor(batch)
+            images, tags = batch['inputs'], model.tags(batch['data_samples']).to(batch['inputs'].device)
+            total += model.layer_entropy(images, tags).cpu() * len(images)
+            number += len(images)
+            if progress:
+                progress.update()
+        model.train()
+        if progress:
+            print()
+        all_reduce(total), all_reduce(number)
+        entropy = total / number
+        model.aream.weigh_layers(entropy)
+        weights = model.aream.layer_weights.tolist()
+        for layer, (bits, weight) in enumerate(zip(entropy.tolist(), weights, strict=True)):
+            runner.logger.info(f'Layer {layer}: entropy {bits:.4f} bits, weight {weight:.3f}')
+        runner.visualizer.add_scalars(
+            {f'layer_weight/layer_{layer:02}': weight for layer, weight in enumerate(weights)}, step=runner.iter
+        )
+
+
+def evenly_spread(dataset: BaseDataset, number: int | None) -> BaseDataset:
+    """`number` items of the data set from its first to its last; all for None, or where it has fewer."""
+    number = min(number or len(dataset), len(dataset))
+    return dataset.get_subset(np.linspace(0, len(dataset) - 1, number, dtype=int).tolist())
