@@ -21,7 +21,7 @@ optim_wrapper = dict(
 )
 max_epochs = 4
 param_scheduler = dict(type='CosineAnnealingLR', T_max=max_epochs, eta_min_ratio=0.01, convert_to_iter_based=True)
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=max_epochs)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 custom_hooks = [
@@ -31,5 +31,6 @@ custom_hooks = [
         dataloader=_base_.pseudo_mask_dataloader,
         test_cfg=dict(refine=dict(type='aream_mm.PAR', dilations=(1, 2, 4, 8))),
     ),
+    dict(type='aream_mm.AffinityProfileHook', dataloader=_base_.val_dataloader),
 ]
 randomness = dict(seed=0)

@@ -25,4 +25,5 @@ custom_hooks = [
         dataloader=_base_.pseudo_mask_dataloader,
         test_cfg=dict(refine=dict(type='aream_mm.PAR')),
     ),
+    dict(type='aream_mm.AffinityProfileHook', dataloader=_base_.val_dataloader),
 ]

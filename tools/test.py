@@ -44,6 +44,15 @@ def ask_for_pseudo_masks(cfg: Config) -> None:
         hook['after_test'] = True
 
 
+def write_predictions(cfg: Config, folder: str) -> None:
+    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+    metrics = [evaluator for evaluator in evaluators if evaluator['type'] == 'IoUMetric']
+    if not metrics:
+        raise ValueError('--out: expected a config with an IoUMetric, got none; for stage 1 there is --pseudo-masks')
+    for metric in metrics:
+        metric.update(output_dir=folder, keep_results=True)
+
+
 def main() -> None:
     args = parse_args()
     cfg = load_config(args.config, args.cfg_options)
@@ -57,7 +66,7 @@ def main() -> None:
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.model = dict(cfg.tta_model, module=cfg.model)
     if args.out:
-        cfg.test_evaluator.update(output_dir=args.out, keep_results=True)
+        write_predictions(cfg, args.out)
     if args.pseudo_masks:
         ask_for_pseudo_masks(cfg)
     Runner.from_cfg(cfg).test()

@@ -66,7 +66,12 @@ pseudo_mask_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
     dataset=dict(type='aream_mm.ImageTagDataset', dataset=pictures, pipeline=cam_pipeline, test_mode=True),
 )
-val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+val_evaluator = [
+    dict(type='aream_mm.CAMMetric'),
+    dict(type='mmpretrain.AveragePrecision'),
+    dict(type='mmpretrain.AveragePrecision', average=None),
+    dict(type='mmpretrain.MultiLabelMetric', thr=0.5),
+]
 test_evaluator = val_evaluator
 
 max_epochs = 8

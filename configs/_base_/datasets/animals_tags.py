@@ -15,3 +15,4 @@ train_dataloader = dict(batch_size=16, num_workers=2, drop_last=True, dataset=di
 val_dataloader = dict(num_workers=2, dataset=animals)
 test_dataloader = val_dataloader
 pseudo_mask_dataloader = dict(num_workers=2, dataset=animals)
+layer_entropy_dataloader = dict(batch_size=16, num_workers=2, dataset=animals)

@@ -74,7 +74,7 @@ val_dataloader = dict(
     batch_size=1,
     num_workers=4,
     persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
+    sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
     dataset=dict(
         type='aream_mm.ImageTagDataset',
         dataset=dataset_train,
@@ -96,6 +96,20 @@ pseudo_mask_dataloader = dict(
         test_mode=True,
     ),
 )
+layer_entropy_dataloader = dict(
+    pseudo_mask_dataloader,
+    batch_size=64,
+    dataset=dict(
+        pseudo_mask_dataloader['dataset'],
+        pipeline=[cam_pipeline[0], dict(type='Resize', scale=(crop_size, crop_size)), cam_pipeline[-1]],
+    ),
+)
 
-val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+# save_best='auto' goes by the first: cam/mIoU_best, or multi-label/mAP where there are no masks.
+val_evaluator = [
+    dict(type='aream_mm.CAMMetric'),
+    dict(type='mmpretrain.AveragePrecision'),
+    dict(type='mmpretrain.AveragePrecision', average=None),
+    dict(type='mmpretrain.MultiLabelMetric', thr=0.5),
+]
 test_evaluator = val_evaluator
