@@ -1,6 +1,10 @@
 """Both stages through the commands a user types, on a few small pictures."""
 
+import base64
+import csv
+import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +61,34 @@ def test_testing_stage_1_writes_masks_when_asked_and_keeps_those_that_are_there(
     assert 'mIoU' in quiet and not (folder / 'seed/pseudo_masks/00003.png').exists()
     told = run(*arguments, '--pseudo-masks', '--cfg-options', *options['seed'])
     assert 'Pseudo masks: 1 of 8 to write' in told and (folder / 'seed/pseudo_masks/00003.png').is_file()
+
+
+def test_testing_stage_1_draws_the_threshold_curve_and_has_no_predictions_to_write(two_stages):
+    folder, options = two_stages
+    arguments = ['tools/test.py', SEED, folder / 'seed/epoch_2.pth', '--work-dir', folder / 'seed_test']
+    told = run(*arguments, '--cfg-options', *options['seed'])
+    assert 'cam/mIoU_mask_free' in told and 'multi-label/mAP' in told
+    assert len(list((folder / 'seed_test').rglob('threshold_curve_test.png'))) == 1
+    command = [sys.executable, *map(str, arguments), '--out', str(folder / 'out')]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0 and '--out: expected a config with an IoUMetric' in done.stderr
+
+
+def test_the_affinity_profile_compares_two_checkpoints_on_a_page_and_in_a_table(two_stages):
+    folder, options = two_stages
+    checkpoints = [folder / 'seed/epoch_1.pth', '--vs', folder / 'seed/epoch_2.pth']
+    arguments = ['--out', folder / 'profile', '--num-images', 3, '--examples', 2, '--cfg-options', *options['seed']]
+    told = run('tools/analysis/affinity_profile.py', SEED, *checkpoints, *arguments)
+    assert str(folder / 'profile/affinity_profile.html') in told
+    rows = list(csv.DictReader((folder / 'profile/affinity_profile.csv').open()))
+    names = ['none', *(f'layer {i}' for i in range(6)), 'shallow mean', 'deep mean', 'all mean']
+    assert [row['affinity'] for row in rows] == 2 * names
+    assert [row['checkpoint'] for row in rows] == ['epoch_1.pth'] * 10 + ['epoch_2.pth'] * 10
+    assert all(0 <= float(row['mIoU']) <= 100 for row in rows)
+    page = (folder / 'profile/affinity_profile.html').read_text()
+    pictures = re.findall('data:image/png;base64,([^"]*)', page)
+    assert [np.array(Image.open(io.BytesIO(base64.b64decode(text)))).std() > 10 for text in pictures] == [True, True]
+    assert f'{float(rows[1]["mIoU"]):.4g} → {float(rows[11]["mIoU"]):.4g}' in page
 
 
 def test_testing_stage_2_writes_its_predictions(two_stages):

@@ -141,10 +141,10 @@ class CAMMetric(BaseMetric):
             means = {f'm{figure}_{name}': round(float(values.nanmean()), 2) for figure, values in figures.items()}
             metrics |= {**means, f'threshold_{name}': round(float(thresholds[index]), 4)}
             columns |= {f'{figure} {name}': values.tolist() for figure, values in figures.items()}
-        table = PrettyTable(float_format='.1')
+        table = PrettyTable()
         table.add_column('class', self.dataset_meta['classes'], align='l')
         for title, values in columns.items():
-            table.add_column(title.replace('_', '-'), values)
+            table.add_column(title.replace('_', '-'), [f'{value:.1f}' for value in values], align='r')
         logger.info(
             f'CAMs at the thresholds { ({n: round(float(thresholds[i]), 4) for n, i in chosen.items()}) }\n{table}'
         )

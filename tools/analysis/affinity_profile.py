@@ -203,14 +203,12 @@ def main() -> None:
     cfg = load_config(args.config, args.cfg_options)
     dataset = evenly_spread(Runner.build_dataloader(cfg.test_dataloader).dataset, args.num_images)
     examples = np.linspace(0, len(dataset) - 1, min(args.examples, len(dataset)), dtype=int).tolist()
-    checkpoints = [args.checkpoint] + ([args.vs] if args.vs else [])
+    checkpoints = [args.checkpoint, args.vs] if args.vs else [args.checkpoint]
+    names = [Path(checkpoint).name for checkpoint in checkpoints]
+    if len(set(names)) < len(names):  # epoch_4.pth of two runs
+        names = checkpoints
     profiles, drawn = {}, {}
-    for checkpoint in checkpoints:
-        name = (
-            checkpoint
-            if len(set(map(lambda c: Path(c).name, checkpoints))) < len(checkpoints)
-            else Path(checkpoint).name
-        )
+    for name, checkpoint in zip(names, checkpoints, strict=True):
         profiles[name], drawn[name] = measure(cfg, checkpoint, dataset, examples)
     args.out.mkdir(parents=True, exist_ok=True)
     write_csv(args.out / 'affinity_profile.csv', profiles)
