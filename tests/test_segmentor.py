@@ -425,3 +425,52 @@ def test_the_cam_before_propagation_comes_with_the_prediction(toy_segmentor, gol
     for prediction, picture in zip(predictions, expected, strict=True):
         assert_close(prediction.unpropagated_cam, picture[prediction.cam_classes - 1])
         assert prediction.background == toy_segmentor.test_cfg.background
+
+
+NO_BACKGROUND = dict(test_cfg=dict(background=None), train_cfg=dict(low=None, high=None))
+
+
+def test_without_background_every_pixel_is_one_of_the_tags(build_toy, golden, make_samples):
+    """Ids start at 0; elsewhere it is the mask of a background that never wins."""
+    images, tags = golden['denormalized'], golden['labels']
+    with torch.no_grad():
+        plain = build_toy(**NO_BACKGROUND).predict(images, make_samples(tags))
+        never = build_toy(test_cfg=dict(background=-1.0)).predict(images, make_samples(tags))
+    for prediction, other, tag in zip(plain, never, tags, strict=True):
+        assert set(prediction.pred_sem_seg.data.unique().tolist()) <= set(tag.nonzero().flatten().tolist())
+        above_zero = other.cam.data.amax(dim=0) > 0
+        assert above_zero.float().mean() > 0.9
+        assert torch.equal(prediction.pred_sem_seg.data[0][above_zero], other.pred_sem_seg.data[0][above_zero] - 1)
+        assert_close(prediction.cam.data, other.cam.data)
+        assert torch.equal(prediction.cam_classes, other.cam_classes - 1)
+
+
+def test_without_background_and_tags_the_most_probable_class_fills_the_picture(build_toy, golden, make_samples):
+    settings = dict(background=None, class_threshold=1.0)
+    with torch.no_grad():
+        predictions = build_toy(test_cfg=settings).predict(golden['denormalized'], make_samples())
+    for prediction in predictions:
+        assert prediction.pred_sem_seg.data.unique().tolist() == [prediction.pred_score.argmax().item()]
+
+
+def test_without_background_refined_masks_are_of_the_tags(build_toy, golden, make_samples):
+    settings = dict(background=None, refine=dict(type='aream_mm.PAR', dilations=(1, 2)))
+    with torch.no_grad():
+        predictions = build_toy(test_cfg=settings).predict(golden['denormalized'], make_samples(golden['labels']))
+    for prediction, tag in zip(predictions, golden['labels'], strict=True):
+        assert set(prediction.pred_sem_seg.data.unique().tolist()) <= set(tag.nonzero().flatten().tolist())
+
+
+def test_without_background_no_label_is_doubtful(build_toy, golden, make_samples):
+    model = build_toy(**NO_BACKGROUND)
+    masks = model.label_masks(golden['denormalized'], golden['labels'])
+    for mask, tag in zip(masks, golden['labels'], strict=True):
+        assert set(mask.unique().tolist()) <= set(tag.nonzero().flatten().tolist())
+    losses = model.loss(golden['denormalized'], make_samples(golden['labels']))
+    assert losses['loss_aream'] > 0
+
+
+@pytest.mark.parametrize('settings', [dict(low=None), dict(high=None), dict(low=0.6), dict(high=1.1)])
+def test_background_scores_of_labels_that_make_no_sense_are_refused(build_toy, settings):
+    with pytest.raises(ValueError, match='expected 0 <= low <= high <= 1, or None for both'):
+        build_toy(train_cfg=settings)

@@ -1,8 +1,10 @@
 """AffinityProfileHook: what every layer's affinity does, as curves over the training."""
 
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.runner import Runner
+from mmengine.utils import ProgressBar
 
 from aream_mm.engine.layer_entropy import evenly_spread
 from aream_mm.engine.warm_up import bare
@@ -42,10 +44,15 @@ class AffinityProfileHook(Hook):
         model = bare(runner.model)
         profile = AffinityProfile(model)
         runner.logger.info(f'Affinity profile: measuring on {len(self.loader.dataset)} pictures')
+        progress = ProgressBar(len(self.loader)) if is_main_process() else None
         model.eval()
         for batch in self.loader:
             batch = model.data_preprocessor(batch)
             profile.update(batch['inputs'], batch['data_samples'])
+            if progress:
+                progress.update()
+        if progress:
+            print()
         scalars = {
             f'affinity/{figure}/{row.replace(" ", "_")}': value
             for row, figures in profile.compute().items()

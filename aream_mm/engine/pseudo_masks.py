@@ -65,6 +65,13 @@ class PseudoMaskHook(Hook):
         self.out_dir = self.out_dir or Path(runner.work_dir) / 'pseudo_masks'
         self.settings = dataclasses.replace(bare(runner.model).test_cfg, **self.test_cfg)
         self.dataset = MMENGINE_DATASETS.build(self.dataloader['dataset'])
+        background = int(self.settings.background is not None)
+        classes, expected = self.dataset.metainfo['classes'], background + bare(runner.model).head.num_classes
+        if len(classes) != expected or (classes[0] == 'background') != bool(background):
+            raise ValueError(
+                f'PseudoMaskHook: expected a data set of {expected} classes, {"with" if background else "without"} '
+                f'background (test_cfg.background={self.settings.background}), got {tuple(classes)}'
+            )
 
     def after_train(self, runner: Runner) -> None:
         self.write(runner, find_latest_checkpoint(runner.work_dir))

@@ -65,7 +65,7 @@ class AffinityProfile:
     token_similarity     of the tokens after the layer: see there
     foreground_to_foreground, background_to_foreground   see `foreground_mass`
 
-    Figures that need masks are missing where no picture has one.
+    Figures that need masks are missing where no picture has one, or where there is no background.
     """
 
     def __init__(self, model: CAMSegmentor) -> None:
@@ -103,7 +103,7 @@ class AffinityProfile:
             totals = [total + cams.upsample(cam[:, i, present[i]], size) for i, total in enumerate(totals)]
         normalized = [cams.normalize(total) for total in totals]
         for cam, classes, sample in zip(normalized, present, samples, strict=True):
-            if 'gt_sem_seg' in sample:
+            if self._has_background(sample):
                 self._count(cam, classes + 1, sample)
         return normalized
 
@@ -118,11 +118,14 @@ class AffinityProfile:
         for i, sample in enumerate(samples):
             one = slice(i, i + 1)
             self._add('entropy', layer_entropy(evidence[one], affinity[:, one], tags[one])[:, None])
-            if 'gt_sem_seg' in sample:
+            if self._has_background(sample):
                 mask = F.interpolate(sample.gt_sem_seg.data[None].float(), grid, mode='nearest').flatten()
                 shares = foreground_mass(affinity[:, i], mask > 0, mask != IGNORE_INDEX)
                 for name, share in zip(('foreground', 'background'), shares, strict=True):
                     self._add(f'{name}_to_foreground', share[:, None])
+
+    def _has_background(self, sample: SegDataSample) -> bool:
+        return 'gt_sem_seg' in sample and self.model.test_cfg.background is not None
 
     def _add(self, figure: str, values: Tensor) -> None:
         """Take in (G, B) values; nan is left out."""

@@ -75,6 +75,10 @@ class CAMMetric(BaseMetric):
             name = sample.get('img_path')
             if 'cam' not in sample:
                 raise ValueError(f'CAMMetric: expected a CAM in the prediction for {name}, got {sorted(sample)}')
+            if sample['background'] is None:
+                raise ValueError(
+                    'CAMMetric: expected CAMs with a background threshold, got none; use IoUMetric instead'
+                )
             if self.background is None:
                 self.background = sample['background']
                 self.thresholds = torch.from_numpy(np.union1d(self.grid, self.background))

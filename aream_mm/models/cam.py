@@ -49,12 +49,17 @@ def normalize(cam: Tensor) -> Tensor:
     return cam / (cam.amax(dim=(-2, -1), keepdim=True) + 1e-6)
 
 
-def add_background(cam: Tensor, background: float) -> Tensor:
-    """A constant plane in front: (B, C, H, W) → (B, 1 + C, H, W). The argmax is the CAM mask; background wins ties."""
-    return F.pad(cam, (0, 0, 0, 0, 1, 0), value=background)
+def add_background(cam: Tensor, background: float | None) -> Tensor:
+    """A constant plane in front: (B, C, H, W) → (B, 1 + C, H, W). The argmax is the CAM mask; background wins ties.
+
+    None adds none, for pictures whose every pixel belongs to a class.
+    """
+    return cam if background is None else F.pad(cam, (0, 0, 0, 0, 1, 0), value=background)
 
 
-def refine(cam: Tensor, tags: Tensor, images: Tensor, par: PAR, backgrounds: Sequence[float]) -> tuple[Tensor, Tensor]:
+def refine(
+    cam: Tensor, tags: Tensor, images: Tensor, par: PAR, backgrounds: Sequence[float | None]
+) -> tuple[Tensor, Tensor]:
     """CAM → refined planes, for several background scores at once, which share the affinity of the image.
 
     A constant background plane goes in front of the present classes, the resolution is halved, and a softmax over the
@@ -65,11 +70,12 @@ def refine(cam: Tensor, tags: Tensor, images: Tensor, par: PAR, backgrounds: Seq
         tags: (B, C), 1 for the classes in the picture.
         images: (B, 3, H, W).
         par: the refinement.
-        backgrounds: S background scores in 0..1.
+        backgrounds: S background scores in 0..1, or (None,) for pictures without background.
 
     Returns:
         planes (S, B, 1 + K, H, W) and classes (B, 1 + K), the class of each plane: 0 background, 1..C; K is the largest
-        number of classes in a picture, and where a picture has fewer its last planes are zero.
+        number of classes in a picture, and where a picture has fewer its last planes are zero. Without background
+        there are K planes, of classes 0..C − 1.
     """
     height, width = images.shape[-2:]
     half = (max(height // 2, 1), max(width // 2, 1))
@@ -82,18 +88,22 @@ def refine(cam: Tensor, tags: Tensor, images: Tensor, par: PAR, backgrounds: Seq
     scores = upsample(scores, half).masked_fill(absent, -torch.inf)
     planes = torch.cat([add_background(scores, background).softmax(dim=1) for background in backgrounds], dim=1)
     planes = upsample(par(upsample(images, half), planes), (height, width))
-    classes = F.pad(order + 1, (1, 0))
+    classes = order if None in backgrounds else F.pad(order + 1, (1, 0))
     return planes.unflatten(1, (len(backgrounds), -1)).transpose(0, 1), classes
 
 
 def reliable_masks(
-    cam: Tensor, tags: Tensor, images: Tensor, par: PAR, low: float = 0.35, high: float = 0.55
+    cam: Tensor, tags: Tensor, images: Tensor, par: PAR, low: float | None = 0.35, high: float | None = 0.55
 ) -> Tensor:
     """CAM → mask whose doubtful pixels are 255: (B, H, W) int64, 0 background, 1..C classes.
 
     A pixel is its class where the mask refined at the high background score is foreground, background where the one at
-    the low score is background too, else ignored. Arguments as for `refine`.
+    the low score is background too, else ignored. Without background (both None) every pixel is its class, 0..C − 1.
+    Arguments as for `refine`.
     """
+    if low is None:
+        (planes,), classes = refine(cam, tags, images, par, (None,))
+        return classes.gather(1, planes.argmax(dim=1).flatten(1)).view(-1, *planes.shape[-2:])
     planes, classes = refine(cam, tags, images, par, (low, high))
     low_mask, high_mask = (classes.gather(1, p.argmax(dim=1).flatten(1)).view(-1, *p.shape[-2:]) for p in planes)
     ignored = (low_mask > 0) & (high_mask == 0)

@@ -21,21 +21,24 @@ from aream_mm.registry import MODELS
 class TrainSettings:
     """How the label of the AReAM loss is made.
 
-    low, high: background scores of the reliable mask, in 0..1.
+    low, high: background scores of the reliable mask, in 0..1; both None where every pixel belongs to a class.
     propagate: propagate the label CAM by the shallow affinity; without it, the class map alone makes the label, for a
         transformer that has not been pretrained and whose shallow affinity knows nothing yet.
     label_cam_mode: 'eval' makes the label CAM without dropout and with fixed batch statistics; 'train', as the authors'
         program does, in training mode.
     """
 
-    low: float = 0.35
-    high: float = 0.55
+    low: float | None = 0.35
+    high: float | None = 0.55
     propagate: bool = True
     label_cam_mode: Literal['eval', 'train'] = 'eval'
 
     def __post_init__(self) -> None:
-        if not 0 <= self.low <= self.high <= 1:
-            raise ValueError(f'train_cfg: expected 0 <= low <= high <= 1, got low={self.low}, high={self.high}')
+        scores = (self.low, self.high)
+        if scores != (None, None) and (None in scores or not 0 <= self.low <= self.high <= 1):
+            raise ValueError(
+                f'train_cfg: expected 0 <= low <= high <= 1, or None for both, got {self.low}, {self.high}'
+            )
         if self.label_cam_mode not in ('eval', 'train'):
             raise ValueError(f"train_cfg: expected label_cam_mode 'eval' or 'train', got {self.label_cam_mode!r}")
 
@@ -44,7 +47,8 @@ class TrainSettings:
 class TestSettings:
     """How a picture becomes a CAM and the CAM a mask.
 
-    background: background score in 0..1; a pixel is foreground where its best class scores above it.
+    background: background score in 0..1; a pixel is foreground where its best class scores above it. None where every
+        pixel belongs to a class: the data set's classes then have no 'background', and ids start at 0.
     propagate_layers: layers whose mean affinity propagates the CAM; None for all, () for no propagation.
     propagate_steps: how often it does.
     scales: image sizes, relative to the input, whose CAMs are summed.
@@ -53,7 +57,7 @@ class TestSettings:
     class_threshold: probability in 0..1 above which a class counts as present in a picture without tags.
     """
 
-    background: float = 0.4
+    background: float | None = 0.4
     propagate_layers: Sequence[int] | None = None
     propagate_steps: int = 1
     scales: Sequence[float] = (1.0,)
@@ -137,8 +141,17 @@ class CAMSegmentor(BaseSegmentor):
         self.train_cfg = TrainSettings(**(train_cfg or {}))
         self.test_cfg = TestSettings(**(test_cfg or {}))
         self.warm_up = False  # set by WarmUpHook: classification only
-        self.out_channels = 1 + self.head.num_classes  # read by mmseg's SegTTAModel
         self._check_propagate_layers()
+
+    @property
+    def first_id(self) -> int:
+        """The id of the first class in a mask: 1, or 0 where there is no background."""
+        return 0 if self.test_cfg.background is None else 1
+
+    @property
+    def out_channels(self) -> int:
+        """Number of planes of a prediction, background among them; read by mmseg's `SegTTAModel`."""
+        return self.first_id + self.head.num_classes
 
     def _check_propagate_layers(self) -> None:
         outside = [i for i in self.test_cfg.propagate_layers or () if not 0 <= i < self.backbone.num_layers]
@@ -257,16 +270,19 @@ class CAMSegmentor(BaseSegmentor):
         for i, sample in enumerate(data_samples or ()):
             if 'gt_score' in sample:
                 tags[i] = self.tags([sample])[0] > 0
-        cam = cams.normalize(raw) * tags[:, :, None, None]
+        if settings.background is None:  # every pixel belongs to a class, if need be to the most probable one
+            tags |= ~tags.any(dim=1, keepdim=True) & (scores == scores.amax(dim=1, keepdim=True))
+        absent = ~tags[:, :, None, None]
+        cam = cams.normalize(raw).masked_fill(absent, 0 if self.first_id else -1)
 
         results = self.postprocess_result(cams.add_background(cam, settings.background), data_samples)
         for sample, score, tag, before in zip(results, scores, tags, cams.normalize(unpropagated), strict=True):
-            classes = tag.nonzero().flatten() + 1
+            classes = tag.nonzero().flatten() + self.first_id
             sample.set_metainfo(dict(background=settings.background))
             sample.set_field(score, 'pred_score')
             sample.set_field(classes, 'cam_classes')
             sample.set_field(PixelData(data=sample.seg_logits.data[classes]), 'cam')
-            sample.set_field(before[classes - 1], 'unpropagated_cam')
+            sample.set_field(before[classes - self.first_id], 'unpropagated_cam')
         if settings.refine is not None:
             refiner = MODELS.build(settings.refine).to(inputs.device)
             planes, classes = cams.refine(cam, tags, inputs, refiner, (settings.background,))
