@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 from mmseg.datasets.transforms import LoadAnnotations
@@ -17,15 +18,16 @@ class ImageTagDataset(SegDatasetWrapper):
 
     Args:
         dataset: config of an mmseg data set.
-        tag_file: path of a `cls_labels.npy` whose vectors follow the data set's own classes, background left out; the
-            columns of a subset of classes are picked by name. None derives the tags from the masks.
+        tag_file: path of a tag table (`tags.csv`, which tools/converters/tags.py makes from many forms of tags), or of
+            a `cls_labels.npy` whose vectors follow the data set's own classes, background left out. With a `metainfo`
+            of fewer classes, tags of the data set's other classes are not used. None derives the tags from the masks.
         drop_untagged: leave out the images that have none of the classes, instead of refusing them.
         pipeline: transforms, ending in `PackTagInputs`.
         test_mode: name the masks that exist in the infos, for evaluation.
 
     Raises:
         ValueError: images without a picture, without an entry in the tag file, without tags, or without a mask that
-            the pipeline or the tags need.
+            the pipeline or the tags need; tags of classes that the data set does not have.
     """
 
     def __init__(
@@ -61,10 +63,10 @@ class ImageTagDataset(SegDatasetWrapper):
         return infos
 
     def _tags_from_file(self, infos: list[dict]) -> list[np.ndarray]:
-        table = load_tag_file(self.tag_file)
-        self.require(infos, lambda info: info['sample_id'] in table, f'an entry in {self.tag_file}', 'sample_id')
-        all_classes = self.inner.METAINFO['classes'][1:]
+        # A data set type without classes of its own has those that its config gives.
+        all_classes = self.inner.METAINFO.get('classes', self.metainfo['classes'])[1:]
+        table = load_tag_file(self.tag_file, all_classes)
+        key = lambda info: normalize('NFC', info['sample_id'])  # noqa: E731
+        self.require(infos, lambda info: key(info) in table, f'an entry in {self.tag_file}', 'sample_id')
         columns = [all_classes.index(name) for name in self.metainfo['classes'][1:]]
-        right_size = lambda info: table[info['sample_id']].shape == (len(all_classes),)  # noqa: E731
-        self.require(infos, right_size, f'{len(all_classes)} tags in {self.tag_file}', 'sample_id')
-        return [table[info['sample_id']][columns].astype(np.float32) for info in infos]
+        return [table[key(info)][columns] for info in infos]

@@ -1,14 +1,30 @@
-"""Where tags come from: the `cls_labels.npy` file of the field, or the masks of a data set."""
+"""Where tags come from: the tag table, the `cls_labels.npy` file of the field, or the masks of a data set."""
 
+import csv
+import io
+import os
 import pickle
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from unicodedata import normalize
 
 import numpy as np
 from mmengine.dist import is_main_process
 from mmengine.utils import track_iter_progress
 from mmseg.datasets.transforms import LoadAnnotations
+from PIL import Image
+
+from aream_mm.datasets.wrapper import SHOWN
 
 IGNORE_INDEX = 255
+HEADER = ['image', 'tags']
+# Of the formats that Pillow reads and that are pictures; it knows films and tables of numbers too.
+PICTURE_ENDINGS = tuple(
+    ending
+    for ending, name in Image.registered_extensions().items()
+    if name in Image.OPEN and Image.MIME.get(name, '').startswith('image/')
+)
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -28,13 +44,153 @@ class _ArrayUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def load_tag_file(path: str | Path) -> dict[str, np.ndarray]:
-    """Read a `cls_labels.npy`: image id → multi-hot vector over all classes but background.
+def refuse(where: str | Path, expected: str, offenders: Sequence[str]) -> None:
+    """Raise a ValueError that names the first offenders and counts them, if there are any."""
+    if offenders:
+        raise ValueError(f'{where}: expected {expected}, not so for {len(offenders)}: {first_few(offenders)}')
+
+
+def first_few(names: Sequence[str]) -> str:
+    return ', '.join(names[:SHOWN]) + (', …' if len(names) > SHOWN else '')
+
+
+def refuse_unknown(where: str | Path, tags: Mapping[str, Iterable[str]], classes: Sequence[str]) -> None:
+    """Raise a ValueError if an image has a tag that is not among the classes."""
+    known, unknown = set(classes), {}
+    for image, names in tags.items():
+        for name in names:
+            if name not in known:
+                unknown.setdefault(name, []).append(image)
+    offenders = [f'{name!r} (images: {len(images)}, first {images[0]!r})' for name, images in unknown.items()]
+    refuse(where, f'tags among {", ".join(map(repr, classes))}', offenders)
+
+
+def image_id(image: str) -> str:
+    """The path without the ending of a picture, the `sample_id` of the data set wrappers: 'cats/1.jpg' → 'cats/1'.
+
+    An id that has no such ending stays ('IMG.2007'). Accented letters become one character each (Unicode's NFC), since
+    some systems store file names with two.
+    """
+    path = PurePosixPath(normalize('NFC', image))
+    return str(path.with_suffix('') if path.suffix.lower() in PICTURE_ENDINGS else path)
+
+
+def class_name(name: str) -> str:
+    """The name without white space around it, and as `image_id` with one character for an accented letter."""
+    return normalize('NFC', name.strip())
+
+
+def read_tag_table(path: str | Path) -> dict[str, list[str]]:
+    """Read a tag table: the path of each picture below its image folder → names of the classes in it.
+
+    The table is a CSV in UTF-8 with the header `image,tags` and one row a picture, whose tags are joined by `;`:
+    `cats/0001.jpg,cat;sofa`. A picture without tags has an empty cell.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is no pickled dict of arrays, or asks for anything else to be unpickled.
+        ValueError: the file is something else, or has two rows for one image.
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'tag table: expected a tags.csv, got {str(path)!r} which does not exist')
+    advice = 'tools/converters/tags.py makes such a table from other forms of tags'
+    try:
+        with open(path, newline='', encoding='utf-8-sig') as file:
+            rows = list(csv.reader(file, strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f'{path}: expected a CSV file in UTF-8, got {error}; {advice}') from error
+    header = rows[0] if rows else []
+    if header != HEADER:
+        raise ValueError(f'{path}: expected the header {",".join(HEADER)!r}, got {",".join(header)[:80]!r}; {advice}')
+    numbered = [(number, row) for number, row in enumerate(rows[1:], start=2) if row]
+    refuse(path, 'an image and its tags in each row', [f'row {n} {row}' for n, row in numbered if not is_entry(row)])
+    counts = Counter(image for _, (image, _) in numbered)
+    refuse(path, 'one row for each image', [f'{image} ({count} rows)' for image, count in counts.items() if count > 1])
+    tags = {image: [name for name in map(class_name, cell.split(';')) if name] for _, (image, cell) in numbered}
+    refuse_collisions(path, tags)
+    return tags
+
+
+def is_entry(row: list[str]) -> bool:
+    return len(row) == len(HEADER) and row[0] != ''
+
+
+def refuse_collisions(where: str | Path, tags: Mapping[str, Iterable[str]]) -> None:
+    """Raise a ValueError if images with the same `image_id` have different tags."""
+    first: dict[str, str] = {}
+    pairs = [(first.setdefault(image_id(image), image), image) for image in tags]
+    different = [f'{one} and {other}' for one, other in pairs if set(tags[one]) != set(tags[other])]
+    refuse(where, 'the same tags for images that differ in their ending alone', different)
+
+
+def write_tag_table(path: str | Path, tags: Mapping[str, Iterable[str]]) -> None:
+    """Write a tag table that `read_tag_table` reads, sorted by image and, within a row, by name.
+
+    Raises:
+        ValueError: names that the table cannot hold, or images of one id with different tags.
+    """
+    path, names = Path(path), sorted({name for names in tags.values() for name in names})
+    bad = [repr(name) for name in names if name != class_name(name) or ';' in name or not is_line(name)]
+    refuse(path, "class names of one line in UTF-8, without ';' or white space around them", bad)
+    refuse(path, 'tags without background, which is in every picture', [n for n in names if n == 'background'])
+    bad = [repr(image) for image in tags if not is_line(image)]
+    refuse(path, 'image names of one line in UTF-8', bad)
+    refuse_collisions(path, tags)
+    content = io.StringIO()
+    writer = csv.writer(content, lineterminator='\n')
+    writer.writerow(HEADER)
+    writer.writerows([image, ';'.join(sorted(set(tags[image])))] for image in sorted(tags))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'{path.name}.tmp')
+    temporary.write_bytes(content.getvalue().encode())
+    os.replace(temporary, path)
+
+
+def is_line(text: str) -> bool:
+    """Whether the text is one line, not empty, of characters that UTF-8 has (a file name may hold others)."""
+    return len(text.splitlines()) == 1 and text == text.encode(errors='ignore').decode()
+
+
+def load_tag_file(path: str | Path, classes: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """Read a tag table (`.csv`) or a `cls_labels.npy`: `image_id` → multi-hot float32 vector (C,) over the classes.
+
+    Args:
+        path: of the file.
+        classes: all classes that the file may have, in the order of the columns of a `.npy`; C leaves 'background' out.
+            None keeps the columns of a `.npy`, whatever they are.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file has tags of other classes, or two rows for one image; it is no table as `read_tag_table`
+            describes; or no pickled dict of arrays, or asks for anything else to be unpickled.
+    """
+    ending = Path(path).suffix.lower()
+    if ending not in ('.csv', '.npy') or (ending == '.csv' and classes is None):
+        raise ValueError(f'tag file {str(path)!r}: expected a .csv with the classes, or a .npy; got classes={classes}')
+    if classes is not None:
+        classes = [class_name(name) for name in classes if name != 'background']
+    if ending == '.csv':
+        return vectors_of_table(path, classes)
+    vectors = load_cls_labels(path)
+    if classes is not None:
+        wrong = [image for image, vector in vectors.items() if vector.shape != (len(classes),)]
+        if wrong:
+            what = f'expected {len(classes)} tags in each vector of {path}'
+            raise ValueError(f'tag file: {what}, missing for {len(wrong)}: {first_few(wrong)}')
+    return vectors
+
+
+def vectors_of_table(path: str | Path, classes: Sequence[str]) -> dict[str, np.ndarray]:
+    table = read_tag_table(path)
+    refuse_unknown(path, table, classes)
+    column = {name: i for i, name in enumerate(classes)}
+    vectors = {}
+    for image, names in table.items():
+        vectors[image_id(image)] = vector = np.zeros(len(classes), np.float32)
+        vector[[column[name] for name in names]] = 1
+    return vectors
+
+
+def load_cls_labels(path: str | Path) -> dict[str, np.ndarray]:
     if not Path(path).is_file():
         raise FileNotFoundError(f'tag file: expected a cls_labels.npy, got {str(path)!r} which does not exist')
     with open(path, 'rb') as file:
@@ -47,7 +203,10 @@ def load_tag_file(path: str | Path) -> dict[str, np.ndarray]:
             raise ValueError(f'tag file {str(path)!r}: expected a dict from image id to array, got {error}') from error
     if not isinstance(table, dict):
         raise ValueError(f'tag file {str(path)!r}: expected a dict from image id to array, got {dtype} {shape}')
-    return {str(key): np.asarray(value) for key, value in table.items()}
+    try:
+        return {normalize('NFC', str(key)): np.asarray(value, np.float32) for key, value in table.items()}
+    except (TypeError, ValueError) as error:
+        raise ValueError(f'tag file {str(path)!r}: expected a dict from image id to array, got {error}') from error
 
 
 def tags_from_masks(data_list: list[dict], num_classes: int) -> list[np.ndarray]:

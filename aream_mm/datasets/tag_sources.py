@@ -1,0 +1,430 @@
+"""The forms in which people have tags, each read as the path of a picture → names of the classes in it.
+
+Paths have forward slashes and start below the image folder; where a source knows no file endings, they have none.
+Names have no white space around them.
+"""
+
+import codecs
+import csv
+import io
+import json
+import os
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import chain
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+from mmengine.utils import scandir, track_parallel_progress, track_progress
+from mmseg.datasets import PascalVOCDataset
+from PIL import Image
+
+from aream_mm.datasets.tags import (
+    IGNORE_INDEX,
+    PICTURE_ENDINGS,
+    class_name,
+    first_few,
+    load_tag_file,
+    refuse,
+    refuse_unknown,
+)
+
+Tags = dict[str, list[str]]
+
+UNDERSTOOD = """
+  a folder of VOC annotations (.xml)
+  a folder of masks (.png) and no other pictures, with the classes in the order of their ids
+  a folder of folders that are named after the classes, with the pictures in them
+  COCO instances (.json)
+  JSON: {"file": ["tag", …], …} or [{"image": "file", "tags": ["tag", …]}, …], the latter also as JSON lines (.jsonl)
+  CSV, TSV or Excel's Unicode text (.csv, .tsv, .txt): image and tags in two columns, or one column a class
+  a cls_labels.npy, with the classes in the order of its columns unless they are VOC's 20"""
+VOC_CLASSES = PascalVOCDataset.METAINFO['classes'][1:]
+PARALLEL_FROM = 10_000  # masks; for fewer, and for XML files, starting processes costs more time than they save
+IMAGE_KEYS, TAG_KEYS = ('image', 'file', 'file_name'), ('tags', 'labels')
+IMAGE_HEADERS = {*IMAGE_KEYS, 'filename', 'image_id', 'id', 'path', 'picture', 'photo'}
+TAG_HEADERS = {*TAG_KEYS, 'tag', 'label', 'classes', 'class'}
+DELIMITERS = {'\t': 'tab', ';': ';', ',': ','}
+PRESENT, ABSENT = {'1', 'x', 'true', 'yes'}, {'0', '', 'false', 'no'}
+COCO_FIELDS = dict(
+    images=dict(id=int | str, file_name=str),
+    annotations=dict(image_id=int | str, category_id=int | str),
+    categories=dict(id=int | str, name=str),
+)
+
+
+def read_tags(
+    source: str | Path, classes: Sequence[str] | None = None, skip_difficult: bool = False
+) -> tuple[str, Tags]:
+    """Read any of the forms; returns in words what the source was taken for, and its tags.
+
+    Args:
+        source: file or folder.
+        classes: names of the classes without background, in the order of ids or columns where the source has those.
+        skip_difficult: leave out the objects that VOC annotations call difficult.
+
+    Raises:
+        FileNotFoundError: no such file or folder.
+        ValueError: the source fits none of the forms, is malformed, or has tags that are not among `classes`.
+    """
+    source = Path(source)
+    if not source.exists():
+        raise FileNotFoundError(f'tags: expected a file or folder, got {str(source)!r} which does not exist')
+    kind, tags = read_folder(source, classes, skip_difficult) if source.is_dir() else read_file(source, classes)
+    if skip_difficult and kind != 'VOC annotations':
+        raise ValueError(f'{source}: expected VOC annotations, which know difficult objects, got {kind}')
+    if classes is not None:
+        refuse_unknown(source, tags, classes)
+    return kind, tags
+
+
+def read_folder(folder: Path, classes: Sequence[str] | None, skip_difficult: bool) -> tuple[str, Tags]:
+    endings = {PurePath(file).suffix.lower() for file in scandir(str(folder))}
+    pictures = endings.intersection(PICTURE_ENDINGS)
+    if '.xml' in endings:
+        return 'VOC annotations', voc_tags(folder, skip_difficult)
+    if pictures == {'.png'}:
+        return 'masks', mask_tags(folder, classes)
+    if not pictures and any(child.is_dir() for child in folder.iterdir()):
+        return 'folders of pictures, named after the classes', class_folder_tags(folder)
+    raise ValueError(not_understood(folder, f'a folder with {", ".join(sorted(endings)) or "no"} files'))
+
+
+def read_file(path: Path, classes: Sequence[str] | None) -> tuple[str, Tags]:
+    ending = path.suffix.lower()
+    if ending in ('.json', '.jsonl', '.ndjson'):
+        content = read_json(path)
+        if isinstance(content, dict) and content.keys() >= COCO_FIELDS.keys():
+            return 'COCO instances', coco_tags(path, content)
+        return f'JSON {"of tags by image" if isinstance(content, dict) else "records"}', json_tags(path, content)
+    if ending in ('.csv', '.tsv', '.txt'):
+        return spreadsheet_tags(path)
+    if ending == '.npy':
+        return 'cls_labels.npy', cls_labels_tags(path, classes)
+    raise ValueError(not_understood(path, f'a {ending or "nameless"} file'))
+
+
+def not_understood(source: Path, got: str) -> str:
+    return f'{source}: expected one of the following, got {got}{UNDERSTOOD}'
+
+
+def add_up(pairs: Iterable[tuple[str, Iterable[str]]]) -> Tags:
+    """All names that come with an image, each once."""
+    tags: Tags = {}
+    for image, names in pairs:
+        found = tags.setdefault(image, [])
+        found.extend(name for name in dict.fromkeys(names) if name not in found)
+    return tags
+
+
+def as_image(text: str) -> str:
+    """A path as people write it, with forward slashes; files on Windows may have been listed with others."""
+    return str(PurePosixPath(text.strip().replace('\\', '/')))
+
+
+# Folders
+
+
+def read_each(read: Callable, files: list[str], folder: Path, expected: str, processes: int = 1) -> Tags:
+    """`read(file)` is an image and its tags, for each of the files; those that it raises for are named together."""
+    attempt_file = partial(attempt, read)
+    if processes > 1:
+        attempts = track_parallel_progress(attempt_file, files, processes, chunksize=16)
+    else:
+        attempts = track_progress(attempt_file, files)
+    problems = [(file, problem) for file, (_, problem) in zip(files, attempts, strict=True) if problem]
+    refuse(folder, expected, [f'{file} ({problem})' for file, problem in problems])
+    return add_up(pair for pair, _ in attempts)
+
+
+def attempt(read: Callable, file: str) -> tuple[Any, str | None]:
+    try:
+        return read(file), None
+    except (LookupError, OSError, SyntaxError, ValueError) as error:  # SyntaxErrors are Pillow's and XML's
+        return None, str(error)
+
+
+def voc_tags(folder: Path, skip_difficult: bool = False) -> Tags:
+    """Names of the objects in VOC annotations, those in folders below included."""
+    files = sorted(scandir(str(folder), '.xml', recursive=True, case_sensitive=False))
+    return read_each(partial(read_voc_annotation, folder, skip_difficult), files, folder, 'VOC annotations')
+
+
+def read_voc_annotation(folder: Path, skip_difficult: bool, file: str) -> tuple[str, list[str]]:
+    root = ElementTree.parse(folder / file).getroot()
+    if root.tag != 'annotation':
+        raise ValueError(f'<{root.tag}> instead of <annotation>')
+    names = []
+    for item in root.findall('object'):
+        name = class_name(item.findtext('name', ''))
+        if not name:
+            raise ValueError('an <object> without a <name>')
+        if not (skip_difficult and item.findtext('difficult', '').strip() == '1'):
+            names.append(name)
+    # An annotation belongs to the picture of its own name: when files are renamed, <filename> keeps the old one.
+    image = PurePath(file).with_suffix('')
+    filename = PureWindowsPath(root.findtext('filename', '').strip())
+    belongs = filename.stem == image.name and is_picture(filename.name)
+    return (image.with_name(filename.name) if belongs else image).as_posix(), names
+
+
+def mask_tags(folder: Path, classes: Sequence[str] | None) -> Tags:
+    """Classes whose ids are in masks of one channel: 0 is background, 1 the first class, 255 ignored."""
+    if classes is None:
+        raise ValueError(f'{folder}: expected --classes for the ids of masks, got none')
+    files = sorted(scandir(str(folder), '.png', recursive=True, case_sensitive=False))
+    processes = min(os.cpu_count() or 1, 8) if len(files) >= PARALLEL_FROM else 1
+    expected = f'masks with the ids 0..{len(classes)} or {IGNORE_INDEX}'
+    return read_each(partial(read_mask, folder, classes), files, folder, expected, processes)
+
+
+def read_mask(folder: Path, classes: Sequence[str], file: str) -> tuple[str, list[str]]:
+    with Image.open(folder / file) as mask:
+        if len(mask.getbands()) > 1:
+            raise ValueError(f'the channels {"".join(mask.getbands())}')
+        if mask.mode in ('L', 'P'):
+            present = sorted(i for _, i in mask.getcolors())  # a histogram, in half the time of sorting the pixels
+        else:  # 1 bit, which getcolors calls 0 and 255, or 16
+            present = np.unique(np.asarray(mask)).astype(int).tolist()
+    ids = [i for i in present if i not in (0, IGNORE_INDEX)]
+    if unknown := [i for i in ids if not 0 < i <= len(classes)]:
+        raise ValueError(f'ids {first_few([str(i) for i in unknown])}')
+    return PurePath(file).with_suffix('').as_posix(), [classes[i - 1] for i in ids]
+
+
+def class_folder_tags(folder: Path) -> Tags:
+    """The name of the class folder that each picture is in, at any depth."""
+    tags, without, left_out = {}, [], []
+    for child in sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith('.')):
+        files = sorted((Path(child.name) / file).as_posix() for file in scandir(str(child), recursive=True))
+        pictures = [file for file in files if is_picture(file)]
+        if files and not pictures:
+            without.append(child.name)
+        left_out += sorted(set(files).difference(pictures))
+        tags.update({picture: [class_name(child.name)] for picture in pictures})
+    if without or not tags:
+        raise ValueError(not_understood(folder, f'folders without pictures: {first_few(without) or "all"}'))
+    if left_out:
+        told = f'{folder}: left out {len(left_out)} files that are no pictures: {first_few(left_out)}'
+        warnings.warn(told, stacklevel=2)
+    return tags
+
+
+# Files
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, with or without byte order mark, or in UTF-16 with one."""
+    content = path.read_bytes()
+    encoding = 'utf-16' if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else 'utf-8-sig'
+    expected = 'UTF-8, or UTF-16 with a byte order mark (Excel: save as "CSV UTF-8" or "Unicode Text")'
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{path}: expected {expected}, got {error}') from error
+    if '\0' in text:
+        raise ValueError(f'{path}: expected {expected}, got zero bytes')
+    return text
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; JSON lines are a list."""
+    text = read_text(path)
+    if path.suffix.lower() != '.json':
+        return read_json_lines(path, text)
+    try:
+        return json.loads(text, object_pairs_hook=unique_keys)
+    except json.JSONDecodeError as error:
+        if error.msg == 'Extra data':  # after the first line
+            return read_json_lines(path, text)
+        raise ValueError(f'{path}: expected JSON, got {error}') from error
+    except ValueError as error:
+        raise ValueError(f'{path}: expected {error}') from error
+
+
+def read_json_lines(path: Path, text: str) -> list:
+    records = []
+    for number, line in enumerate(text.split('\n'), start=1):
+        try:
+            if line.strip():
+                records.append(json.loads(line, object_pairs_hook=unique_keys))
+        except ValueError as error:
+            raise ValueError(f'{path}: expected JSON in line {number}, got {error}') from error
+    return records
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict:
+    """A JSON object; of a key that comes twice, json would drop the first without a word."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+        raise ValueError(f'each key of an object once, not so for {len(twice)}: {first_few(twice)}')
+    return content
+
+
+def coco_tags(path: Path, content: dict) -> Tags:
+    """Names of the categories that the annotations give to each image, crowds included.
+
+    Args:
+        path: for errors.
+        content: of an instances_*.json.
+    """
+    for key, fields in COCO_FIELDS.items():
+        entries = content[key] if isinstance(content[key], list) else [None]
+        good = [isinstance(e, dict) and all(isinstance(e.get(f), kind) for f, kind in fields.items()) for e in entries]
+        bad = [f'{key}[{i}]' for i, is_good in enumerate(good) if not is_good]
+        refuse(path, f'{" and ".join(fields)} in each of the {key}', bad)
+        if 'id' in fields:
+            counts = Counter(entry['id'] for entry in entries)
+            twice = [f'{number} with id {i}' for i, number in counts.items() if number > 1]
+            refuse(path, f'an id of its own for each of the {key}', twice)
+    images = {entry['id']: as_image(entry['file_name']) for entry in content['images']}
+    names = {entry['id']: class_name(entry['name']) for entry in content['categories']}
+    for field, known in (('image_id', images), ('category_id', names)):
+        values = enumerate(entry[field] for entry in content['annotations'])
+        unknown = [f'annotations[{i}] ({field} {value})' for i, value in values if value not in known]
+        refuse(path, f'an entry for the {field} of each annotation', unknown)
+    found = ((images[entry['image_id']], [names[entry['category_id']]]) for entry in content['annotations'])
+    return add_up(chain(((image, []) for image in images.values()), found))
+
+
+def json_tags(path: Path, content: Any) -> Tags:
+    """Tags that are listed for each image.
+
+    Args:
+        path: for errors.
+        content: {file: [tag, …]}, or a list of records with one of `IMAGE_KEYS` and one of `TAG_KEYS`.
+    """
+    if isinstance(content, dict):
+        pairs = list(content.items())
+        shown = [f'{image!r}: {names!r}'[:80] for image, names in pairs]
+        expected = 'a list of tags for each file'
+    elif isinstance(content, list):
+        pairs = [image_and_tags(record) for record in content]
+        shown = [f'record {number} {record!r}'[:80] for number, record in enumerate(content, start=1)]
+        expected = f'one of {", ".join(IMAGE_KEYS)} and one of {", ".join(TAG_KEYS)}, a list, in each record'
+    else:
+        raise ValueError(not_understood(path, f'JSON with a {type(content).__name__}'))
+    good = [is_text(image) and is_texts(names) for image, names in pairs]
+    refuse(path, expected, [text for text, is_good in zip(shown, good, strict=True) if not is_good])
+    return add_up((as_image(image), map(class_name, names)) for image, names in pairs)
+
+
+def image_and_tags(record: Any) -> tuple[Any, Any]:
+    """The values of the one image key and the one tag key; None where there is none, or several."""
+    values = []
+    for keys in (IMAGE_KEYS, TAG_KEYS):
+        found = [record[key] for key in keys if key in record] if isinstance(record, dict) else []
+        values.append(found[0] if len(found) == 1 else None)
+    return tuple(values)
+
+
+def is_text(value: Any) -> bool:
+    return isinstance(value, str) and value.strip() != ''
+
+
+def is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(is_text, value))
+
+
+def spreadsheet_tags(path: Path) -> tuple[str, Tags]:
+    """What the columns are, and the tags: image and tags in two columns, or one column a class.
+
+    Tags in a cell are separated by `;`, `,` or `|`; a cell of a class says 1, x, true or yes, or else 0, nothing, false
+    or no. Several rows for one picture add up.
+    """
+    delimiter, rows = read_rows(path)
+    width = max(2, *(len(row) for _, row in rows[:1]))
+    # Shorter rows are Excel's way to write empty cells at their end.
+    refuse(path, f'{width} cells in each row', [f'row {n} ({len(row)} cells)' for n, row in rows if len(row) > width])
+    rows = [(number, row + [''] * (width - len(row))) for number, row in rows]
+    refuse(path, 'an image in the first cell of each row', [f'row {number}' for number, row in rows if not row[0]])
+    header = rows.pop(0)[1] if has_header(rows) else None
+    if header is None and width > 2:
+        raise ValueError(f'{path}: expected a header that names the class of each of {width} columns, got none')
+    is_mark = lambda cell: cell.casefold() in PRESENT | ABSENT  # noqa: E731
+    one_class = header and header[1].casefold() not in TAG_HEADERS and all(is_mark(row[1]) for _, row in rows)
+    if width == 2 and not one_class:
+        kind = f'image and tags in two columns, {"with" if header else "without"} header'
+        tags = add_up((as_image(row[0]), filter(None, map(class_name, re.split('[;,|]', row[1])))) for _, row in rows)
+    else:
+        kind = 'one column a class'
+        tags = add_up(rows_of_marks(path, [class_name(name) for name in header[1:]], rows))
+    return f'{kind}, delimiter {DELIMITERS[delimiter]}', tags
+
+
+def read_rows(path: Path) -> tuple[str, list[tuple[int, list[str]]]]:
+    """The delimiter and the rows that are not empty, with their numbers from 1; empty cells at their end left out."""
+    text = read_text(path)
+    found = {}
+    for delimiter in DELIMITERS:
+        try:
+            reader = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter, strict=True)
+            first = next((row for row in reader if any(map(str.strip, row))), [])
+        except csv.Error:  # quotes that end before another delimiter
+            continue
+        if len(first) > 1:
+            found[delimiter] = first[0].strip()
+    if not found:
+        raise ValueError(f'{path}: expected two or more columns, separated by tab, ; or , and got one or none')
+    # Other cells may hold the other delimiters, the first one seldom does; where it names a file, it is whole.
+    delimiter = min(found, key=lambda delimiter: (not is_picture(found[delimiter]), len(found[delimiter])))
+    reader, rows = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter, strict=True), []
+    try:
+        for number, row in enumerate(reader, start=1):
+            cells = [cell.strip() for cell in row]
+            while cells and not cells[-1]:
+                cells.pop()
+            if cells:
+                rows.append((number, cells))
+    except csv.Error as error:
+        raise ValueError(f'{path}: expected a CSV file, got {error} in line {reader.line_num}') from error
+    return delimiter, rows
+
+
+def is_picture(text: str) -> bool:
+    return text.lower().endswith(PICTURE_ENDINGS)
+
+
+def has_header(rows: list[tuple[int, list[str]]]) -> bool:
+    """Whether the first row is a header: by its words, or as the only one whose first cell is no picture file."""
+    (_, first), *others = rows
+    if is_picture(first[0]):
+        return False
+    known = first[0].casefold() in IMAGE_HEADERS or first[1].casefold() in TAG_HEADERS
+    return known or len(first) > 2 or (len(others) > 0 and all(is_picture(row[0]) for _, row in others))
+
+
+def rows_of_marks(path: Path, names: list[str], rows: list[tuple[int, list[str]]]) -> list[tuple[str, list[str]]]:
+    """Images and their tags from rows with one mark a class."""
+    bad = [f'column {i}' for i, name in enumerate(names, start=2) if not name or names.count(name) > 1]
+    refuse(path, 'a class name of its own at the head of each column', bad)
+    pairs, bad = [], []
+    for number, (image, *cells) in rows:
+        marks = [cell.casefold() for cell in cells]
+        bad += [
+            f'row {number}, column {name!r}: {cell!r}'
+            for name, cell, mark in zip(names, cells, marks, strict=True)
+            if mark not in PRESENT | ABSENT
+        ]
+        pairs.append((as_image(image), [name for name, mark in zip(names, marks, strict=True) if mark in PRESENT]))
+    refuse(path, '1, x, true or yes, or 0, nothing, false or no in each cell', bad)
+    return pairs
+
+
+def cls_labels_tags(path: Path, classes: Sequence[str] | None) -> Tags:
+    """Classes of the columns that are 1; VOC's where there are 20 columns and no classes are given."""
+    if classes is None:
+        sizes = sorted({vector.shape for vector in load_tag_file(path).values()})
+        if sizes != [(len(VOC_CLASSES),)]:
+            expected = f'--classes, or vectors of the {len(VOC_CLASSES)} classes of VOC'
+            raise ValueError(f'{path}: expected {expected}, got {", ".join(map(str, sizes))}')
+        classes = VOC_CLASSES
+    vectors = load_tag_file(path, classes)
+    refuse(path, '0 or 1 for each class', [image for image, v in vectors.items() if not np.isin(v, (0, 1)).all()])
+    return {image: [classes[i] for i in vector.nonzero()[0]] for image, vector in vectors.items()}

@@ -1,0 +1,109 @@
+"""Build the tag table that `ImageTagDataset` reads from tags in another form, and show how often each class is in it.
+
+    python tools/converters/tags.py data/VOCdevkit/VOC2012/Annotations tags.csv
+
+What the source is, it tells by itself: VOC annotations, masks, folders named after classes, COCO instances, JSON, CSV
+or Excel's exports, a cls_labels.npy. The table has the header `image,tags` and one row a picture, tags joined by `;`.
+A bar chart of the classes is written beside it (tags.png).
+"""
+
+import argparse
+import io
+from collections import Counter
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from mmengine.fileio import list_from_file
+from prettytable import PrettyTable
+
+from aream_mm.datasets.tag_sources import read_tags
+from aream_mm.datasets.tags import class_name, first_few, refuse, write_tag_table
+from aream_mm.engine.pseudo_masks import write_atomically
+
+
+def class_list(names: list[str], where: str) -> list[str]:
+    """The names without white space around them, and without a leading background."""
+    classes = list(filter(None, map(class_name, names)))
+    refuse(where, 'each class once', [name for name, count in Counter(classes).items() if count > 1])
+    classes = classes[classes[:1] == ['background'] :]
+    if not classes:
+        raise ValueError(f'{where}: expected names of classes, got {names}')
+    return classes
+
+
+def summarise(tags: dict[str, list[str]], frequencies: dict[str, int]) -> str:
+    per_image = [len(names) for names in tags.values()]
+    untagged = sorted(image for image, names in tags.items() if not names)
+    unseen = [name for name, frequency in frequencies.items() if not frequency]
+    table = PrettyTable(['class', 'images', '%'], align='r', float_format='.1')
+    table.align['class'] = 'l'
+    table.add_rows([[name, frequency, 100 * frequency / len(tags)] for name, frequency in frequencies.items()])
+    mean = sum(per_image) / len(per_image)
+    return '\n'.join(
+        [
+            f'Images: {len(tags)}; tags per image: mean {mean:.2f}, at most {max(per_image)}',
+            str(table),
+            f'Images without tags: {len(untagged)}' + (f': {first_few(untagged)}' if untagged else ''),
+            f'Classes never seen: {len(unseen)}' + (f': {", ".join(unseen)}' if unseen else ''),
+        ]
+    )
+
+
+def draw(frequencies: dict[str, int]) -> bytes:
+    """A bar for each class, as PNG."""
+    figure = Figure(figsize=(7, 1 + 0.22 * min(len(frequencies), 1000)), layout='constrained')
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    bars = axes.barh(range(len(frequencies)), list(frequencies.values()))
+    axes.bar_label(bars, padding=3, fontsize=8)
+    axes.set_yticks(range(len(frequencies)), list(frequencies), fontsize=8)
+    for label in axes.get_yticklabels():
+        label.set_parse_math(False)  # a dollar sign in a name is one
+    axes.invert_yaxis()
+    axes.set(xlabel='images with the class')
+    axes.margins(x=0.1, y=0.01)
+    content = io.BytesIO()
+    figure.savefig(content, format='png', dpi=100)
+    return content.getvalue()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('source', type=Path, help='file or folder with the tags')
+    parser.add_argument('out', type=Path, help='where to write the table (.csv); the chart has the same name (.png)')
+    names = parser.add_mutually_exclusive_group()
+    names.add_argument(
+        '--classes',
+        nargs='+',
+        help='names of the classes, background left out or first; needed, in the order of the ids, for masks, and for '
+        'a cls_labels.npy of other classes than VOC. A tag that is not among them is an error',
+    )
+    names.add_argument('--classes-file', help='the same from a text file, one name a line')
+    parser.add_argument('--skip-difficult', action='store_true', help='leave out the difficult objects of VOC')
+    args = parser.parse_args()
+    if args.out.suffix != '.csv':
+        parser.error(f'out: expected a name that ends in .csv, got {args.out}')
+    if args.out.resolve().is_relative_to(args.source.resolve()):
+        parser.error(f'out: expected a name outside of the source, got {args.out}')
+    classes = None
+    if args.classes_file:
+        classes = class_list(list_from_file(args.classes_file, encoding='utf-8-sig'), args.classes_file)
+    elif args.classes:
+        classes = class_list(args.classes, '--classes')
+
+    kind, tags = read_tags(args.source, classes, args.skip_difficult)
+    if not tags:
+        raise ValueError(f'{args.source}: taken for {kind}; expected at least one image, got none')
+    write_tag_table(args.out, tags)
+    counts = Counter(name for names in tags.values() for name in names)
+    frequencies = {name: counts[name] for name in classes or sorted(counts)}
+    write_atomically(args.out.with_suffix('.png'), draw(frequencies))
+    print(f'Source: {args.source}, taken for {kind}')
+    print(summarise(tags, frequencies))
+    print(f'Table:  {args.out}')
+    print(f'Chart:  {args.out.with_suffix(".png")}')
+
+
+if __name__ == '__main__':
+    main()
