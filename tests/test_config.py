@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
+from toy_coco import make_coco
 from toy_voc import make_voc, write_masks
 
 from aream_mm.config import load_config
@@ -17,15 +18,17 @@ RUNS = sorted(path for path in CONFIGS.rglob('*.py') if '_base_' not in path.par
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    """Folders that stand for VOC and for the demo set."""
+    """Folders that stand for VOC, for COCO and for the demo set."""
     folder = tmp_path_factory.mktemp('data')
     generate_demo(folder / 'demo', num_train=4, num_val=2, size=64)
-    return dict(voc=make_voc(folder / 'voc'), demo=folder / 'demo')
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        make_coco(folder / 'coco', monkeypatch)
+    return dict(voc=make_voc(folder / 'voc'), coco=folder / 'coco', demo=folder / 'demo')
 
 
 @pytest.mark.parametrize('path', RUNS, ids=lambda path: path.stem)
 def test_a_config_builds_and_takes_one_training_step(path, data, tmp_path):
-    root = data['demo' if 'demo' in path.parts else 'voc']
+    root = data['demo' if 'demo' in path.parts else 'coco' if path.stem.endswith('_coco') else 'voc']
     cfg = load_config(path, dict(data_root=str(root)))
     init_default_scope(cfg.default_scope)
     train = cfg.train_dataloader.dataset

@@ -1,0 +1,160 @@
+"""COCO 2014 as a segmentation data set: 80 classes and background, in one numbering.
+
+Three numberings of COCO's classes are in use. The official category ids of the annotation files run from 1 to 90 and
+leave ten out. Masks here hold 0 for background and 1..80 for the official categories in their order. Tags, like the
+scores of a classifier, are the same 80 in the same order without background.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from mmseg.datasets import BaseSegDataset
+from PIL import Image
+
+from aream_mm.registry import DATASETS
+
+CATEGORIES = {  # official category id: name
+    1: 'person',
+    2: 'bicycle',
+    3: 'car',
+    4: 'motorcycle',
+    5: 'airplane',
+    6: 'bus',
+    7: 'train',
+    8: 'truck',
+    9: 'boat',
+    10: 'traffic light',
+    11: 'fire hydrant',
+    13: 'stop sign',
+    14: 'parking meter',
+    15: 'bench',
+    16: 'bird',
+    17: 'cat',
+    18: 'dog',
+    19: 'horse',
+    20: 'sheep',
+    21: 'cow',
+    22: 'elephant',
+    23: 'bear',
+    24: 'zebra',
+    25: 'giraffe',
+    27: 'backpack',
+    28: 'umbrella',
+    31: 'handbag',
+    32: 'tie',
+    33: 'suitcase',
+    34: 'frisbee',
+    35: 'skis',
+    36: 'snowboard',
+    37: 'sports ball',
+    38: 'kite',
+    39: 'baseball bat',
+    40: 'baseball glove',
+    41: 'skateboard',
+    42: 'surfboard',
+    43: 'tennis racket',
+    44: 'bottle',
+    46: 'wine glass',
+    47: 'cup',
+    48: 'fork',
+    49: 'knife',
+    50: 'spoon',
+    51: 'bowl',
+    52: 'banana',
+    53: 'apple',
+    54: 'sandwich',
+    55: 'orange',
+    56: 'broccoli',
+    57: 'carrot',
+    58: 'hot dog',
+    59: 'pizza',
+    60: 'donut',
+    61: 'cake',
+    62: 'chair',
+    63: 'couch',
+    64: 'potted plant',
+    65: 'bed',
+    67: 'dining table',
+    70: 'toilet',
+    72: 'tv',
+    73: 'laptop',
+    74: 'mouse',
+    75: 'remote',
+    76: 'keyboard',
+    77: 'cell phone',
+    78: 'microwave',
+    79: 'oven',
+    80: 'toaster',
+    81: 'sink',
+    82: 'refrigerator',
+    84: 'book',
+    85: 'clock',
+    86: 'vase',
+    87: 'scissors',
+    88: 'teddy bear',
+    89: 'hair drier',
+    90: 'toothbrush',
+}
+MASK_IDS = {category: mask_id for mask_id, category in enumerate(CATEGORIES, start=1)}  # official id: 1..80
+IGNORE_INDEX = 255
+SAMPLED_MASKS = 50  # read at construction; ids 81..90 are in about every sixth picture of COCO: hardly missed
+CONVERTER = 'python tools/converters/coco.py'
+
+
+def voc_colours() -> list[list[int]]:
+    """PASCAL VOC's 256 RGB colours: bit 3 j + c of an id is bit 7 − j of its channel c."""
+    return [[sum((i >> 3 * j + c & 1) << 7 - j for j in range(3)) for c in range(3)] for i in range(256)]
+
+
+@DATASETS.register_module()
+class COCO2014Dataset(BaseSegDataset):
+    """COCO 2014, with masks and lists as `tools/converters/coco.py` writes them.
+
+    Use ``ann_file='train2014.txt'`` with ``data_prefix=dict(img_path='train2014', seg_map_path='masks/train2014')``,
+    or ``val2014`` likewise. Where masks exist, a few of them, evenly spread, are read at construction.
+
+    Raises:
+        FileNotFoundError: the list does not exist.
+        ValueError: a mask holds an id other than 0..80 and 255, or the masks look as if classes were counted from 0.
+    """
+
+    METAINFO = dict(classes=('background', *CATEGORIES.values()), palette=voc_colours()[: 1 + len(CATEGORIES)])
+
+    def __init__(self, img_suffix: str = '.jpg', seg_map_suffix: str = '.png', **kwargs) -> None:
+        super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, reduce_zero_label=False, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        if self.ann_file and not Path(self.ann_file).exists():
+            raise FileNotFoundError(f'expected the image list {self.ann_file}, which {self._converter} writes')
+        infos = super().load_data_list()
+        sample = infos[:: max(1, math.ceil(len(infos) / SAMPLED_MASKS))]
+        self._check_masks([path for info in sample if Path(path := info.get('seg_map_path', '')).is_file()])
+        return infos
+
+    @property
+    def _converter(self) -> str:
+        return f'`{CONVERTER} {self.data_root or "ROOT"}`'
+
+    def _check_masks(self, paths: Sequence[str]) -> None:
+        expected = f'expected ids 0..{len(CATEGORIES)} (0 = background, 1..80 = the classes) or {IGNORE_INDEX}'
+        remedy = f'{self._converter} writes masks of these ids into masks/, once other masks are out of its way'
+        without_background = []
+        for path in paths:
+            with Image.open(path) as mask:
+                if len(mask.getbands()) != 1:
+                    raise ValueError(f'{path}: {expected}, got a picture of mode {mask.mode}; {remedy}')
+                ids = np.unique(mask)
+            if unknown := [int(i) for i in ids if not 0 <= i <= len(CATEGORIES) and i != IGNORE_INDEX]:
+                origin = 'the official category ids' if max(unknown) <= max(CATEGORIES) else 'the ids of COCO-Stuff'
+                raise ValueError(f'{path}: {expected}, got {unknown}, which look like {origin}; {remedy}')
+            if IGNORE_INDEX in ids and 0 not in ids:
+                without_background.append(path)
+        # An id too low by one cannot be told from a right one. But masks that count the classes from 0 have 255 where
+        # there is no object, and 0 only where there are persons: in about half of COCO's pictures.
+        if len(without_background) > max(1, len(paths) / 5):
+            raise ValueError(
+                f'{without_background[0]}: {expected}, got {IGNORE_INDEX} and no 0, as in {len(without_background)} of '
+                f'the {len(paths)} masks looked at, as if the classes were 0..79 without background; {remedy}'
+            )

@@ -1,0 +1,18 @@
+# Stage 2 on COCO 2014: mmseg's DeepLabV3+ ResNet-50 on the pseudo masks of stage 1, 80k iterations.
+#
+#   python tools/train.py configs/seg/deeplabv3plus_r50_coco.py
+#   python tools/test.py configs/seg/deeplabv3plus_r50_coco.py work_dirs/deeplabv3plus_r50_coco/iter_80000.pth --tta
+#
+# Expect: not yet measured. Other masks: --cfg-options train_dataloader.dataset.mask_dir=work_dirs/…/pseudo_masks
+_base_ = [
+    'mmseg::_base_/models/deeplabv3plus_r50-d8.py',
+    '../_base_/datasets/coco_pseudo.py',
+    'mmseg::_base_/default_runtime.py',
+    'mmseg::_base_/schedules/schedule_80k.py',
+]
+# Without avg_non_ignore the loss is averaged over ignored pixels too, and pseudo masks are full of them.
+model = dict(
+    data_preprocessor=dict(size=_base_.crop_size),
+    decode_head=dict(num_classes=81, loss_decode=dict(avg_non_ignore=True)),
+    auxiliary_head=dict(num_classes=81, loss_decode=dict(avg_non_ignore=True)),
+)

@@ -1,0 +1,209 @@
+"""Turn COCO 2014's instance annotations into masks, image lists and tag tables.
+
+python tools/converters/coco.py ROOT
+
+ROOT holds `annotations/instances_train2014.json` and `annotations/instances_val2014.json` (and the pictures in
+`train2014/` and `val2014/`, which are not read). For each split this writes
+
+    masks/<split>/<picture>.png   palette PNG: 0 background, 1..80 the classes in official order, 255 ignored
+    <split>.txt                   the pictures, one name without ending in a line
+    tags_<split>.csv              image,tags: file name, and names of its classes joined by ';' (none: nothing)
+
+Where instances overlap, the smaller covers the larger. The outline of a crowd (`iscrowd`) takes in what lies between
+its members, and COCO's own evaluation leaves it out, so its pixels are ignored unless another instance covers them.
+Its class is a tag all the same: it is in the picture. So is the class of an instance that smaller ones cover
+completely; tags of the table and tags derived from the masks may therefore differ.
+
+Masks that were made from the same annotation file are kept, so an interrupted run goes on where it was.
+"""
+
+import argparse
+import csv
+import hashlib
+import io
+import json
+import os
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from mmengine.utils import track_iter_progress, track_parallel_progress
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from aream_mm.datasets.coco import CATEGORIES, IGNORE_INDEX, MASK_IDS, voc_colours
+from aream_mm.engine.pseudo_masks import write_atomically
+
+try:
+    from pycocotools import mask as coco_mask
+except ModuleNotFoundError as error:
+    raise SystemExit("pycocotools reads COCO's polygons and is missing: pip install '.[coco]'") from error
+
+MADE_FROM = 'Made from'  # text chunk of a mask: the rules it was painted by and the annotations it shows
+RULES = '81 ids, smaller over larger, crowds ignored'
+SHOWN = 5  # offenders listed in an error
+
+
+def refuse(path: Path, expected: str, offenders: list[str]) -> None:
+    """Raise a ValueError that lists the first offenders and counts them, if there are any."""
+    if offenders:
+        shown = '; '.join(offenders[:SHOWN]) + ('; …' if len(offenders) > SHOWN else '')
+        raise ValueError(f'{path}: expected {expected}; got {len(offenders)} otherwise: {shown}')
+
+
+def read_annotations(path: Path) -> tuple[list[dict], dict[int, list[dict]], str]:
+    """The images by file name, the annotations of each image id, and the SHA-256 of the file.
+
+    Raises:
+        ValueError: the file is no JSON of instances, its categories are not the official 80, or an annotation names an
+            image or a category that does not exist.
+    """
+    print(f'Reading {path}')
+    content = path.read_bytes()
+    try:
+        data = json.loads(content)
+    except ValueError as error:
+        raise ValueError(f'{path}: expected COCO annotations as JSON, got {error}') from error
+    missing = [key for key in ('images', 'annotations', 'categories') if key not in data]
+    refuse(path, 'COCO instances with images, annotations and categories', [f'no {key!r}' for key in missing])
+    names = {category['id']: category['name'] for category in data['categories']}
+    differences = [
+        f'id {i} is {names.get(i, "missing")!r} instead of {CATEGORIES.get(i, "left out")!r}'
+        for i in sorted(names.keys() | CATEGORIES.keys())
+        if names.get(i) != CATEGORIES.get(i)
+    ]
+    refuse(path, "COCO's official 80 categories with ids from 1 to 90", differences)
+    known = {image['id'] for image in data['images']}
+    annotations = defaultdict(list)
+    strays = []
+    for annotation in data['annotations']:
+        image, category = annotation['image_id'], annotation['category_id']
+        if image not in known or category not in CATEGORIES:
+            strays.append(f'annotation {annotation["id"]} is of image {image}, category {category}')
+        annotations[image].append(annotation)
+    refuse(path, 'annotations of the images and categories listed', strays)
+    images = sorted(data['images'], key=lambda image: image['file_name'])
+    return images, annotations, hashlib.sha256(content).hexdigest()
+
+
+def read_region(annotation: dict, height: int, width: int) -> np.ndarray:
+    """(height, width) bool: the pixels of an instance.
+
+    Raises:
+        ValueError: its segmentation is neither polygons nor an RLE of the size of the image.
+    """
+    try:
+        segmentation = annotation['segmentation']
+        if isinstance(segmentation, dict):
+            if list(segmentation['size']) != [height, width]:
+                raise ValueError(f'an RLE of size {segmentation["size"]}')
+            if not isinstance(counts := segmentation['counts'], list):
+                return coco_mask.decode(segmentation) > 0
+            if sum(counts) != height * width:  # pycocotools would leave the rest uninitialised
+                raise ValueError(f'an RLE whose runs add up to {sum(counts)} pixels')
+            return coco_mask.decode(coco_mask.frPyObjects(segmentation, height, width)) > 0
+        if odd := [polygon for polygon in segmentation if len(polygon) % 2]:
+            raise ValueError(f'a polygon of {len(odd[0])} coordinates')
+        # Fewer than three corners enclose nothing, and pycocotools would take four numbers for a box.
+        polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
+        if not polygons:
+            return np.zeros((height, width), bool)
+        return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))) > 0
+    except Exception as error:  # pycocotools raises TypeError, ValueError or plain Exception
+        raise ValueError(
+            f'annotation {annotation["id"]} of image {annotation["image_id"]}: expected a segmentation of polygons or '
+            f'an RLE of size [{height}, {width}], got {error!r}'
+        ) from error
+
+
+def paint(annotations: list[dict], height: int, width: int) -> np.ndarray:
+    """(height, width) uint8 ids of one image; of instances of equal area the later one is on top."""
+    regions = [(annotation, read_region(annotation, height, width)) for annotation in annotations]
+    regions.sort(key=lambda pair: (not pair[0].get('iscrowd'), -pair[1].sum()))
+    mask = np.zeros((height, width), np.uint8)
+    for annotation, region in regions:
+        mask[region] = IGNORE_INDEX if annotation.get('iscrowd') else MASK_IDS[annotation['category_id']]
+    return mask
+
+
+def write_mask(task: tuple[Path, str, dict, list[dict]]) -> None:
+    path, made_from, image, annotations = task
+    mask = Image.fromarray(paint(annotations, image['height'], image['width']))
+    mask.putpalette(np.uint8(voc_colours()).tobytes())
+    text = PngInfo()
+    text.add_text(MADE_FROM, made_from)
+    content = io.BytesIO()
+    mask.save(content, format='PNG', pnginfo=text)
+    write_atomically(path, content.getvalue())
+
+
+def origin(path: Path) -> str | None:
+    """What a mask was made from, '' where another program wrote it; None where it is no whole picture."""
+    try:
+        with Image.open(path) as mask:
+            made_from = mask.info.get(MADE_FROM, '')
+            mask.verify()
+        return made_from
+    except (OSError, SyntaxError):
+        return None
+
+
+def find_pending(paths: list[Path], made_from: str) -> set[Path]:
+    """The masks that are missing, incomplete or made from other annotations.
+
+    Raises:
+        ValueError: masks of another program are in the way.
+    """
+    existing = [path for path in paths if path.is_file()]
+    if existing:
+        print(f'Looking through {len(existing)} masks in {existing[0].parent}')
+    origins = {path: origin(path) for path in track_iter_progress(existing)} if existing else {}
+    foreign = [path.name for path, found in origins.items() if found == '']
+    refuse(paths[0].parent, 'a folder for the masks of this tool alone; move away what others wrote', foreign)
+    return {path for path in paths if origins.get(path) != made_from}
+
+
+def convert(root: Path, split: str, workers: int) -> None:
+    """Write masks, then the tag table and the list of one split."""
+    images, annotations, digest = read_annotations(root / 'annotations' / f'instances_{split}.json')
+    made_from = f'instances_{split}.json, SHA-256 {digest}; {RULES}'
+    paths = [root / 'masks' / split / Path(image['file_name']).with_suffix('.png') for image in images]
+    pending = find_pending(paths, made_from)
+    print(f'{len(pending)} of {len(paths)} masks to write to {root / "masks" / split}')
+    tasks = [
+        (path, made_from, image, annotations.get(image['id'], []))
+        for path, image in zip(paths, images, strict=True)
+        if path in pending
+    ]
+    if tasks:
+        track_parallel_progress(write_mask, tasks, workers, chunksize=16)
+
+    table = io.StringIO(newline='')
+    writer = csv.writer(table, lineterminator='\n')
+    writer.writerow(('image', 'tags'))
+    untagged = 0
+    for image in images:
+        present = {annotation['category_id'] for annotation in annotations.get(image['id'], [])}
+        writer.writerow((image['file_name'], ';'.join(CATEGORIES[category] for category in sorted(present))))
+        untagged += not present
+    write_atomically(root / f'tags_{split}.csv', table.getvalue().encode())
+    names = [Path(image['file_name']).stem for image in images]
+    write_atomically(root / f'{split}.txt', ('\n'.join(names) + '\n').encode())
+    print(f'{root / split}.txt, {root / f"tags_{split}.csv"}: {len(images)} images, {untagged} of them without tags')
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('root', type=Path, help='folder with annotations/')
+    parser.add_argument('--splits', nargs='+', default=['train2014', 'val2014'], help='default: train2014 val2014')
+    parser.add_argument('--workers', type=int, default=os.cpu_count(), help='processes; default: one per CPU')
+    args = parser.parse_args()
+    files = [args.root / 'annotations' / f'instances_{split}.json' for split in args.splits]
+    if missing := [str(file) for file in files if not file.is_file()]:
+        raise FileNotFoundError(f'expected the annotation files of COCO, missing: {", ".join(missing)}')
+    for split in args.splits:
+        convert(args.root, split, args.workers)
+
+
+if __name__ == '__main__':
+    main()
