@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 import pickle
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
 from aream_mm.datasets.wrapper import SHOWN
+from aream_mm.files import write_atomically
 
 IGNORE_INDEX = 255
 HEADER = ['image', 'tags']
@@ -139,10 +139,7 @@ def write_tag_table(path: str | Path, tags: Mapping[str, Iterable[str]]) -> None
     writer = csv.writer(content, lineterminator='\n')
     writer.writerow(HEADER)
     writer.writerows([image, ';'.join(sorted(set(tags[image])))] for image in sorted(tags))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'{path.name}.tmp')
-    temporary.write_bytes(content.getvalue().encode())
-    os.replace(temporary, path)
+    write_atomically(path, content.getvalue().encode())
 
 
 def is_line(text: str) -> bool:

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from aream_mm.engine.warm_up import bare
+from aream_mm.files import write_atomically
 from aream_mm.registry import HOOKS
 
 IGNORED_COLOUR = (224, 224, 192)  # of VOC's borders
@@ -166,11 +166,3 @@ def fingerprint(model: nn.Module) -> str:
         digest.update(key.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write to a temporary name and rename, so that a reader sees the whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'{path.name}.tmp')
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

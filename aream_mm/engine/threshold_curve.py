@@ -11,8 +11,8 @@ from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from aream_mm.engine.pseudo_masks import write_atomically
 from aream_mm.evaluation.cam_metric import CAMMetric, ThresholdCurve
+from aream_mm.files import write_atomically
 from aream_mm.registry import HOOKS
 
 

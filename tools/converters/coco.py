@@ -32,7 +32,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from aream_mm.datasets.coco import CATEGORIES, IGNORE_INDEX, MASK_IDS, voc_colours
-from aream_mm.engine.pseudo_masks import write_atomically
+from aream_mm.files import write_atomically
 
 try:
     from pycocotools import mask as coco_mask

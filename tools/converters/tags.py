@@ -19,7 +19,7 @@ from prettytable import PrettyTable
 
 from aream_mm.datasets.tag_sources import read_tags
 from aream_mm.datasets.tags import class_name, first_few, refuse, write_tag_table
-from aream_mm.engine.pseudo_masks import write_atomically
+from aream_mm.files import write_atomically
 
 
 def class_list(names: list[str], where: str) -> list[str]:
