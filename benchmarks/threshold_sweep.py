@@ -56,7 +56,7 @@ def one_pass_each(classes: Tensor, scores: Tensor, mask: Tensor, num_classes: in
     areas = []
     for threshold in THRESHOLDS.tolist():
         planes = torch.cat([scores.new_full((1, *mask.shape), threshold), scores])
-        predicted = torch.cat([classes.new_zeros(1), classes])[planes.argmax(dim=0)]
+        predicted = torch.cat([classes.new_zeros(1), classes])[planes.max(dim=0).indices]
         intersect, union, _, _ = IoUMetric.intersect_and_union(predicted, mask, num_classes, IGNORE_INDEX)
         areas.append(torch.stack([intersect, union]))
     return torch.stack(areas).double()

@@ -26,7 +26,8 @@ def class_list(names: list[str], where: str) -> list[str]:
     """The names without white space around them, and without a leading background."""
     classes = list(filter(None, map(class_name, names)))
     refuse(where, 'each class once', [name for name, count in Counter(classes).items() if count > 1])
-    classes = classes[classes[:1] == ['background'] :]
+    if classes[:1] == ['background']:
+        classes = classes[1:]
     if not classes:
         raise ValueError(f'{where}: expected names of classes, got {names}')
     return classes
