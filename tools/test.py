@@ -1,6 +1,12 @@
-"""Measure a checkpoint of either stage; write predictions, paintings or pseudo masks.
+r"""Measure a checkpoint of either stage; write predictions, paintings or pseudo masks.
 
 python tools/test.py configs/aream_vit_voc.py work_dirs/aream_vit_voc/epoch_60.pth --pseudo-masks
+
+Stage 2 on pictures that have no masks, such as VOC's `test` list: nothing is measured, the predictions are written.
+
+python tools/test.py configs/seg/deeplabv3plus_r50_voc.py work_dirs/deeplabv3plus_r50_voc/iter_20000.pth --tta \
+    --out predictions --cfg-options test_evaluator.format_only=True \
+    test_dataloader.dataset.ann_file=ImageSets/Segmentation/test.txt
 """
 
 import argparse
@@ -36,6 +42,30 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+def test_evaluators(cfg: Config) -> list[dict]:
+    return cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+
+
+def without_masks(transforms: list) -> list:
+    """A pipeline, or the alternatives of a TestTimeAug, without the steps that load masks."""
+    kept = []
+    for step in transforms:
+        if isinstance(step, list):
+            kept += [rest] if (rest := without_masks(step)) else []
+        elif step['type'] == 'TestTimeAug':
+            kept.append(dict(step, transforms=without_masks(step['transforms'])))
+        elif step['type'] != 'LoadAnnotations':
+            kept.append(step)
+    return kept
+
+
+def predict_only(cfg: Config) -> None:
+    """Read no masks, which a list such as VOC's `test` does not have; nothing is measured."""
+    if not all(evaluator.get('output_dir') for evaluator in test_evaluators(cfg)):
+        raise ValueError('format_only: expected --out FOLDER for the predictions, got none')
+    cfg.test_dataloader.dataset.pipeline = without_masks(cfg.test_dataloader.dataset.pipeline)
+
+
 def ask_for_pseudo_masks(cfg: Config) -> None:
     hooks = [hook for hook in cfg.get('custom_hooks', []) if hook['type'] == 'aream_mm.PseudoMaskHook']
     if not hooks:
@@ -45,8 +75,7 @@ def ask_for_pseudo_masks(cfg: Config) -> None:
 
 
 def write_predictions(cfg: Config, folder: str) -> None:
-    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
-    metrics = [evaluator for evaluator in evaluators if evaluator['type'] == 'IoUMetric']
+    metrics = [evaluator for evaluator in test_evaluators(cfg) if evaluator['type'] == 'IoUMetric']
     if not metrics:
         raise ValueError('--out: expected a config with an IoUMetric, got none; for stage 1 there is --pseudo-masks')
     for metric in metrics:
@@ -67,6 +96,8 @@ def main() -> None:
         cfg.model = dict(cfg.tta_model, module=cfg.model)
     if args.out:
         write_predictions(cfg, args.out)
+    if all(evaluator.get('format_only') for evaluator in test_evaluators(cfg)):
+        predict_only(cfg)
     if args.pseudo_masks:
         ask_for_pseudo_masks(cfg)
     Runner.from_cfg(cfg).test()

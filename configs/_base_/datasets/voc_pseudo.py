@@ -1,4 +1,8 @@
 # PASCAL VOC 2012 for stage 2: the train_aug pictures with the pseudo masks of stage 1, measured on the masks of `val`.
+# The masks of `test` are the evaluation server's. Its pictures, written for `tools/converters/voc_submission.py`:
+#
+#   python tools/test.py CONFIG CHECKPOINT --tta --out predictions --cfg-options test_evaluator.format_only=True \
+#       test_dataloader.dataset.ann_file=ImageSets/Segmentation/test.txt
 data_root = 'data/VOCdevkit/VOC2012'
 mask_dir = 'work_dirs/aream_vit_voc/pseudo_masks'
 crop_size = (512, 512)

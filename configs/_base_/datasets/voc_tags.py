@@ -1,5 +1,6 @@
-# PASCAL VOC 2012 as photographs and tags: the 10,582 images of train_aug (mmseg's voc_aug converter makes the list),
-# tags from the field's cls_labels.npy. CAMs are measured on the 1,464 `train` images.
+# PASCAL VOC 2012 as photographs and tags: the 10,582 images of train_aug, tags from the field's cls_labels.npy. CAMs
+# and pseudo masks are measured on the 1,464 `train` images.
+# `python tools/converters/voc.py data/VOCdevkit/VOC2012` tells whether all of it is there, and makes train_aug.
 data_root = 'data/VOCdevkit/VOC2012'
 tag_file = data_root + '/cls_labels.npy'
 crop_size = 224
@@ -53,13 +54,19 @@ cam_pipeline = [
 ]
 test_pipeline = [*cam_pipeline[:-1], dict(type='LoadAnnotations'), cam_pipeline[-1]]
 
-dataset_train_aug = dict(
+voc_folders = dict(img_path='JPEGImages', seg_map_path='SegmentationClass')
+dataset_train = dict(
     type='mmseg.PascalVOCDataset',
     data_root=data_root,
-    data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClass'),
+    data_prefix=voc_folders,
+    ann_file='ImageSets/Segmentation/train.txt',
+)
+# VOC's own masks cover `train` alone. SegmentationClassAug is read only where tag_file=None makes tags of its masks.
+dataset_train_aug = dict(
+    dataset_train,
+    data_prefix=dict(voc_folders, seg_map_path='SegmentationClassAug'),
     ann_file='ImageSets/Segmentation/trainaug.txt',
 )
-dataset_train = dict(dataset_train_aug, ann_file='ImageSets/Segmentation/train.txt')
 
 train_dataloader = dict(
     batch_size=64,
@@ -90,7 +97,7 @@ pseudo_mask_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
     dataset=dict(
         type='aream_mm.ImageTagDataset',
-        dataset=dataset_train_aug,
+        dataset=dict(dataset_train_aug, data_prefix=voc_folders),
         tag_file=tag_file,
         pipeline=cam_pipeline,
         test_mode=True,
@@ -101,6 +108,7 @@ layer_entropy_dataloader = dict(
     batch_size=64,
     dataset=dict(
         pseudo_mask_dataloader['dataset'],
+        dataset=dataset_train_aug,
         pipeline=[cam_pipeline[0], dict(type='Resize', scale=(crop_size, crop_size)), cam_pipeline[-1]],
     ),
 )

@@ -1,0 +1,86 @@
+r"""Pack predictions on VOC 2012 as the evaluation server takes them, competition 6 (any training data).
+
+    python tools/test.py CONFIG CHECKPOINT --tta --out predictions --cfg-options test_evaluator.format_only=True \
+        test_dataloader.dataset.ann_file=ImageSets/Segmentation/test.txt
+    python tools/converters/voc_submission.py predictions data/VOCdevkit/VOC2012 submission.tar
+
+The archive holds results/VOC2012/Segmentation/comp6_test_cls/<id>.png, in VOC's colours.
+"""
+
+import argparse
+import io
+import os
+import tarfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from mmengine.utils import track_parallel_progress
+from voc import NUM_CLASSES, encode_mask, first_few, list_path, read_list, read_mask
+
+from aream_mm.datasets.wrapper import SHOWN, picture_size
+
+FOLDER = 'results/VOC2012/Segmentation/comp6_{}_cls'
+
+
+def encode_prediction(name: str, predictions: Path, pictures: Path) -> tuple[str, bytes]:
+    """What is wrong with the prediction of an id, or '', and its PNG in VOC's colours."""
+    path, picture = predictions / f'{name}.png', pictures / f'{name}.jpg'
+    size = picture_size(str(picture))
+    if size is None:
+        return f'{picture}: expected a picture, got none that can be read', b''
+    ids = read_mask(path)
+    if ids is None:
+        return f'{path}: expected a PNG, got none that can be read', b''
+    if ids.ndim != 2 or ids.dtype != np.uint8:
+        return f'{path}: expected class ids, uint8 of shape (H, W), got {ids.dtype} of shape {ids.shape}', b''
+    if ids.shape != size[::-1]:
+        return '{}: expected {}x{} pixels as the picture has, got {}x{}'.format(path, *size, *ids.shape[::-1]), b''
+    if ids.max() >= NUM_CLASSES:
+        return f'{path}: expected ids 0..{NUM_CLASSES - 1}, got {ids.max()}', b''
+    return '', encode_mask(ids)
+
+
+def pack(predictions: Path, root: Path, out: Path, image_set: str) -> int:
+    """Write the archive, once every prediction has been found right; return their number.
+
+    Raises:
+        FileNotFoundError: no such list or folder.
+        ValueError: a prediction is missing, belongs to no id of the list, has another size than its picture, or holds
+            other ids than 0..20.
+    """
+    ids = list(dict.fromkeys(read_list(root, image_set)))
+    if not predictions.is_dir():
+        raise FileNotFoundError(f'{predictions}: expected the folder that tools/test.py --out wrote, got no folder')
+    wanted, found = {f'{name}.png' for name in ids}, {path.name for path in predictions.iterdir()}
+    for what, names in (('missing', wanted - found), ('not among these', found - wanted)):
+        if names:
+            each = f'each of the {len(ids)} ids of {list_path(root, image_set)} alone'
+            raise ValueError(f'{predictions}: expected a PNG for {each}, {what} {first_few(sorted(names))}')
+    encode = partial(encode_prediction, predictions=predictions, pictures=root / 'JPEGImages')
+    encoded = track_parallel_progress(encode, ids, os.cpu_count(), chunksize=8)
+    if faults := [fault for fault, _ in encoded if fault]:
+        raise ValueError(f'{len(faults)} predictions cannot be submitted:\n' + '\n'.join(faults[:SHOWN]))
+    temporary = out.with_name(f'{out.name}.tmp')
+    with tarfile.open(temporary, 'w') as archive:
+        for name, (_, content) in zip(ids, encoded, strict=True):
+            member = tarfile.TarInfo(f'{FOLDER.format(image_set)}/{name}.png')
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    os.replace(temporary, out)
+    return len(ids)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('predictions', type=Path, help='folder that tools/test.py --out wrote')
+    parser.add_argument('root', type=Path, help='folder VOC2012 of VOCdevkit')
+    parser.add_argument('out', type=Path, help='archive to write, .tar')
+    parser.add_argument('--image-set', default='test', help='list of the ids below ImageSets/Segmentation')
+    args = parser.parse_args()
+    count = pack(args.predictions, args.root, args.out, args.image_set)
+    print(f'{args.out}: {count} predictions')
+
+
+if __name__ == '__main__':
+    main()
