@@ -10,6 +10,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
+from aream_mm.checkpoint import require_fitting_shapes
 from aream_mm.config import load_config
 
 
@@ -69,7 +70,9 @@ def main() -> None:
         write_predictions(cfg, args.out)
     if args.pseudo_masks:
         ask_for_pseudo_masks(cfg)
-    Runner.from_cfg(cfg).test()
+    runner = Runner.from_cfg(cfg)
+    require_fitting_shapes(runner.model, args.checkpoint)
+    runner.test()
 
 
 if __name__ == '__main__':
