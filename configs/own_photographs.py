@@ -3,8 +3,8 @@
 #
 #   python tools/train.py configs/own_photographs.py
 #
-# Expect: not measured on photographs of yours; aream_dual_animals.py, whose choices these are, has 68.8 mIoU on VOC's and
-# took half an hour on two CPU cores, two thirds of it the 260 steps.
+# Expect: not measured on photographs of yours; aream_dual_animals.py, whose choices these are, has 68.8 mIoU on VOC's
+# and took half an hour on two CPU cores, two thirds of it the 260 steps.
 _base_ = ['_base_/datasets/own_tags.py', '_base_/models/aream_dual.py', '_base_/default_runtime.py']
 
 model = dict(

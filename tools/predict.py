@@ -1,11 +1,11 @@
 """Masks of new photographs, by a checkpoint of either stage.
 
-python tools/predict.py photographs configs/seg/own_photographs.py work_dirs/own_photographs_seg/iter_1000.pth --out out
+python tools/predict.py PHOTOGRAPHS configs/seg/own_photographs.py work_dirs/own_photographs_seg/iter_1000.pth --out out
 
-Writes OUT/masks/<path of the photograph>.png, class ids in a palette PNG of the size of the photograph as it is shown, and
-OUT/overlays/<path of the photograph>.jpg, at most 1024 pixels wide or high, to look at. Stage 1 gives the classes that it
-finds in each photograph. Of several frames the first is taken; transparency is ignored. Photographs that cannot be read
-are named at the end, and the exit code is 1.
+Writes OUT/masks/<path of the photograph>.png, class ids in a palette PNG of the size of the photograph as it is shown,
+and OUT/overlays/<path of the photograph>.jpg, at most 1024 pixels wide or high, to look at. Stage 1 gives the classes
+that it finds in each photograph. Of several frames the first is taken; transparency is ignored. Photographs that cannot
+be read are named at the end, and the exit code is 1.
 """
 
 import argparse
@@ -81,15 +81,15 @@ def load_model(cfg: Config, checkpoint: str) -> BaseSegmentor:
 def predict(model: BaseSegmentor, packed: dict) -> np.ndarray:
     """A photograph as the test pipeline packs it → the mask of class ids, uint8 (H, W) of the photograph as shown.
 
-    The logits are brought to the photograph's size one class at a time, so that a photograph of 24 Mpx takes some 400 MB
-    and not that much for each class.
+    The logits are brought to the photograph's size one class at a time, because the planes of all classes of a large
+    photograph need gigabytes.
     """
     sample = packed['data_samples']
     height, width = sample.img_shape[:2]
     if height * width > MAX_INPUT_PIXELS:
         raise ValueError(
-            f'{sample.img_path}: expected a test pipeline that gives the network at most {MAX_INPUT_PIXELS} pixels, got '
-            f'{width} × {height}; add a Resize to test_dataloader.dataset.pipeline'
+            f'{sample.img_path}: expected a test pipeline that gives the network at most {MAX_INPUT_PIXELS} pixels, '
+            f'got {width} × {height}; add a Resize to test_dataloader.dataset.pipeline'
         )
     shown = sample.ori_shape[:2]
     sample.set_metainfo(dict(ori_shape=(height, width)))
@@ -151,10 +151,8 @@ def main() -> None:
         indexed = Image.fromarray(mask)
         indexed.putpalette(palette.tobytes())
         write_atomically((args.out / 'masks' / name).with_suffix('.png'), encoded(indexed, format='PNG'))
-        overlay = Image.fromarray(draw(visualizer, path, mask))
-        write_atomically(
-            (args.out / 'overlays' / name).with_suffix('.jpg'), encoded(overlay, format='JPEG', quality=90)
-        )
+        overlay = encoded(Image.fromarray(draw(visualizer, path, mask)), format='JPEG', quality=90)
+        write_atomically((args.out / 'overlays' / name).with_suffix('.jpg'), overlay)
     print(f'{len(photographs) - len(unreadable)} of {len(photographs)} photographs: masks and overlays in {args.out}')
     for path, problem in unreadable.items():
         print(f'not read: {path} ({problem})')

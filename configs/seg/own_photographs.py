@@ -3,8 +3,8 @@
 #
 #   python tools/train.py configs/seg/own_photographs.py
 #
-# Expect: not measured on photographs of yours; deeplabv3plus_lite0_animals.py, whose choices these are, has 63.4 mIoU on
-# VOC's and took 15 minutes on two CPU cores.
+# Expect: not measured on photographs of yours; deeplabv3plus_lite0_animals.py, whose choices these are, has 63.4 mIoU
+# on VOC's and took 15 minutes on two CPU cores.
 _base_ = [
     '../_base_/models/deeplabv3plus_lite0.py',
     '../_base_/datasets/own_pseudo.py',
