@@ -36,6 +36,7 @@ from aream_mm.datasets.pictures import ENDINGS, damage, endings, find_pictures, 
 from aream_mm.engine.pseudo_masks import write_atomically
 
 OVERLAY_SIDE = 1024  # pixels; drawing takes long and much memory on the photographs of today's cameras
+UNREADABLE = 'no picture in grey or colour, or one of over 178 Mpx'
 MAX_INPUT_PIXELS = 2**21  # that the network gets; the memory of a transformer grows with their square
 
 
@@ -47,6 +48,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', type=Path, required=True, help='folder of the masks and overlays')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override settings, key=value')
     return parser.parse_args()
+
+
+class OverlayVisualizer(SegLocalVisualizer):
+    """mmseg's, which puts a class's name in the middle of the first of the rows where the class is widest."""
+
+    def _get_center_loc(self, mask: np.ndarray) -> np.ndarray:
+        # The same place as mmseg's, which sorts a list of all the pixels and takes seconds.
+        row = mask.sum(axis=1).argmax()
+        columns = mask[row].nonzero()[0]
+        return np.array([columns[len(columns) // 2], row])
 
 
 def photographs_at(path: Path, out: Path) -> tuple[Path, list[str]]:
@@ -109,13 +120,14 @@ def upsampled_argmax(logits: Tensor, size: tuple[int, int]) -> Tensor:
     return ids
 
 
-def draw(visualizer: SegLocalVisualizer, path: Path, mask: np.ndarray) -> np.ndarray:
+def draw(visualizer: OverlayVisualizer, path: Path, mask: np.ndarray) -> np.ndarray:
     """The mask over the photograph, RGB (H, W, 3) with no side longer than `OVERLAY_SIDE`."""
     photograph = mmcv.imread(path, channel_order='rgb')
     if max(photograph.shape) > OVERLAY_SIDE:
         photograph = mmcv.imrescale(photograph, (OVERLAY_SIDE, OVERLAY_SIDE), interpolation='area')
     mask = mmcv.imresize(mask, photograph.shape[1::-1], interpolation='nearest')
-    sample = SegDataSample(pred_sem_seg=PixelData(data=torch.from_numpy(mask)[None]))
+    # As an array: mmseg takes a tensor of a single pixel for an index.
+    sample = SegDataSample(pred_sem_seg=PixelData(data=mask[None]))
     visualizer.add_datasample(path.name, photograph, sample, draw_gt=False)
     return visualizer.get_image()
 
@@ -134,16 +146,16 @@ def main() -> None:
     # As mmseg's own inferencers do.
     pipeline = Compose([step for step in cfg.test_dataloader.dataset.pipeline if step['type'] != 'LoadAnnotations'])
     palette = np.array(model.dataset_meta['palette'], np.uint8)
-    visualizer = SegLocalVisualizer(alpha=0.5)
+    visualizer = OverlayVisualizer(alpha=0.5)
     visualizer.dataset_meta = dict(classes=model.dataset_meta['classes'], palette=palette.tolist())
     unreadable = {}
     for name in track_iter_progress(photographs):
         path = folder / name
-        problem = 'no picture that can be read' if read_header(str(path)) is None else damage(str(path))
+        problem = UNREADABLE if read_header(str(path)) is None else damage(str(path))
         try:
             packed = None if problem else pipeline(dict(img_path=str(path)))
         except cv2.error as error:  # a picture so thin that nothing is left of it when it is resized
-            problem = str(error)
+            problem = str(error).strip()
         if problem:
             unreadable[str(path)] = problem
             continue

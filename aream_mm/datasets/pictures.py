@@ -69,10 +69,10 @@ def read_headers(paths: Iterable[str | None]) -> list[Header | None]:
 
 
 def read_header(path: str | None) -> Header | None:
-    """None where there is no picture that can be read."""
+    """None where there is no picture that can be read: damaged, too large, or in colours that cv2 takes for others."""
     try:
         with Image.open(path or '') as picture:
-            if picture.format not in FORMATS:
+            if picture.format not in FORMATS or picture.mode not in MODES:
                 return None
             width, height = picture.size
             # From 5 on, width and height are swapped; Pillow has done so itself for TIFF.

@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmseg.datasets.transforms import LoadAnnotations
 
-from aream_mm.datasets.pictures import ID_MODES, MODES, damage, first_few, read_headers
+from aream_mm.datasets.pictures import ID_MODES, damage, first_few, read_headers
 
 UNCHECKED, WHOLE, UNREADABLE = range(3)
 
@@ -61,11 +61,8 @@ class SegDatasetWrapper(BaseDataset):
         for info in infos:
             info['sample_id'] = Path(info['img_path']).relative_to(root).with_suffix('').as_posix()
         self.headers = dict(zip((info['sample_id'] for info in infos), self._headers(infos, 'img_path'), strict=True))
-        header = lambda info: self.headers[info['sample_id']]  # noqa: E731
-        self.require(infos, lambda info: header(info) is not None, 'a readable picture', 'img_path')
-        self.require(
-            infos, lambda info: header(info).mode in MODES, 'a picture of grey or ordinary colours', 'img_path'
-        )
+        has_picture = lambda info: self.headers[info['sample_id']] is not None  # noqa: E731
+        self.require(infos, has_picture, 'a readable picture', 'img_path')
         infos = self.change(infos)
         del self.headers
         for position, info in enumerate(infos):
