@@ -1,10 +1,12 @@
 # Your own photographs and tags to pseudo masks, on a laptop: EfficientNet-Lite0 for the class map, ViT-S/14 for the
-# affinity. Folder, tags and classes are set in _base_/datasets/own.py; nothing has to be edited here.
+# affinity. Small enough for two CPU cores.
 #
 #   python tools/train.py configs/own_photographs.py
 #
 # Expect: not measured on photographs of yours; aream_dual_animals.py, whose choices these are, has 68.8 mIoU on VOC's
 # and took half an hour on two CPU cores, two thirds of it the 260 steps.
+#
+# Folder, tags and classes are set in _base_/datasets/own.py; nothing has to be edited here.
 _base_ = ['_base_/datasets/own_tags.py', '_base_/models/aream_dual.py', '_base_/default_runtime.py']
 
 model = dict(

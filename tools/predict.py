@@ -143,8 +143,9 @@ def main() -> None:
     folder, photographs = photographs_at(args.photographs, args.out)
     cfg = load_config(args.config, args.cfg_options)
     model = load_model(cfg, args.checkpoint)
-    # As mmseg's own inferencers do.
-    pipeline = Compose([step for step in cfg.test_dataloader.dataset.pipeline if step['type'] != 'LoadAnnotations'])
+    # As mmseg's own inferencers do: there are no masks to load.
+    steps = cfg.test_dataloader.dataset.pipeline
+    pipeline = Compose([step for step in steps if step['type'].split('.')[-1] != 'LoadAnnotations'])
     palette = np.array(model.dataset_meta['palette'], np.uint8)
     visualizer = OverlayVisualizer(alpha=0.5)
     visualizer.dataset_meta = dict(classes=model.dataset_meta['classes'], palette=palette.tolist())

@@ -75,9 +75,10 @@ def read_header(path: str | None) -> Header | None:
             if picture.format not in FORMATS or picture.mode not in MODES:
                 return None
             width, height = picture.size
-            # From 5 on, width and height are swapped; Pillow has done so itself for TIFF.
-            rotated = picture.format != 'TIFF' and picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-            return Header((height, width) if rotated else (width, height), picture.mode)
+            # Pillow has turned a TIFF itself, and would decode the whole of a PNG to look for EXIF data behind its end.
+            has_exif = 'exif' in picture.info if picture.format == 'PNG' else picture.format != 'TIFF'
+            orientation = picture.getexif().get(ExifTags.Base.Orientation, 1) if has_exif else 1
+            return Header((height, width) if orientation >= 5 else (width, height), picture.mode)
     except (OSError, SyntaxError, Image.DecompressionBombError):  # no such file, no picture, or one of over 178 Mpx
         return None
 

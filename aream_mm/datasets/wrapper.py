@@ -63,6 +63,9 @@ class SegDatasetWrapper(BaseDataset):
         self.headers = dict(zip((info['sample_id'] for info in infos), self._headers(infos, 'img_path'), strict=True))
         has_picture = lambda info: self.headers[info['sample_id']] is not None  # noqa: E731
         self.require(infos, has_picture, 'a readable picture', 'img_path')
+        # mmseg's LoadAnnotations squeezes the mask of a picture of a single row or column.
+        has_area = lambda info: min(self.headers[info['sample_id']].size) > 1  # noqa: E731
+        self.require(infos, has_area, 'a picture of at least 2 × 2 pixels', 'img_path')
         infos = self.change(infos)
         del self.headers
         for position, info in enumerate(infos):
@@ -102,7 +105,8 @@ class SegDatasetWrapper(BaseDataset):
             ValueError: data that cannot be read, unless it is to be skipped, or that the pipeline cannot take.
         """
         for step in range(len(self)):
-            info = self.get_data_info((idx + step) % len(self))
+            # The first as it is asked for, so that an index outside raises, and ends a loop over the data set.
+            info = self.get_data_info((idx + step) % len(self) if step else idx)
             if self._is_whole(info):
                 try:
                     item = self.pipeline(info)
@@ -125,9 +129,10 @@ class SegDatasetWrapper(BaseDataset):
             self.state[info['position']] = WHOLE
             return True
         if self.unreadable == 'raise' or self.test_mode:
+            advice = '' if self.test_mode else "; repair or remove it, or set unreadable='skip'"
             raise ValueError(
-                f'{type(self).__name__}: expected pictures that can be read to their end, got {", ".join(broken)}; '
-                "remove or replace it, or train with unreadable='skip'"
+                f'{type(self).__name__}: expected pictures that can be read to their end, got {", ".join(broken)}'
+                f'{advice}'
             )
         self.state[info['position']] = UNREADABLE
         number = int((self.state == UNREADABLE).sum())

@@ -1,10 +1,12 @@
 # Stage 2 on your own photographs: DeepLabV3+ on EfficientNet-Lite0, trained on the pseudo masks of
-# ../own_photographs.py. Folder and classes are set in ../_base_/datasets/own.py; nothing has to be edited here.
+# own_photographs.py. Small enough for two CPU cores.
 #
 #   python tools/train.py configs/seg/own_photographs.py
 #
 # Expect: not measured on photographs of yours; deeplabv3plus_lite0_animals.py, whose choices these are, has 63.4 mIoU
 # on VOC's and took 15 minutes on two CPU cores.
+#
+# Folder and classes are set in ../_base_/datasets/own.py; nothing has to be edited here.
 _base_ = [
     '../_base_/models/deeplabv3plus_lite0.py',
     '../_base_/datasets/own_pseudo.py',
