@@ -1,5 +1,6 @@
 """Every config builds, and the data folder is set in one place."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from toy_coco import make_coco
+from toy_own import CLASSES, make_own
 from toy_voc import make_voc, write_masks
 
 from aream_mm.config import load_config
@@ -18,24 +20,29 @@ RUNS = sorted(path for path in CONFIGS.rglob('*.py') if '_base_' not in path.par
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    """Folders that stand for VOC, for COCO and for the demo set."""
+    """Folders that stand for VOC, for COCO, for the demo set and for somebody's own photographs."""
     folder = tmp_path_factory.mktemp('data')
     generate_demo(folder / 'demo', num_train=4, num_val=2, size=64)
     with pytest.MonkeyPatch.context() as monkeypatch:
         make_coco(folder / 'coco', monkeypatch)
-    return dict(voc=make_voc(folder / 'voc'), coco=folder / 'coco', demo=folder / 'demo')
+    own = make_own(folder / 'own')
+    return dict(voc=make_voc(folder / 'voc'), coco=folder / 'coco', demo=folder / 'demo', own=own)
 
 
 @pytest.mark.parametrize('path', RUNS, ids=lambda path: path.stem)
 def test_a_config_builds_and_takes_one_training_step(path, data, tmp_path):
-    root = data['demo' if 'demo' in path.parts else 'coco' if path.stem.endswith('_coco') else 'voc']
+    stem = path.stem
+    kind = 'demo' if 'demo' in path.parts else 'own' if 'own' in stem else 'coco' if stem.endswith('_coco') else 'voc'
+    root = data[kind]
     cfg = load_config(path, dict(data_root=str(root)))
     init_default_scope(cfg.default_scope)
     train = cfg.train_dataloader.dataset
     if 'mask_dir' in train:
         pictures = DATASETS.build(train.dataset)
-        size = (64, 64) if 'demo' in path.parts else (96, 80)
-        names = [Path(pictures.get_data_info(i)['img_path']).stem for i in range(4)]
+        size = (64, 64) if kind == 'demo' else (96, 80)
+        folder = Path(pictures.data_prefix['img_path'])
+        paths = [Path(pictures.get_data_info(i)['img_path']) for i in range(len(pictures))]
+        names = [path.relative_to(folder).with_suffix('').as_posix() for path in paths]
         train.mask_dir = write_masks(tmp_path / 'masks', names, pictures.metainfo['classes'], size)
     dataset = DATASETS.build(train)
     model = MODELS.build(cfg.model)
@@ -48,10 +55,20 @@ def test_a_config_builds_and_takes_one_training_step(path, data, tmp_path):
     assert torch.isfinite(total)
     assert any(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
     for loader in (
-        cfg.val_dataloader,
+        cfg.get('val_dataloader') or cfg.test_dataloader,
         *(hook.dataloader for hook in cfg.get('custom_hooks', ()) if 'dataloader' in hook),
     ):
         DATASETS.build(loader.dataset)[0]
+
+
+def test_the_classes_of_own_photographs_stand_in_one_place(tmp_path):
+    configs = shutil.copytree(CONFIGS, tmp_path / 'configs')
+    base = configs / '_base_/datasets/own.py'
+    base.write_text(base.read_text().replace(str(CLASSES), "('background', 'owl', 'jay', 'tit', 'daw')"))
+    first, second = load_config(configs / 'own_photographs.py'), load_config(configs / 'seg/own_photographs.py')
+    assert (first.model.head.num_classes, second.model.decode_head.num_classes) == (4, 5)
+    for cfg in (first, second):
+        assert cfg.train_dataloader.dataset.dataset.metainfo.classes == ('background', 'owl', 'jay', 'tit', 'daw')
 
 
 @pytest.mark.parametrize('path', RUNS, ids=lambda path: path.stem)

@@ -50,6 +50,7 @@ def write_masks(folder: Path, names: list[str], classes: list[str], size: tuple[
     """Pseudo masks of the named images, (width, height), the i-th filled with id i, and their manifest."""
     folder.mkdir()
     for i, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new('L', size, i).save(folder / f'{name}.png')
     (folder / 'manifest.json').write_text(json.dumps(dict(classes=list(classes))))
     return str(folder)

@@ -16,6 +16,7 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
+from aream_mm.checkpoint import require_fitting_shapes
 from aream_mm.config import load_config
 
 
@@ -100,7 +101,9 @@ def main() -> None:
         predict_only(cfg)
     if args.pseudo_masks:
         ask_for_pseudo_masks(cfg)
-    Runner.from_cfg(cfg).test()
+    runner = Runner.from_cfg(cfg)
+    require_fitting_shapes(runner.model, args.checkpoint)
+    runner.test()
 
 
 if __name__ == '__main__':

@@ -8,8 +8,9 @@ import os
 from pathlib import Path
 
 from mmengine.config import DictAction
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
+from aream_mm.checkpoint import require_fitting_shapes
 from aream_mm.config import load_config
 
 
@@ -41,7 +42,11 @@ def main() -> None:
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     if args.amp:
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
-    Runner.from_cfg(cfg).train()
+    runner = Runner.from_cfg(cfg)
+    checkpoint = cfg.get('load_from') or (find_latest_checkpoint(cfg.work_dir) if cfg.resume else None)
+    if checkpoint:
+        require_fitting_shapes(runner.model, checkpoint)
+    runner.train()
 
 
 if __name__ == '__main__':

@@ -1,9 +1,17 @@
-"""The last transform of a stage 1 pipeline."""
+"""Transforms of our own: masks where there are some, and the last one of a stage 1 pipeline."""
 
 import torch
-from mmseg.datasets.transforms import PackSegInputs
+from mmseg.datasets.transforms import LoadAnnotations, PackSegInputs
 
 from aream_mm.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class LoadAnnotationsIfAny(LoadAnnotations):
+    """mmseg's `LoadAnnotations` for a picture whose info names a mask, and nothing for one without."""
+
+    def transform(self, results: dict) -> dict:
+        return super().transform(results) if 'seg_map_path' in results else results
 
 
 @TRANSFORMS.register_module()

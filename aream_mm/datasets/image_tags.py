@@ -7,6 +7,7 @@ from unicodedata import normalize
 import numpy as np
 from mmseg.datasets.transforms import LoadAnnotations
 
+from aream_mm.datasets.formatting import LoadAnnotationsIfAny
 from aream_mm.datasets.tags import load_tag_file, tags_from_masks
 from aream_mm.datasets.wrapper import SegDatasetWrapper
 from aream_mm.registry import DATASETS
@@ -24,6 +25,7 @@ class ImageTagDataset(SegDatasetWrapper):
         drop_untagged: leave out the images that have none of the classes, instead of refusing them.
         pipeline: transforms, ending in `PackTagInputs`.
         test_mode: name the masks that exist in the infos, for evaluation.
+        unreadable: as in `SegDatasetWrapper`.
 
     Raises:
         ValueError: images without a picture, without an entry in the tag file, without tags, or without a mask that
@@ -37,16 +39,20 @@ class ImageTagDataset(SegDatasetWrapper):
         drop_untagged: bool = False,
         pipeline: Sequence[dict | Callable] = (),
         test_mode: bool = False,
+        unreadable: str = 'raise',
     ) -> None:
         self.tag_file = tag_file
         self.drop_untagged = drop_untagged
-        super().__init__(dataset, pipeline, test_mode)
+        super().__init__(dataset, pipeline, test_mode, unreadable)
 
     def change(self, infos: list[dict]) -> list[dict]:
         has_mask = lambda info: 'seg_map_path' in info and Path(info['seg_map_path']).is_file()  # noqa: E731
-        pipeline_reads_masks = any(isinstance(step, LoadAnnotations) for step in self.pipeline.transforms)
-        if self.tag_file is None or pipeline_reads_masks:
-            self.require_masks(infos, 'a mask')
+        needs_masks = self.tag_file is None or any(
+            isinstance(step, LoadAnnotations) and not isinstance(step, LoadAnnotationsIfAny)
+            for step in self.pipeline.transforms
+        )
+        if needs_masks or self.test_mode:
+            self.require_masks(infos if needs_masks else [info for info in infos if has_mask(info)], 'a mask')
         if self.tag_file is None:
             tags = tags_from_masks(infos, len(self.metainfo['classes']))
         else:

@@ -19,6 +19,7 @@ class PseudoMaskDataset(SegDatasetWrapper):
             of the classes is in them, instead of refusing them.
         pipeline: transforms of stage 2, mmseg's.
         test_mode: as in mmengine's `BaseDataset`.
+        unreadable: as in `SegDatasetWrapper`.
 
     Raises:
         FileNotFoundError: the folder has no manifest: nothing was written there, or writing has not ended.
@@ -32,10 +33,11 @@ class PseudoMaskDataset(SegDatasetWrapper):
         drop_unmasked: bool = False,
         pipeline: Sequence[dict | Callable] = (),
         test_mode: bool = False,
+        unreadable: str = 'raise',
     ) -> None:
         self.mask_dir = Path(mask_dir)
         self.drop_unmasked = drop_unmasked
-        super().__init__(dataset, pipeline, test_mode)
+        super().__init__(dataset, pipeline, test_mode, unreadable)
 
     def change(self, infos: list[dict]) -> list[dict]:
         manifest = self.mask_dir / 'manifest.json'

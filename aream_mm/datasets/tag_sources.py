@@ -24,11 +24,11 @@ from mmengine.utils import scandir, track_parallel_progress, track_progress
 from mmseg.datasets import PascalVOCDataset
 from PIL import Image
 
+from aream_mm.datasets.pictures import first_few
 from aream_mm.datasets.tags import (
     IGNORE_INDEX,
     PICTURE_ENDINGS,
     class_name,
-    first_few,
     load_tag_file,
     refuse,
     refuse_unknown,

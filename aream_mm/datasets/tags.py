@@ -14,7 +14,7 @@ from mmengine.utils import track_iter_progress
 from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
-from aream_mm.datasets.wrapper import SHOWN
+from aream_mm.datasets.pictures import first_few
 from aream_mm.files import write_atomically
 
 IGNORE_INDEX = 255
@@ -48,10 +48,6 @@ def refuse(where: str | Path, expected: str, offenders: Sequence[str]) -> None:
     """Raise a ValueError that names the first offenders and counts them, if there are any."""
     if offenders:
         raise ValueError(f'{where}: expected {expected}, not so for {len(offenders)}: {first_few(offenders)}')
-
-
-def first_few(names: Sequence[str]) -> str:
-    return ', '.join(names[:SHOWN]) + (', …' if len(names) > SHOWN else '')
 
 
 def refuse_unknown(where: str | Path, tags: Mapping[str, Iterable[str]], classes: Sequence[str]) -> None:

@@ -1,14 +1,19 @@
 """What the data set wrappers share: an mmseg data set inside, its infos changed, a pipeline of their own."""
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import cv2
+import torch
 from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
-from PIL import Image
+from mmseg.datasets.transforms import LoadAnnotations
 
-SHOWN = 5  # offenders listed in an error
-ORIENTATION = 0x0112  # EXIF tag; from 5 on, width and height are swapped
+from aream_mm.datasets.pictures import ID_MODES, damage, first_few, read_headers
+
+UNCHECKED, WHOLE, UNREADABLE = range(3)
 
 
 class SegDatasetWrapper(BaseDataset):
@@ -17,14 +22,28 @@ class SegDatasetWrapper(BaseDataset):
     Every info gains `sample_id`, the path of the picture below the image folder without its ending ('2007_000063',
     'cats/0001'): the name under which tags are looked up and pseudo masks are written.
 
+    The headers of all pictures are read at start. Data that turns out to be broken behind a good header is found when
+    the picture is first needed: an item is never replaced without a word.
+
     Args:
         dataset: config of an mmseg data set with 'background' as class 0, without a pipeline. A `metainfo` with fewer
             `classes` makes a problem of these classes; pixels of the others are ignored.
         pipeline: transforms.
         test_mode: as in mmengine's `BaseDataset`.
+        unreadable: what a picture or mask gets whose data is broken: 'raise', or 'skip' to log its name and take the
+            next one in its place. With test_mode it always raises.
     """
 
-    def __init__(self, dataset: dict, pipeline: Sequence[dict | Callable] = (), test_mode: bool = False) -> None:
+    def __init__(
+        self,
+        dataset: dict,
+        pipeline: Sequence[dict | Callable] = (),
+        test_mode: bool = False,
+        unreadable: str = 'raise',
+    ) -> None:
+        if unreadable not in ('raise', 'skip'):
+            raise ValueError(f"{type(self).__name__}: expected unreadable='raise' or 'skip', got {unreadable!r}")
+        self.unreadable = unreadable
         self.inner = MMENGINE_DATASETS.build(dict(dataset, pipeline=[], test_mode=test_mode))
         classes = self.inner.metainfo['classes']
         if classes[0] != 'background' or self.inner.reduce_zero_label:
@@ -33,45 +52,94 @@ class SegDatasetWrapper(BaseDataset):
                 f'{tuple(classes)[:3]}… and reduce_zero_label={self.inner.reduce_zero_label}'
             )
         super().__init__(metainfo=self.inner.metainfo, pipeline=list(pipeline), test_mode=test_mode)
+        # Shared by the workers of a data loader, so that each picture is checked once and a skipped one counted once.
+        self.state = torch.full((len(self),), UNCHECKED, dtype=torch.uint8).share_memory_()
 
     def load_data_list(self) -> list[dict]:
         infos = [self.inner.get_data_info(i) for i in range(len(self.inner))]
         root = Path(self.inner.data_prefix['img_path'])
         for info in infos:
             info['sample_id'] = Path(info['img_path']).relative_to(root).with_suffix('').as_posix()
-        self.require(infos, lambda info: picture_size(info['img_path']) is not None, 'a readable picture', 'img_path')
-        return self.change(infos)
+        self.headers = dict(zip((info['sample_id'] for info in infos), self._headers(infos, 'img_path'), strict=True))
+        has_picture = lambda info: self.headers[info['sample_id']] is not None  # noqa: E731
+        self.require(infos, has_picture, 'a readable picture', 'img_path')
+        # mmseg's LoadAnnotations squeezes the mask of a picture of a single row or column.
+        has_area = lambda info: min(self.headers[info['sample_id']].size) > 1  # noqa: E731
+        self.require(infos, has_area, 'a picture of at least 2 × 2 pixels', 'img_path')
+        infos = self.change(infos)
+        del self.headers
+        for position, info in enumerate(infos):
+            info['position'] = position  # in `state`; a subset of the data set has other indices
+        return infos
+
+    def _headers(self, infos: list[dict], key: str) -> list:
+        return read_headers([info.get(key) for info in infos])
 
     def change(self, infos: list[dict]) -> list[dict]:
         """The infos of this data set, from those of the inner one."""
         raise TypeError(f'{type(self).__name__} is a base class')
 
     def require_masks(self, infos: list[dict], what: str) -> None:
-        """Raise a ValueError unless every info names a mask that can be read and has the size of its picture."""
-        has_mask = lambda info: picture_size(info.get('seg_map_path')) is not None  # noqa: E731
-        self.require(infos, has_mask, what, 'img_path')
-        fits = lambda info: picture_size(info['seg_map_path']) == picture_size(info['img_path'])  # noqa: E731
+        """Raise a ValueError unless every info names a mask of ids that can be read and has the size of its picture."""
+        masks = dict(zip((info['sample_id'] for info in infos), self._headers(infos, 'seg_map_path'), strict=True))
+        mask = lambda info: masks[info['sample_id']]  # noqa: E731
+        self.require(infos, lambda info: mask(info) is not None, what, 'img_path')
+        holds_ids = lambda info: mask(info).mode in ID_MODES  # noqa: E731
+        self.require(infos, holds_ids, f'{what} of class ids (a grey or palette PNG of 8 bits)', 'seg_map_path')
+        fits = lambda info: mask(info).size == self.headers[info['sample_id']].size  # noqa: E731
         self.require(infos, fits, f'{what} of the size of the picture', 'seg_map_path')
 
     def require(self, infos: list[dict], good: Callable[[dict], bool], what: str, key: str) -> None:
         """Raise a ValueError that names the first infos that are not good, and counts them."""
         bad = [str(info[key]) for info in infos if not good(info)]
         if bad:
-            shown = ', '.join(bad[:SHOWN]) + (', …' if len(bad) > SHOWN else '')
             raise ValueError(
                 f'{type(self).__name__} over {self.inner.ann_file or self.inner.data_prefix}: expected {what} for each '
-                f'of {len(infos)} images, missing for {len(bad)}: {shown}'
+                f'of {len(infos)} images, missing for {len(bad)}: {first_few(bad)}'
             )
 
+    def prepare_data(self, idx: int) -> dict:
+        """The item through the pipeline, or the first one after it whose data can be read.
 
-def picture_size(path: str | None) -> tuple[int, int] | None:
-    """(width, height) in pixels as it is shown, that is after EXIF rotation; None where no picture can be read.
+        Raises:
+            ValueError: data that cannot be read, unless it is to be skipped, or that the pipeline cannot take.
+        """
+        for step in range(len(self)):
+            # The first as it is asked for, so that an index outside raises, and ends a loop over the data set.
+            info = self.get_data_info((idx + step) % len(self) if step else idx)
+            if self._is_whole(info):
+                try:
+                    item = self.pipeline(info)
+                except cv2.error as error:  # such as a picture so thin that nothing is left of it when it is resized
+                    raise ValueError(f'{info["img_path"]}: {error}') from error
+                if item is None:  # mmengine would take a random other item
+                    raise ValueError(f'{info["img_path"]}: expected an item from the pipeline, got None')
+                return item
+        raise ValueError(f'{type(self).__name__}: none of {len(self)} pictures can be read')
 
-    Only the header is read.
-    """
-    try:
-        with Image.open(path or '') as picture:
-            width, height = picture.size
-            return (height, width) if picture.getexif().get(ORIENTATION, 1) >= 5 else (width, height)
-    except OSError:  # no such file, or not a picture
-        return None
+    def _is_whole(self, info: dict) -> bool:
+        state = int(self.state[info['position']])
+        if state != UNCHECKED:
+            return state == WHOLE
+        paths = [info['img_path']]
+        if 'seg_map_path' in info and any(isinstance(step, LoadAnnotations) for step in self.pipeline.transforms):
+            paths.append(info['seg_map_path'])
+        broken = [f'{path} ({problem})' for path in paths if (problem := damage(path))]
+        if not broken:
+            self.state[info['position']] = WHOLE
+            return True
+        if self.unreadable == 'raise' or self.test_mode:
+            advice = '' if self.test_mode else "; repair or remove it, or set unreadable='skip'"
+            raise ValueError(
+                f'{type(self).__name__}: expected pictures that can be read to their end, got {", ".join(broken)}'
+                f'{advice}'
+            )
+        self.state[info['position']] = UNREADABLE
+        number = int((self.state == UNREADABLE).sum())
+        print_log(
+            f'{type(self).__name__}: skipping {", ".join(broken)}, the next picture takes its place; '
+            f'{number} of {len(self.state)} skipped so far',
+            logger='current',
+            level=logging.WARNING,
+        )
+        return False

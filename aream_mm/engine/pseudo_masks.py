@@ -63,7 +63,9 @@ class PseudoMaskHook(Hook):
 
     def _prepare(self, runner: Runner) -> None:
         self.out_dir = self.out_dir or Path(runner.work_dir) / 'pseudo_masks'
-        self.settings = dataclasses.replace(bare(runner.model).test_cfg, **self.test_cfg)
+        model = bare(runner.model)
+        self.settings = dataclasses.replace(model.test_cfg, **self.test_cfg)
+        model.check_propagate_layers(self.settings)
         self.dataset = MMENGINE_DATASETS.build(self.dataloader['dataset'])
         background = int(self.settings.background is not None)
         classes, expected = self.dataset.metainfo['classes'], background + bare(runner.model).head.num_classes

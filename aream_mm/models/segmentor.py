@@ -141,7 +141,7 @@ class CAMSegmentor(BaseSegmentor):
         self.train_cfg = TrainSettings(**(train_cfg or {}))
         self.test_cfg = TestSettings(**(test_cfg or {}))
         self.warm_up = False  # set by WarmUpHook: classification only
-        self._check_propagate_layers()
+        self.check_propagate_layers(self.test_cfg)
 
     @property
     def first_id(self) -> int:
@@ -153,8 +153,9 @@ class CAMSegmentor(BaseSegmentor):
         """Number of planes of a prediction, background among them; read by mmseg's `SegTTAModel`."""
         return self.first_id + self.head.num_classes
 
-    def _check_propagate_layers(self) -> None:
-        outside = [i for i in self.test_cfg.propagate_layers or () if not 0 <= i < self.backbone.num_layers]
+    def check_propagate_layers(self, settings: TestSettings) -> None:
+        """Raise a ValueError if the settings name layers that the network does not have."""
+        outside = [i for i in settings.propagate_layers or () if not 0 <= i < self.backbone.num_layers]
         if outside:
             raise ValueError(
                 f'test_cfg.propagate_layers: expected layers in 0..{self.backbone.num_layers - 1}, got {outside}'

@@ -40,7 +40,12 @@ val_dataloader = dict(
     batch_size=1,
     num_workers=2,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(pictures, ann_file='val.txt', pipeline=test_pipeline, test_mode=True),
+    dataset=dict(
+        type='aream_mm.MaskDataset',
+        dataset=dict(pictures, ann_file='val.txt'),
+        pipeline=test_pipeline,
+        test_mode=True,
+    ),
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])

@@ -17,8 +17,9 @@ from matplotlib.figure import Figure
 from mmengine.fileio import list_from_file
 from prettytable import PrettyTable
 
+from aream_mm.datasets.pictures import first_few
 from aream_mm.datasets.tag_sources import read_tags
-from aream_mm.datasets.tags import class_name, first_few, refuse, write_tag_table
+from aream_mm.datasets.tags import class_name, refuse, write_tag_table
 from aream_mm.files import write_atomically
 
 

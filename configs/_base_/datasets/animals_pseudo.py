@@ -24,5 +24,5 @@ train_dataloader = dict(
     num_workers=2,
     dataset=dict(dataset=dict(metainfo=metainfo), mask_dir=mask_dir, drop_unmasked=True, pipeline=train_pipeline),
 )
-val_dataloader = dict(num_workers=2, dataset=dict(metainfo=metainfo, pipeline=test_pipeline))
+val_dataloader = dict(num_workers=2, dataset=dict(dataset=dict(metainfo=metainfo), pipeline=test_pipeline))
 test_dataloader = val_dataloader

@@ -54,7 +54,12 @@ val_dataloader = dict(
     num_workers=4,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(dataset_train_aug, ann_file='ImageSets/Segmentation/val.txt', pipeline=test_pipeline, test_mode=True),
+    dataset=dict(
+        type='aream_mm.MaskDataset',
+        dataset=dict(dataset_train_aug, ann_file='ImageSets/Segmentation/val.txt'),
+        pipeline=test_pipeline,
+        test_mode=True,
+    ),
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])

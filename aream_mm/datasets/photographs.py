@@ -1,0 +1,97 @@
+"""PhotographDataset: a folder of photographs as an mmseg data set, with masks where there are some."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+from mmengine.fileio import list_from_file
+from mmengine.logging import print_log
+from mmseg.datasets import BaseSegDataset
+
+from aream_mm.datasets.pictures import ENDINGS, endings, find_pictures, first_few, require_distinct_names
+from aream_mm.registry import DATASETS
+
+
+@DATASETS.register_module()
+class PhotographDataset(BaseSegDataset):
+    """Every JPEG, PNG, BMP, TIFF and WebP below a folder, whatever the case of its ending; of several frames the first.
+
+    A picture's id is its path below the folder without the ending ('cats/0001').
+
+    Args:
+        metainfo: dict(classes=('background', …)); without a `palette`, PASCAL's colours are taken.
+        data_prefix: `img_path`, the folder; `seg_map_path`, where masks are wanted: `<id>.png` in it is a picture's
+            mask of class ids. The info of a picture without one has no `seg_map_path`.
+        ann_file: file of the ids to take, one a line; by default all.
+        data_root: what the relative ones of these paths are relative to.
+
+    Raises:
+        FileNotFoundError: no such folder or list.
+        ValueError: no classes, no pictures, two pictures that differ in their endings alone, or ids in the list
+            without a picture or named twice.
+    """
+
+    def __init__(
+        self, metainfo: dict, data_prefix: dict, ann_file: str = '', data_root: str | None = None, **kwargs
+    ) -> None:
+        classes = metainfo.get('classes', ())
+        if isinstance(classes, str) or len(set(classes)) < max(len(classes), 2):
+            raise ValueError(
+                "PhotographDataset: expected metainfo=dict(classes=('background', …)) with different names, "
+                f'got {classes!r}'
+            )
+        metainfo = {'palette': pascal_palette(len(classes)), **metainfo}
+        super().__init__(metainfo=metainfo, data_prefix=data_prefix, ann_file=ann_file, data_root=data_root, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        folder, masks = Path(self.data_prefix['img_path']), self.data_prefix.get('seg_map_path')
+        if not folder.is_dir():
+            raise FileNotFoundError(f'PhotographDataset: expected a folder of pictures, got {str(folder)!r}')
+        pictures, others = find_pictures(folder)
+        if not pictures:
+            found = f'{len(others)} other files: {endings(others)}' if others else 'an empty folder'
+            raise ValueError(f'{folder}: expected pictures ({" ".join(ENDINGS)}), got {found}')
+        if others and not self.test_mode:
+            print_log(
+                f'{folder}: {len(others)} files are left out, which are no {" ".join(ENDINGS)}: {endings(others)}',
+                logger='current',
+                level=logging.WARNING,
+            )
+        require_distinct_names(folder, pictures)
+        by_id = {Path(picture).with_suffix('').as_posix(): picture for picture in pictures}
+        infos = []
+        for sample_id in self._listed(by_id):
+            info = dict(
+                img_path=str(folder / by_id[sample_id]),
+                label_map=self.label_map,
+                reduce_zero_label=self.reduce_zero_label,
+                seg_fields=[],
+            )
+            if masks and (mask := Path(masks) / f'{sample_id}.png').is_file():
+                info['seg_map_path'] = str(mask)
+            infos.append(info)
+        return infos
+
+    def _listed(self, by_id: dict[str, str]) -> list[str]:
+        """The ids to take, in order."""
+        if not self.ann_file:
+            return list(by_id)
+        if not Path(self.ann_file).is_file():
+            raise FileNotFoundError(f'PhotographDataset: expected a list of ids, got {self.ann_file!r}')
+        listed = [line.strip() for line in list_from_file(self.ann_file, encoding='utf-8-sig') if line.strip()]
+        for what, bad in (
+            ('ids of pictures (paths below the folder, without ending)', [i for i in listed if i not in by_id]),
+            ('each id once', sorted({i for i in listed if listed.count(i) > 1})),
+        ):
+            if bad:
+                raise ValueError(f'{self.ann_file}: expected {what}, not so for {len(bad)}: {first_few(bad)}')
+        return listed
+
+
+def pascal_palette(number: int) -> list[list[int]]:
+    """PASCAL's colours for ids 0 to `number`: the bits of the id spread over the high bits of R, G and B."""
+    ids, palette = np.arange(number), np.zeros((number, 3), int)
+    for bit in range(3):
+        for channel in range(3):
+            palette[:, channel] |= (ids >> (3 * bit + channel) & 1) << (7 - bit)
+    return palette.tolist()

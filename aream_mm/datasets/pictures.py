@@ -1,0 +1,97 @@
+"""Picture files: which are read, how large they are as shown, and whether their data is whole."""
+
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import mmcv
+from mmengine.utils import scandir
+from PIL import ExifTags, Image
+
+ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+FORMATS = ('JPEG', 'MPO', 'PNG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'PPM', 'JPEG2000')  # mmcv's cv2 reads them
+MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'RGBX', 'CMYK', 'YCbCr', 'I', 'I;16', 'I;16B', 'I;16L')
+ID_MODES = ('1', 'L', 'P')  # those that mmseg's LoadAnnotations reads as one id of 8 bits for each pixel
+SHOWN = 5  # offenders listed in an error
+THREADS = 8  # of little use on a disk of one's own; on a network disk the answers take long, and overlap
+
+
+class Header(NamedTuple):
+    """What a picture file says about itself.
+
+    size   (width, height) in pixels as it is shown, that is after EXIF rotation
+    mode   Pillow's
+    """
+
+    size: tuple[int, int]
+    mode: str
+
+
+def find_pictures(folder: Path) -> tuple[list[str], list[str]]:
+    """Pictures below a folder by their endings, in any case, and the files that are none: sorted relative paths.
+
+    Files and folders whose names begin with a dot are left out of both.
+    """
+    files = sorted(Path(file).as_posix() for file in scandir(folder, recursive=True))
+    visible = [file for file in files if not any(part.startswith('.') for part in Path(file).parts)]
+    is_picture = [file.lower().endswith(ENDINGS) for file in visible]
+    pictures = [file for file, good in zip(visible, is_picture, strict=True) if good]
+    return pictures, [file for file, good in zip(visible, is_picture, strict=True) if not good]
+
+
+def require_distinct_names(folder: Path, pictures: list[str]) -> None:
+    """Raise a ValueError where two pictures differ in nothing but their endings, so that one mask would be both's."""
+    stems = Counter(str(Path(picture).with_suffix('')) for picture in pictures)
+    twins = [picture for picture in pictures if stems[str(Path(picture).with_suffix(''))] > 1]
+    if twins:
+        raise ValueError(
+            f'{folder}: expected pictures of different names, ending apart, got {len(twins)} that share theirs: '
+            f'{first_few(twins)}; rename or remove all but one'
+        )
+
+
+def endings(files: Iterable[str]) -> str:
+    """The files counted by ending: '.txt (2), .heic (1)'."""
+    counted = Counter(Path(file).suffix.lower() or 'without an ending' for file in files)
+    return ', '.join(f'{ending} ({number})' for ending, number in counted.most_common())
+
+
+def first_few(names: list[str]) -> str:
+    return ', '.join(names[:SHOWN]) + (', …' if len(names) > SHOWN else '')
+
+
+def read_headers(paths: Iterable[str | None]) -> list[Header | None]:
+    """`read_header` of many files."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(read_header, paths))
+
+
+def read_header(path: str | None) -> Header | None:
+    """None where there is no picture that can be read: damaged, too large, or in colours that cv2 takes for others."""
+    try:
+        with Image.open(path or '') as picture:
+            if picture.format not in FORMATS or picture.mode not in MODES:
+                return None
+            width, height = picture.size
+            # Pillow has turned a TIFF itself, and would decode the whole of a PNG to look for EXIF data behind its end.
+            has_exif = 'exif' in picture.info if picture.format == 'PNG' else picture.format != 'TIFF'
+            orientation = picture.getexif().get(ExifTags.Base.Orientation, 1) if has_exif else 1
+            return Header((height, width) if orientation >= 5 else (width, height), picture.mode)
+    except (OSError, SyntaxError, Image.DecompressionBombError):  # no such file, no picture, or one of over 178 Mpx
+        return None
+
+
+def damage(path: str) -> str | None:
+    """What is wrong with the data behind the header of a picture; None where all of it can be read.
+
+    Takes as long as reading it twice: versions of cv2 decode a part of a broken JPEG and say nothing, and Pillow
+    accepts some files that cv2 does not.
+    """
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+        return 'cannot be decoded' if mmcv.imread(path) is None else None
+    except Exception as error:  # decoders raise whatever they like
+        return str(error)

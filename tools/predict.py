@@ -1,0 +1,176 @@
+"""Masks of new photographs, by a checkpoint of either stage.
+
+python tools/predict.py PHOTOGRAPHS configs/seg/own_photographs.py work_dirs/own_photographs_seg/iter_1000.pth --out out
+
+Writes OUT/masks/<path of the photograph>.png, class ids in a palette PNG of the size of the photograph as it is shown,
+and OUT/overlays/<path of the photograph>.jpg, at most 1024 pixels wide or high, to look at. Stage 1 gives the classes
+that it finds in each photograph. Of several frames the first is taken; transparency is ignored. Photographs that cannot
+be read are named at the end, and the exit code is 1.
+"""
+
+import argparse
+import io
+import sys
+from pathlib import Path
+
+import cv2
+import mmcv
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config, DictAction
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.device import get_device
+from mmengine.structures import PixelData
+from mmengine.utils import track_iter_progress
+from mmseg.apis import init_model
+from mmseg.models import BaseSegmentor
+from mmseg.structures import SegDataSample
+from mmseg.visualization import SegLocalVisualizer
+from PIL import Image
+from torch import Tensor
+
+from aream_mm.checkpoint import load_fitting_checkpoint
+from aream_mm.config import load_config
+from aream_mm.datasets.pictures import ENDINGS, damage, endings, find_pictures, read_header, require_distinct_names
+from aream_mm.engine.pseudo_masks import write_atomically
+
+OVERLAY_SIDE = 1024  # pixels; drawing takes long and much memory on the photographs of today's cameras
+UNREADABLE = 'no picture in grey or colour, or one of over 178 Mpx'
+MAX_INPUT_PIXELS = 2**21  # that the network gets; the memory of a transformer grows with their square
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('photographs', type=Path, help='a photograph, or a folder of them in folders of any depth')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--out', type=Path, required=True, help='folder of the masks and overlays')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override settings, key=value')
+    return parser.parse_args()
+
+
+class OverlayVisualizer(SegLocalVisualizer):
+    """mmseg's, which puts a class's name in the middle of the first of the rows where the class is widest."""
+
+    def _get_center_loc(self, mask: np.ndarray) -> np.ndarray:
+        # The same place as mmseg's, which sorts a list of all the pixels and takes seconds.
+        row = mask.sum(axis=1).argmax()
+        columns = mask[row].nonzero()[0]
+        return np.array([columns[len(columns) // 2], row])
+
+
+def photographs_at(path: Path, out: Path) -> tuple[Path, list[str]]:
+    """The folder, and the photographs in it as relative paths; those below `out` are results of ours, and left out."""
+    if path.is_file():
+        return path.parent, [path.name]
+    if not path.is_dir():
+        raise FileNotFoundError(f'expected a photograph or a folder of photographs, got {str(path)!r}')
+    pictures, others = find_pictures(path)
+    pictures = [picture for picture in pictures if out.resolve() not in (path / picture).resolve().parents]
+    if others:
+        print(f'{path}: {len(others)} files are left out, which are no {" ".join(ENDINGS)}: {endings(others)}')
+    if not pictures:
+        raise ValueError(f'{path}: expected photographs ({" ".join(ENDINGS)}), got none')
+    require_distinct_names(path, pictures)
+    return path, pictures
+
+
+def load_model(cfg: Config, checkpoint: str) -> BaseSegmentor:
+    """The segmentor with the weights and the classes of the checkpoint."""
+    model = init_model(cfg, device=get_device())
+    meta = load_fitting_checkpoint(model, checkpoint).get('meta', {}).get('dataset_meta') or {}
+    if not meta.get('classes') or not meta.get('palette'):
+        raise ValueError(
+            f'{checkpoint}: expected a checkpoint with classes and palette in meta.dataset_meta, as tools/train.py '
+            f'writes it, got {sorted(meta)}'
+        )
+    model.dataset_meta = meta
+    return model
+
+
+def predict(model: BaseSegmentor, packed: dict) -> np.ndarray:
+    """A photograph as the test pipeline packs it → the mask of class ids, uint8 (H, W) of the photograph as shown.
+
+    The logits are brought to the photograph's size one class at a time, because the planes of all classes of a large
+    photograph need gigabytes.
+    """
+    sample = packed['data_samples']
+    height, width = sample.img_shape[:2]
+    if height * width > MAX_INPUT_PIXELS:
+        raise ValueError(
+            f'{sample.img_path}: expected a test pipeline that gives the network at most {MAX_INPUT_PIXELS} pixels, '
+            f'got {width} × {height}; add a Resize to test_dataloader.dataset.pipeline'
+        )
+    shown = sample.ori_shape[:2]
+    sample.set_metainfo(dict(ori_shape=(height, width)))
+    with torch.no_grad():
+        (result,) = model.test_step(pseudo_collate([packed]))
+    return upsampled_argmax(result.seg_logits.data, shown).cpu().numpy()
+
+
+def upsampled_argmax(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Logits (C, h, w) → the id of the highest at each of (H, W) pixels, uint8; the lowest id of equal ones."""
+    best = torch.full(size, -torch.inf, device=logits.device)
+    ids = torch.zeros(size, dtype=torch.uint8, device=logits.device)
+    for i, plane in enumerate(logits):
+        plane = F.interpolate(plane[None, None], size, mode='bilinear', align_corners=False)[0, 0]
+        ids[plane > best] = i
+        best = torch.maximum(best, plane)
+    return ids
+
+
+def draw(visualizer: OverlayVisualizer, path: Path, mask: np.ndarray) -> np.ndarray:
+    """The mask over the photograph, RGB (H, W, 3) with no side longer than `OVERLAY_SIDE`."""
+    photograph = mmcv.imread(path, channel_order='rgb')
+    if max(photograph.shape) > OVERLAY_SIDE:
+        photograph = mmcv.imrescale(photograph, (OVERLAY_SIDE, OVERLAY_SIDE), interpolation='area')
+    mask = mmcv.imresize(mask, photograph.shape[1::-1], interpolation='nearest')
+    # As an array: mmseg takes a tensor of a single pixel for an index.
+    sample = SegDataSample(pred_sem_seg=PixelData(data=mask[None]))
+    visualizer.add_datasample(path.name, photograph, sample, draw_gt=False)
+    return visualizer.get_image()
+
+
+def encoded(picture: Image.Image, **options) -> bytes:
+    content = io.BytesIO()
+    picture.save(content, **options)
+    return content.getvalue()
+
+
+def main() -> None:
+    args = parse_args()
+    folder, photographs = photographs_at(args.photographs, args.out)
+    cfg = load_config(args.config, args.cfg_options)
+    model = load_model(cfg, args.checkpoint)
+    # As mmseg's own inferencers do: there are no masks to load.
+    steps = cfg.test_dataloader.dataset.pipeline
+    pipeline = Compose([step for step in steps if step['type'].split('.')[-1] != 'LoadAnnotations'])
+    palette = np.array(model.dataset_meta['palette'], np.uint8)
+    visualizer = OverlayVisualizer(alpha=0.5)
+    visualizer.dataset_meta = dict(classes=model.dataset_meta['classes'], palette=palette.tolist())
+    unreadable = {}
+    for name in track_iter_progress(photographs):
+        path = folder / name
+        problem = UNREADABLE if read_header(str(path)) is None else damage(str(path))
+        try:
+            packed = None if problem else pipeline(dict(img_path=str(path)))
+        except cv2.error as error:  # a picture so thin that nothing is left of it when it is resized
+            problem = str(error).strip()
+        if problem:
+            unreadable[str(path)] = problem
+            continue
+        mask = predict(model, packed)
+        indexed = Image.fromarray(mask)
+        indexed.putpalette(palette.tobytes())
+        write_atomically((args.out / 'masks' / name).with_suffix('.png'), encoded(indexed, format='PNG'))
+        overlay = encoded(Image.fromarray(draw(visualizer, path, mask)), format='JPEG', quality=90)
+        write_atomically((args.out / 'overlays' / name).with_suffix('.jpg'), overlay)
+    print(f'{len(photographs) - len(unreadable)} of {len(photographs)} photographs: masks and overlays in {args.out}')
+    for path, problem in unreadable.items():
+        print(f'not read: {path} ({problem})')
+    sys.exit(bool(unreadable))
+
+
+if __name__ == '__main__':
+    main()
