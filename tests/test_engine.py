@@ -11,6 +11,7 @@ from mmseg.evaluation import IoUMetric
 from PIL import Image
 from toy_voc import ANIMALS, make_voc, voc_config
 
+from aream_mm.datasets import PseudoMaskDataset
 from aream_mm.engine.pseudo_masks import PseudoMaskHook
 
 LOAD = dict(type='LoadImageFromFile')
@@ -185,3 +186,51 @@ def test_a_picture_missing_from_the_mask_loader_stops_the_run_before_training(fi
     with pytest.raises(ValueError, match=r'missing for 1: .*2099_000000.jpg'):
         Runner.from_cfg(cfg).train()
     assert not list(tmp_path.glob('*.pth'))
+
+
+def land_config(root, work_dir):
+    """The run over the drawn pictures as land of which every pixel belongs to a class: sky and ground is one of them."""
+    classes = tuple('land' if name == 'background' else name for name in ANIMALS)
+    cfg = run_config(root, work_dir)
+    cfg.model.merge(dict(test_cfg=dict(background=None), train_cfg=dict(low=None, high=None)))
+    cfg.model.backbone.num_class_tokens = cfg.model.head.num_classes = len(classes)
+    inner = dict(
+        type='mmseg.BaseSegDataset',
+        metainfo=dict(classes=classes),
+        data_root=str(root),
+        data_prefix=dict(img_path='JPEGImages', seg_map_path='land'),
+        ann_file='ImageSets/Segmentation/train.txt',
+    )
+    for loader in (cfg.train_dataloader, cfg.custom_hooks[1].dataloader):
+        loader.dataset.dataset, loader.dataset.tag_file = inner, None
+    return cfg, inner
+
+
+def test_pictures_without_background_become_masks_of_their_classes_alone(finished, tmp_path):
+    root = finished[0]
+    (root / 'land').mkdir()
+    for i in range(4):
+        mask = np.array(Image.open(root / f'SegmentationClass/2007_{i:06d}.png'))
+        Image.fromarray(np.uint8(np.searchsorted([0, 8, 10, 12, 13, 15, 17], mask % 255))).save(
+            root / f'land/2007_{i:06d}.png'
+        )
+    cfg, inner = land_config(root, tmp_path)
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    manifest = json.loads((tmp_path / 'pseudo_masks/manifest.json').read_text())
+    assert manifest['classes'][0] == 'land' and 0 < manifest['mIoU'] <= 100
+    dataset, covered = hook_of(runner).dataset, set()
+    for i in range(4):
+        ids = np.unique(Image.open(tmp_path / f'pseudo_masks/2007_{i:06d}.png')).tolist()
+        assert set(ids) <= set(dataset.get_data_info(i)['gt_score'].nonzero()[0].tolist())
+        covered |= set(ids)
+    assert 0 in covered and len(covered) > 1
+    stage_2 = PseudoMaskDataset(inner, str(tmp_path / 'pseudo_masks'), pipeline=[LOAD, dict(type='LoadAnnotations')])
+    assert set(np.unique(stage_2[0]['gt_seg_map'])) <= set(range(7))
+
+
+def test_a_data_set_without_background_for_a_model_with_one_is_refused_before_training(finished, tmp_path):
+    cfg, _ = land_config(finished[0], tmp_path)
+    cfg.model.merge(dict(test_cfg=dict(background=0.4), head=dict(num_classes=6), backbone=dict(num_class_tokens=6)))
+    with pytest.raises(ValueError, match=r'expected a data set of 7 classes, with background'):
+        Runner.from_cfg(cfg).train()

@@ -30,6 +30,7 @@ from aream_mm.checkpoint import load_fitting_checkpoint, require_fitting_shapes
 from aream_mm.config import load_config
 from aream_mm.datasets import ImageTagDataset, MaskDataset, PhotographDataset, PseudoMaskDataset
 from aream_mm.datasets.pictures import damage, read_header
+from aream_mm.datasets.tags import write_tag_table
 from aream_mm.engine import PseudoMaskHook
 from aream_mm.registry import DATASETS, MODELS
 
@@ -586,3 +587,24 @@ def test_names_stand_where_mmseg_puts_them(tool):
     for seed in range(20):
         mask = (np.random.default_rng(seed).random((12, 17)) < 0.3).astype(np.uint8)
         np.testing.assert_array_equal(ours._get_center_loc(mask), mmsegs._get_center_loc(mask))
+
+
+def test_without_background_tags_and_ids_start_at_the_first_class(own):
+    """The same masks, read as of three classes without background: id 0 is a tag as well."""
+    classes = ('grass', 'cat', 'dog')
+    inner = dict(own_config(own, ann_file='masked.txt'), metainfo=dict(classes=classes))
+    (own / 'masked.txt').write_text('1\nsub/0\n')
+    dataset = ImageTagDataset(inner, pipeline=LOAD_ALL, test_mode=True)
+    for i in range(2):
+        item = dataset[i]
+        assert item['gt_score'].tolist() == np.isin(range(3), item['gt_seg_map']).tolist()
+        assert item['gt_score'][0] == 1
+    write_tag_table(own / 'land.csv', {'1.PNG': ['grass', 'dog'], 'sub/0.jpg': ['cat']})
+    from_table = ImageTagDataset(inner, str(own / 'land.csv'))
+    assert [from_table[i]['gt_score'].tolist() for i in range(2)] == [[1, 0, 1], [0, 1, 0]]
+
+
+def test_background_anywhere_but_first_is_refused(own):
+    inner = dict(own_config(own), metainfo=dict(classes=('cat', 'background')))
+    with pytest.raises(ValueError, match='expected background as class 0, got classes'):
+        ImageTagDataset(inner, str(own / 'tags.csv'))

@@ -54,7 +54,7 @@ class ImageTagDataset(SegDatasetWrapper):
         if needs_masks or self.test_mode:
             self.require_masks(infos if needs_masks else [info for info in infos if has_mask(info)], 'a mask')
         if self.tag_file is None:
-            tags = tags_from_masks(infos, len(self.metainfo['classes']))
+            tags = tags_from_masks(infos, len(self.metainfo['classes']), self.first_id)
         else:
             tags = self._tags_from_file(infos)
         for info, tag in zip(infos, tags, strict=True):
@@ -64,15 +64,15 @@ class ImageTagDataset(SegDatasetWrapper):
         tagged = [info for info in infos if info['gt_score'].any()]
         if self.drop_untagged and tagged:
             return tagged
-        what = f'at least one of the tags {self.metainfo["classes"][1:]} (or set drop_untagged=True)'
+        what = f'at least one of the tags {self.metainfo["classes"][self.first_id :]} (or set drop_untagged=True)'
         self.require(infos, lambda info: info['gt_score'].any(), what, 'sample_id')
         return infos
 
     def _tags_from_file(self, infos: list[dict]) -> list[np.ndarray]:
         # A data set type without classes of its own has those that its config gives.
-        all_classes = self.inner.METAINFO.get('classes', self.metainfo['classes'])[1:]
+        all_classes = self.inner.METAINFO.get('classes', self.metainfo['classes'])[self.first_id :]
         table = load_tag_file(self.tag_file, all_classes)
         key = lambda info: normalize('NFC', info['sample_id'])  # noqa: E731
         self.require(infos, lambda info: key(info) in table, f'an entry in {self.tag_file}', 'sample_id')
-        columns = [all_classes.index(name) for name in self.metainfo['classes'][1:]]
+        columns = [all_classes.index(name) for name in self.metainfo['classes'][self.first_id :]]
         return [table[key(info)][columns] for info in infos]

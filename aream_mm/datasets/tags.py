@@ -202,12 +202,13 @@ def load_cls_labels(path: str | Path) -> dict[str, np.ndarray]:
         raise ValueError(f'tag file {str(path)!r}: expected a dict from image id to array, got {error}') from error
 
 
-def tags_from_masks(data_list: list[dict], num_classes: int) -> list[np.ndarray]:
-    """Multi-hot vectors (num_classes − 1,) of the classes in each mask, as mmseg's `LoadAnnotations` reads it.
+def tags_from_masks(data_list: list[dict], num_classes: int, first_id: int) -> list[np.ndarray]:
+    """Multi-hot vectors (C,) of the classes in each mask, as mmseg's `LoadAnnotations` reads it.
 
     Args:
         data_list: data infos of an mmseg data set.
         num_classes: with background.
+        first_id: of the C classes: 1, or 0 where there is no background.
     """
     load = LoadAnnotations()
     tags = []
@@ -215,5 +216,5 @@ def tags_from_masks(data_list: list[dict], num_classes: int) -> list[np.ndarray]
         present = np.unique(load(dict(info, seg_fields=[]))['gt_seg_map'])
         if unknown := [int(i) for i in present if num_classes <= i != IGNORE_INDEX]:
             raise ValueError(f'{info["seg_map_path"]}: expected ids 0..{num_classes - 1} or 255, got {unknown}')
-        tags.append(np.isin(np.arange(1, num_classes), present).astype(np.float32))
+        tags.append(np.isin(np.arange(first_id, num_classes), present).astype(np.float32))
     return tags

@@ -26,8 +26,9 @@ class SegDatasetWrapper(BaseDataset):
     the picture is first needed: an item is never replaced without a word.
 
     Args:
-        dataset: config of an mmseg data set with 'background' as class 0, without a pipeline. A `metainfo` with fewer
-            `classes` makes a problem of these classes; pixels of the others are ignored.
+        dataset: config of an mmseg data set, without a pipeline. Class 0 is 'background', or there is none of this name
+            and every pixel belongs to a class. A `metainfo` with fewer `classes` makes a problem of these classes;
+            pixels of the others are ignored.
         pipeline: transforms.
         test_mode: as in mmengine's `BaseDataset`.
         unreadable: what a picture or mask gets whose data is broken: 'raise', or 'skip' to log its name and take the
@@ -46,11 +47,12 @@ class SegDatasetWrapper(BaseDataset):
         self.unreadable = unreadable
         self.inner = MMENGINE_DATASETS.build(dict(dataset, pipeline=[], test_mode=test_mode))
         classes = self.inner.metainfo['classes']
-        if classes[0] != 'background' or self.inner.reduce_zero_label:
-            raise ValueError(
-                f'{type(self).__name__}: expected background as class 0 and reduce_zero_label=False, got classes '
-                f'{tuple(classes)[:3]}… and reduce_zero_label={self.inner.reduce_zero_label}'
-            )
+        known_background = 'background' in self.inner.METAINFO.get('classes', ())
+        if 'background' in classes[1:] or (known_background and classes[0] != 'background'):
+            raise ValueError(f'{type(self).__name__}: expected background as class 0, got classes {tuple(classes)}')
+        if self.inner.reduce_zero_label:
+            raise ValueError(f'{type(self).__name__}: expected reduce_zero_label=False, got True')
+        self.first_id = int(classes[0] == 'background')  # of the classes that are tags
         super().__init__(metainfo=self.inner.metainfo, pipeline=list(pipeline), test_mode=test_mode)
         # Shared by the workers of a data loader, so that each picture is checked once and a skipped one counted once.
         self.state = torch.full((len(self),), UNCHECKED, dtype=torch.uint8).share_memory_()
