@@ -189,7 +189,7 @@ def test_a_picture_missing_from_the_mask_loader_stops_the_run_before_training(fi
 
 
 def land_config(root, work_dir):
-    """The run over the drawn pictures as land of which every pixel belongs to a class: sky and ground is one of them."""
+    """The run over the drawn pictures as land whose every pixel belongs to a class, what was background to one more."""
     classes = tuple('land' if name == 'background' else name for name in ANIMALS)
     cfg = run_config(root, work_dir)
     cfg.model.merge(dict(test_cfg=dict(background=None), train_cfg=dict(low=None, high=None)))

@@ -19,8 +19,8 @@ class PhotographDataset(BaseSegDataset):
     A picture's id is its path below the folder without the ending ('cats/0001').
 
     Args:
-        metainfo: dict(classes=('background', …)), or classes alone where every pixel belongs to one; without a `palette`,
-            PASCAL's colours are taken.
+        metainfo: dict(classes=('background', …)), or the classes alone where every pixel belongs to one; without a
+            `palette`, PASCAL's colours are taken.
         data_prefix: `img_path`, the folder; `seg_map_path`, where masks are wanted: `<id>.png` in it is a picture's
             mask of class ids. The info of a picture without one has no `seg_map_path`.
         ann_file: file of the ids to take, one a line; by default all.
