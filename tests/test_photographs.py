@@ -299,11 +299,11 @@ def test_the_header_of_a_png_is_read_without_its_data(tmp_path):
     assert read_header(str(tmp_path / 'cut.png')).size == (64, 48)
 
 
-def bomb(path: Path) -> None:
-    """A small PNG whose header says 20,000 × 20,000."""
+def bomb(path: Path, width: int = 20000, height: int = 20000) -> None:
+    """A small PNG whose header says that it is large."""
     quarters().save(path)
     content = bytearray(path.read_bytes())
-    content[16:24] = struct.pack('>II', 20000, 20000)
+    content[16:24] = struct.pack('>II', width, height)
     content[29:33] = struct.pack('>I', zlib.crc32(bytes(content[12:29])))
     path.write_bytes(content)
 
@@ -323,6 +323,16 @@ def test_a_picture_that_would_be_misread_is_refused_by_name_at_start(own, name, 
     write(own / 'images' / name)
     with pytest.raises(ValueError, match=f'a readable picture for each of 7 images, missing for 1: .*{name}'):
         tagged(own)
+
+
+@pytest.mark.parametrize(('test_mode', 'size', 'warned'), [(True, 6000, 1), (True, 4000, 0), (False, 6000, 0)])
+def test_the_largest_of_pictures_whose_predictions_need_much_memory_is_named(own, told, test_mode, size, warned):
+    bomb(own / 'images/1.PNG', size, 4000)
+    shutil.rmtree(own / 'masks')
+    tagged(own, test_mode=test_mode)
+    warnings = [text for record in told.records if 'GB of memory' in (text := record.getMessage())]
+    assert len(warnings) == warned
+    assert all('1.PNG has 6000 × 4000 pixels' in text and 'up to 2 GB' in text for text in warnings)
 
 
 # Data that is broken behind a good header
@@ -480,16 +490,10 @@ def trained(toy_config, tmp_path):
         data_preprocessor=dict(type='SegDataPreProcessor', mean=[0] * 3, std=[255] * 3, bgr_to_rgb=True),
         test_cfg=dict(background=0.5, class_threshold=0.0),
     )
-    pipeline = [
-        *LOAD,
-        dict(type='Resize', scale=(64, 64), keep_ratio=True),
-        dict(type='LoadAnnotations'),
-        dict(type='PackSegInputs'),
-    ]
-    config = dict(
-        default_scope='mmseg', model=toy_config, test_dataloader=dict(dataset=dict(pipeline=pipeline)),
-        test_pipeline=pipeline,
-    )  # fmt: skip
+    resize = dict(type='Resize', scale=(64, 64), keep_ratio=True)
+    pipeline = [*LOAD, resize, dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
+    loader = dict(dataset=dict(pipeline=pipeline))
+    config = dict(default_scope='mmseg', model=toy_config, test_dataloader=loader, test_pipeline=pipeline)
     Config(config).dump(tmp_path / 'config.py')
     torch.manual_seed(0)
     meta = dict(dataset_meta=dict(classes=CLASSES, palette=[[0, 0, 0], [128, 0, 0], [0, 128, 0]]))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
+import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
@@ -14,6 +15,9 @@ from mmseg.datasets.transforms import LoadAnnotations
 from aream_mm.datasets.pictures import ID_MODES, damage, first_few, read_headers
 
 UNCHECKED, WHOLE, UNREADABLE = range(3)
+# Of float32 planes of a picture's full size that predicting and measuring a CAM hold at most: two a class and these.
+OTHER_PLANES = 15
+WARN_FROM = 2e9  # bytes
 
 
 class SegDatasetWrapper(BaseDataset):
@@ -69,10 +73,25 @@ class SegDatasetWrapper(BaseDataset):
         has_area = lambda info: min(self.headers[info['sample_id']].size) > 1  # noqa: E731
         self.require(infos, has_area, 'a picture of at least 2 × 2 pixels', 'img_path')
         infos = self.change(infos)
+        if self.test_mode and infos:
+            self._warn_of_memory(infos)
         del self.headers
         for position, info in enumerate(infos):
             info['position'] = position  # in `state`; a subset of the data set has other indices
         return infos
+
+    def _warn_of_memory(self, infos: list[dict]) -> None:
+        largest = max(infos, key=lambda info: np.prod(self.headers[info['sample_id']].size))
+        width, height = self.headers[largest['sample_id']].size
+        number = len(self.metainfo['classes'])
+        needed = 4 * width * height * (2 * number + OTHER_PLANES)
+        if needed > WARN_FROM:
+            print_log(
+                f'{largest["img_path"]} has {width} × {height} pixels: its prediction for {number} classes takes up to '
+                f'{needed / 1e9:.0f} GB of memory; scale such pictures down if that is too much',
+                logger='current',
+                level=logging.WARNING,
+            )
 
     def _headers(self, infos: list[dict], key: str) -> list:
         return read_headers([info.get(key) for info in infos])
