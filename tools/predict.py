@@ -33,7 +33,7 @@ from torch import Tensor
 from aream_mm.checkpoint import load_fitting_checkpoint
 from aream_mm.config import load_config
 from aream_mm.datasets.pictures import ENDINGS, damage, endings, find_pictures, read_header, require_distinct_names
-from aream_mm.engine.pseudo_masks import write_atomically
+from aream_mm.files import write_atomically
 
 OVERLAY_SIDE = 1024  # pixels; drawing takes long and much memory on the photographs of today's cameras
 UNREADABLE = 'no picture in grey or colour, or one of over 178 Mpx'
