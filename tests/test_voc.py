@@ -445,7 +445,7 @@ model = dict(backbone=dict(pretrained=False), decode_head=dict(num_classes=21))
     return [folder / 'config.py', folder / 'checkpoint.pth', '--work-dir', folder / 'work']
 
 
-ON_TEST = ['test_evaluator.format_only=True', f'test_dataloader.dataset.ann_file={LISTS}/test.txt']
+ON_TEST = ['test_evaluator.format_only=True', f'test_dataloader.dataset.dataset.ann_file={LISTS}/test.txt']
 
 
 def run_test_tool(monkeypatch, *arguments):
@@ -468,11 +468,12 @@ def test_without_tta_no_mask_is_loaded_either(root, predictions):
     cfg = load_config(CONFIGS / 'seg/deeplabv3plus_r50_voc.py', dict(data_root=str(root)))
     init_default_scope('mmseg')
     without_masks = runpy.run_path(str(ROOT / 'tools/test.py'))['without_masks']
-    data = dict(cfg.test_dataloader.dataset, ann_file=f'{LISTS}/test.txt')
+    data = cfg.test_dataloader.dataset
+    data.dataset.ann_file = f'{LISTS}/test.txt'
     for path in (root / 'SegmentationClass').iterdir():
         path.unlink()
-    with pytest.raises(FileNotFoundError):
-        DATASETS.build(data)[0]
+    with pytest.raises(ValueError, match='expected a mask for each of 2 images'):
+        DATASETS.build(data)
     packed = pseudo_collate([DATASETS.build(dict(data, pipeline=without_masks(data['pipeline'])))[0]])
     assert packed['inputs'][0].ndim == 3 and 'gt_sem_seg' not in packed['data_samples'][0]
 

@@ -6,7 +6,7 @@ Stage 2 on pictures that have no masks, such as VOC's `test` list: nothing is me
 
 python tools/test.py configs/seg/deeplabv3plus_r50_voc.py work_dirs/deeplabv3plus_r50_voc/iter_20000.pth --tta \
     --out predictions --cfg-options test_evaluator.format_only=True \
-    test_dataloader.dataset.ann_file=ImageSets/Segmentation/test.txt
+    test_dataloader.dataset.dataset.ann_file=ImageSets/Segmentation/test.txt
 """
 
 import argparse

@@ -5,9 +5,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 import numpy as np
-from mmseg.datasets.transforms import LoadAnnotations
 
-from aream_mm.datasets.formatting import LoadAnnotationsIfAny
 from aream_mm.datasets.tags import load_tag_file, tags_from_masks
 from aream_mm.datasets.wrapper import SegDatasetWrapper
 from aream_mm.registry import DATASETS
@@ -47,10 +45,7 @@ class ImageTagDataset(SegDatasetWrapper):
 
     def change(self, infos: list[dict]) -> list[dict]:
         has_mask = lambda info: 'seg_map_path' in info and Path(info['seg_map_path']).is_file()  # noqa: E731
-        needs_masks = self.tag_file is None or any(
-            isinstance(step, LoadAnnotations) and not isinstance(step, LoadAnnotationsIfAny)
-            for step in self.pipeline.transforms
-        )
+        needs_masks = self.tag_file is None or self.loads_masks
         if needs_masks or self.test_mode:
             self.require_masks(infos if needs_masks else [info for info in infos if has_mask(info)], 'a mask')
         if self.tag_file is None:

@@ -9,7 +9,7 @@ from aream_mm.registry import DATASETS
 
 @DATASETS.register_module()
 class MaskDataset(SegDatasetWrapper):
-    """Photographs and their true masks.
+    """Photographs and their true masks, which every one has to have if the pipeline loads masks.
 
     Args:
         dataset: config of an mmseg data set.
@@ -36,5 +36,6 @@ class MaskDataset(SegDatasetWrapper):
     def change(self, infos: list[dict]) -> list[dict]:
         if self.drop_unmasked:
             infos = [info for info in infos if Path(info.get('seg_map_path', '')).is_file()] or infos
-        self.require_masks(infos, 'a mask')
+        if self.loads_masks:
+            self.require_masks(infos, 'a mask')
         return infos

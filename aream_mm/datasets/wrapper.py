@@ -12,6 +12,7 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmseg.datasets.transforms import LoadAnnotations
 
+from aream_mm.datasets.formatting import LoadAnnotationsIfAny
 from aream_mm.datasets.pictures import ID_MODES, damage, first_few, read_headers
 
 UNCHECKED, WHOLE, UNREADABLE = range(3)
@@ -99,6 +100,14 @@ class SegDatasetWrapper(BaseDataset):
     def change(self, infos: list[dict]) -> list[dict]:
         """The infos of this data set, from those of the inner one."""
         raise TypeError(f'{type(self).__name__} is a base class')
+
+    @property
+    def loads_masks(self) -> bool:
+        """Whether the pipeline loads a mask for every picture."""
+        return any(
+            isinstance(step, LoadAnnotations) and not isinstance(step, LoadAnnotationsIfAny)
+            for step in self.pipeline.transforms
+        )
 
     def require_masks(self, infos: list[dict], what: str) -> None:
         """Raise a ValueError unless every info names a mask of ids that can be read and has the size of its picture."""

@@ -28,9 +28,9 @@ from prettytable import PrettyTable
 from scipy.io import loadmat
 
 from aream_mm.datasets import ImageTagDataset
+from aream_mm.datasets.pictures import SHOWN, first_few, read_header
 from aream_mm.datasets.tags import IGNORE_INDEX
-from aream_mm.datasets.wrapper import SHOWN, picture_size
-from aream_mm.engine.pseudo_masks import write_atomically
+from aream_mm.files import write_atomically
 
 OFFICIAL = dict(train=1464, val=1449, trainval=2913, aug=9118, trainaug=10582, test=1456)  # ids in each list
 MASKS_OF = dict(  # of `test` the evaluation server alone has them
@@ -81,8 +81,8 @@ class Job(NamedTuple):
     masks: dict[str, Path]
 
 
-def first_few(offenders: list[str]) -> str:
-    return f'{len(offenders)}: {", ".join(offenders[:SHOWN])}{", …" if len(offenders) > SHOWN else ""}'
+def counted(offenders: list[str]) -> str:
+    return f'{len(offenders)}: {first_few(offenders)}'
 
 
 def list_path(root: Path, name: str) -> Path:
@@ -194,7 +194,7 @@ def build_train_aug(root: Path, sbd: Path) -> None:
     sources = {name: dataset / 'cls' / f'{name}.mat' for name in aug}
     sources |= {name: root / 'SegmentationClass' / f'{name}.png' for name in sorted({*own['train'], *own['val']})}
     if missing := [str(source) for source in sources.values() if not source.is_file()]:
-        raise ValueError(f'expected a mask for each of {len(sources)} ids, missing for {first_few(missing)}')
+        raise ValueError(f'expected a mask for each of {len(sources)} ids, missing for {counted(missing)}')
     jobs = [(source, root / 'SegmentationClassAug' / f'{name}.png') for name, source in sources.items()]
     pending = [(source, target) for source, target in jobs if not target.is_file()]
     print(f'SegmentationClassAug: {len(pending)} of {len(jobs)} masks to write')
@@ -211,7 +211,8 @@ def build_train_aug(root: Path, sbd: Path) -> None:
 
 def inspect(job: Job) -> list[tuple[str, str | None, str]]:
     """What is wrong with a picture and its masks: fault, folder of the mask (None: the picture), offender."""
-    size, faults = picture_size(str(job.picture)), []
+    header, faults = read_header(str(job.picture)), []
+    size = header and header.size
     if size is None:
         faults.append((NO_PICTURE, None, job.id))
     for folder, path in job.masks.items():
@@ -350,7 +351,7 @@ class Check:
             if fault == NO_TAGS and self.tag_file:
                 rows.append(Row(f'  {fault}', offenders[0], 'of each id', TAGS.format(self.root)))
             elif fault not in (ABSENT, NO_TAGS):  # which have a row without this
-                rows.append(Row(f'  {fault}', first_few(offenders), 'none', remedy(name, fault)))
+                rows.append(Row(f'  {fault}', counted(offenders), 'none', remedy(name, fault)))
         return rows
 
     def _folder_row(self, folder: str, fault: str, lists: list[str]) -> Row:

@@ -1,7 +1,7 @@
 r"""Pack predictions on VOC 2012 as the evaluation server takes them, competition 6 (any training data).
 
     python tools/test.py CONFIG CHECKPOINT --tta --out predictions --cfg-options test_evaluator.format_only=True \
-        test_dataloader.dataset.ann_file=ImageSets/Segmentation/test.txt
+        test_dataloader.dataset.dataset.ann_file=ImageSets/Segmentation/test.txt
     python tools/converters/voc_submission.py predictions data/VOCdevkit/VOC2012 submission.tar
 
 The archive holds results/VOC2012/Segmentation/comp6_test_cls/<id>.png, in VOC's colours.
@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 from mmengine.utils import track_parallel_progress
-from voc import NUM_CLASSES, encode_mask, first_few, list_path, read_list, read_mask
+from voc import NUM_CLASSES, counted, encode_mask, list_path, read_list, read_mask
 
-from aream_mm.datasets.wrapper import SHOWN, picture_size
+from aream_mm.datasets.pictures import SHOWN, read_header
 
 FOLDER = 'results/VOC2012/Segmentation/comp6_{}_cls'
 
@@ -26,16 +26,18 @@ FOLDER = 'results/VOC2012/Segmentation/comp6_{}_cls'
 def encode_prediction(name: str, predictions: Path, pictures: Path) -> tuple[str, bytes]:
     """What is wrong with the prediction of an id, or '', and its PNG in VOC's colours."""
     path, picture = predictions / f'{name}.png', pictures / f'{name}.jpg'
-    size = picture_size(str(picture))
-    if size is None:
+    header = read_header(str(picture))
+    if header is None:
         return f'{picture}: expected a picture, got none that can be read', b''
     ids = read_mask(path)
     if ids is None:
         return f'{path}: expected a PNG, got none that can be read', b''
     if ids.ndim != 2 or ids.dtype != np.uint8:
         return f'{path}: expected class ids, uint8 of shape (H, W), got {ids.dtype} of shape {ids.shape}', b''
-    if ids.shape != size[::-1]:
-        return '{}: expected {}x{} pixels as the picture has, got {}x{}'.format(path, *size, *ids.shape[::-1]), b''
+    if ids.shape != header.size[::-1]:
+        return '{}: expected {}x{} pixels as the picture has, got {}x{}'.format(
+            path, *header.size, *ids.shape[::-1]
+        ), b''
     if ids.max() >= NUM_CLASSES:
         return f'{path}: expected ids 0..{NUM_CLASSES - 1}, got {ids.max()}', b''
     return '', encode_mask(ids)
@@ -56,7 +58,7 @@ def pack(predictions: Path, root: Path, out: Path, image_set: str) -> int:
     for what, names in (('missing', wanted - found), ('not among these', found - wanted)):
         if names:
             each = f'each of the {len(ids)} ids of {list_path(root, image_set)} alone'
-            raise ValueError(f'{predictions}: expected a PNG for {each}, {what} {first_few(sorted(names))}')
+            raise ValueError(f'{predictions}: expected a PNG for {each}, {what} {counted(sorted(names))}')
     encode = partial(encode_prediction, predictions=predictions, pictures=root / 'JPEGImages')
     encoded = track_parallel_progress(encode, ids, os.cpu_count(), chunksize=8)
     if faults := [fault for fault, _ in encoded if fault]:

@@ -14,5 +14,5 @@ dataset_val = dict(
     dataset_train_aug, data_prefix=dict(img_path='val2014', seg_map_path='masks/val2014'), ann_file='val2014.txt'
 )
 train_dataloader = dict(dataset=dict(dataset=dataset_train_aug, mask_dir=mask_dir, drop_unmasked=True))
-val_dataloader = dict(dataset=dataset_val)
+val_dataloader = dict(dataset=dict(dataset=dataset_val))
 test_dataloader = val_dataloader

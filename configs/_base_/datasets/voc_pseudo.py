@@ -2,7 +2,7 @@
 # The masks of `test` are the evaluation server's. Its pictures, written for `tools/converters/voc_submission.py`:
 #
 #   python tools/test.py CONFIG CHECKPOINT --tta --out predictions --cfg-options test_evaluator.format_only=True \
-#       test_dataloader.dataset.ann_file=ImageSets/Segmentation/test.txt
+#       test_dataloader.dataset.dataset.ann_file=ImageSets/Segmentation/test.txt
 data_root = 'data/VOCdevkit/VOC2012'
 mask_dir = 'work_dirs/aream_vit_voc/pseudo_masks'
 crop_size = (512, 512)
