@@ -119,7 +119,9 @@ def draw_curves(profiles: dict[str, dict]) -> str:
             others = {row: value for row, value in rows.items() if not row.startswith('layer')}
             axes.plot(range(len(layers)), layers, 'o-', color=colour, label=checkpoint)
             axes.plot(range(len(layers), len(layers) + len(others)), list(others.values()), 'D', color=colour)
-            axes.set_xticks(range(len(rows)), [*range(len(layers)), *(row.replace(' ', '\n') for row in others)])
+            axes.set_xticks(
+                range(len(rows)), [*range(len(layers)), *(row.removesuffix(' mean') for row in others)], fontsize=8
+            )
         axes.set(title=f'{title} ({unit})' if unit else title, xlabel='layer')
         axes.grid(alpha=0.3)
     for axes in figure.axes[len(measured) :]:
