@@ -36,20 +36,20 @@ def sharded_metric(folder):
     torch.manual_seed(0)
     predictions = [make_prediction(number) for number in range(PICTURES)]
     metric, measured = make_metric(), []
-    for round_up in (True, False):
-        for index in DefaultSampler(predictions, shuffle=False, round_up=round_up):
+    for pictures, round_up in ((PICTURES, True), (PICTURES, False), (2, True), (2, False)):
+        for index in DefaultSampler(predictions[:pictures], shuffle=False, round_up=round_up):
             metric.process({}, [predictions[index]])
-        measured.append(metric.evaluate(PICTURES))
+        measured.append(metric.evaluate(pictures))
     torch.save(measured, folder / f'metrics_{rank()}')
 
 
 @pytest.mark.parametrize('world_size', [2, 3])
 def test_counts_add_up_over_processes(tmp_path, world_size):
-    """5 pictures: a sampler that rounds up repeats 1, one that does not leaves a process without."""
+    """Of 5 or 2 pictures a sampler that rounds up repeats 1, one that does not leaves a process with fewer or none."""
     sharded_metric(tmp_path)
     alone = torch.load(tmp_path / 'metrics_0')
     run_in_processes(world_size, sharded_metric, tmp_path)
-    assert alone[0] == alone[1]
+    assert alone[0] == alone[1] and alone[2] == alone[3] != alone[0]
     for number in range(world_size):
         assert torch.load(tmp_path / f'metrics_{number}') == alone
 

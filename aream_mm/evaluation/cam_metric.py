@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.dist import all_reduce, broadcast_object_list, get_rank, get_world_size, is_main_process
+from mmengine.dist import all_gather_object, broadcast_object_list, get_rank, get_world_size, is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from prettytable import PrettyTable
@@ -102,15 +102,14 @@ class CAMMetric(BaseMetric):
     def evaluate(self, size: int) -> dict[str, float]:
         """Metrics over `size` pictures, from all processes."""
         # A distributed sampler hands out picture i to process i modulo their number, and fills up with repetitions.
-        repeated = (self.pictures - 1) * get_world_size() + get_rank() >= size
+        repeated = self.pictures > 0 and (self.pictures - 1) * get_world_size() + get_rank() >= size
         counts = self.counts if repeated else self.counts + self.last_counts
         before = self.before if repeated else self.before + self.last_before
-        pictures = torch.tensor(self.pictures - repeated)
-        all_reduce(pictures)
+        # Objects, because a process without pictures has no counts.
+        parts = all_gather_object((self.pictures - repeated, counts, before))
+        pictures, counts, before = (sum(part) for part in zip(*parts, strict=True))
         if pictures != size:
-            raise RuntimeError(f'CAMMetric: expected predictions for {size} pictures, got {int(pictures)}')
-        all_reduce(counts)
-        all_reduce(before)
+            raise RuntimeError(f'CAMMetric: expected predictions for {size} pictures, got {pictures}')
         metrics = [self.compute_metrics(counts, before) if is_main_process() else None]
         broadcast_object_list(metrics)
         self._reset()
