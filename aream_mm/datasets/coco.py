@@ -13,6 +13,7 @@ import numpy as np
 from mmseg.datasets import BaseSegDataset
 from PIL import Image
 
+from aream_mm.datasets.pictures import voc_colours
 from aream_mm.registry import DATASETS
 
 CATEGORIES = {  # official category id: name
@@ -101,11 +102,6 @@ MASK_IDS = {category: mask_id for mask_id, category in enumerate(CATEGORIES, sta
 IGNORE_INDEX = 255
 SAMPLED_MASKS = 50  # read at construction; ids 81..90 are in about every sixth picture of COCO: hardly missed
 CONVERTER = 'python tools/converters/coco.py'
-
-
-def voc_colours() -> list[list[int]]:
-    """PASCAL VOC's 256 RGB colours: bit 3 j + c of an id is bit 7 − j of its channel c."""
-    return [[sum((i >> 3 * j + c & 1) << 7 - j for j in range(3)) for c in range(3)] for i in range(256)]
 
 
 @DATASETS.register_module()

@@ -3,12 +3,11 @@
 import logging
 from pathlib import Path
 
-import numpy as np
 from mmengine.fileio import list_from_file
 from mmengine.logging import print_log
 from mmseg.datasets import BaseSegDataset
 
-from aream_mm.datasets.pictures import ENDINGS, endings, find_pictures, first_few, require_distinct_names
+from aream_mm.datasets.pictures import ENDINGS, endings, find_pictures, first_few, require_distinct_names, voc_colours
 from aream_mm.registry import DATASETS
 
 
@@ -41,7 +40,7 @@ class PhotographDataset(BaseSegDataset):
                 "PhotographDataset: expected metainfo=dict(classes=('background', …)) with different names, "
                 f'got {classes!r}'
             )
-        metainfo = {'palette': pascal_palette(len(classes)), **metainfo}
+        metainfo = {'palette': voc_colours()[: len(classes)], **metainfo}
         super().__init__(metainfo=metainfo, data_prefix=data_prefix, ann_file=ann_file, data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict]:
@@ -87,12 +86,3 @@ class PhotographDataset(BaseSegDataset):
             if bad:
                 raise ValueError(f'{self.ann_file}: expected {what}, not so for {len(bad)}: {first_few(bad)}')
         return listed
-
-
-def pascal_palette(number: int) -> list[list[int]]:
-    """PASCAL's colours for ids 0 to `number`: the bits of the id spread over the high bits of R, G and B."""
-    ids, palette = np.arange(number), np.zeros((number, 3), int)
-    for bit in range(3):
-        for channel in range(3):
-            palette[:, channel] |= (ids >> (3 * bit + channel) & 1) << (7 - bit)
-    return palette.tolist()

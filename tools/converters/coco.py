@@ -31,7 +31,8 @@ from mmengine.utils import track_iter_progress, track_parallel_progress
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from aream_mm.datasets.coco import CATEGORIES, IGNORE_INDEX, MASK_IDS, voc_colours
+from aream_mm.datasets.coco import CATEGORIES, IGNORE_INDEX, MASK_IDS
+from aream_mm.datasets.pictures import voc_colours
 from aream_mm.files import write_atomically
 
 try:
