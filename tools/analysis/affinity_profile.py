@@ -120,7 +120,7 @@ def draw_curves(profiles: dict[str, dict]) -> str:
             axes.plot(range(len(layers)), layers, 'o-', color=colour, label=checkpoint)
             axes.plot(range(len(layers), len(layers) + len(others)), list(others.values()), 'D', color=colour)
             axes.set_xticks(
-                range(len(rows)), [*range(len(layers)), *(row.removesuffix(' mean') for row in others)], fontsize=8
+                range(len(rows)), [*range(len(layers)), *(row.removesuffix(' mean') for row in others)], rotation=45
             )
         axes.set(title=f'{title} ({unit})' if unit else title, xlabel='layer')
         axes.grid(alpha=0.3)

@@ -32,7 +32,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from aream_mm.datasets.coco import CATEGORIES, IGNORE_INDEX, MASK_IDS
-from aream_mm.datasets.pictures import voc_colours
+from aream_mm.datasets.pictures import SHOWN, voc_colours
 from aream_mm.files import write_atomically
 
 try:
@@ -42,7 +42,6 @@ except ModuleNotFoundError as error:
 
 MADE_FROM = 'Made from'  # text chunk of a mask: the rules it was painted by and the annotations it shows
 RULES = '81 ids, smaller over larger, crowds ignored'
-SHOWN = 5  # offenders listed in an error
 
 
 def refuse(path: Path, expected: str, offenders: list[str]) -> None:
