@@ -1,5 +1,6 @@
 """The registries of aream_mm: children of mmengine's, so `type='aream_mm.X'` builds from any config with no import."""
 
+from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import METRICS as MMENGINE_METRICS
@@ -9,6 +10,9 @@ from mmengine.registry import Registry
 
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='aream_mm', locations=['aream_mm.models'])
 DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope='aream_mm', locations=['aream_mm.datasets'])
+DATA_SAMPLERS = Registry(
+    'data sampler', parent=MMENGINE_DATA_SAMPLERS, scope='aream_mm', locations=['aream_mm.datasets']
+)
 TRANSFORMS = Registry('transform', parent=MMENGINE_TRANSFORMS, scope='aream_mm', locations=['aream_mm.datasets'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='aream_mm', locations=['aream_mm.engine'])
 METRICS = Registry('metric', parent=MMENGINE_METRICS, scope='aream_mm', locations=['aream_mm.evaluation'])

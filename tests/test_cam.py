@@ -95,10 +95,10 @@ def test_mirrored_image_gives_the_mirrored_cam(toy_segmentor):
     images = torch.rand(2, 3, 64, 96)
     layers = {0: 0.5, 5: 0.5}
     with torch.no_grad():
-        raw, _, scores = toy_segmentor.raw_cam(images, layers)
-        mirrored_raw, _, mirrored_scores = toy_segmentor.raw_cam(images.flip(-1), layers)
-        one_sided = toy_segmentor.raw_cam(images, layers, mirror=False).cam
-        mirrored_one_sided = toy_segmentor.raw_cam(images.flip(-1), layers, mirror=False).cam
+        (raw,), _, scores = toy_segmentor.raw_cam(images, layers)
+        (mirrored_raw,), _, mirrored_scores = toy_segmentor.raw_cam(images.flip(-1), layers)
+        (one_sided,) = toy_segmentor.raw_cam(images, layers, mirror=False).cams
+        (mirrored_one_sided,) = toy_segmentor.raw_cam(images.flip(-1), layers, mirror=False).cams
     assert_close(mirrored_raw, raw.flip(-1), **close)
     assert_close(mirrored_scores, scores, **close)
     assert_close(raw, one_sided + mirrored_one_sided.flip(-1), **close)
@@ -160,8 +160,9 @@ def test_pictures_without_any_tag_are_background(pictures, par):
 
 def test_refined_planes_sum_to_the_mass_that_par_keeps(pictures, par):
     images, scores, tags = pictures
-    planes, classes = cam.refine(scores, tags, images, par, (0.2, 0.6))
+    present = cam.present_classes(tags)
+    assert present.classes[1].tolist() == [0, 1, 3]
+    planes = cam.refine(cam.select(scores, present.classes), present.mask, images, par, (0.2, 0.6))
     assert planes.shape == (2, 4, 4, 20, 26)
-    assert classes[1].tolist() == [0, 1, 2, 4]
     assert_close(planes.sum(dim=2), torch.full((2, 4, 20, 26), 1.01**10), rtol=1e-4, atol=0)
     assert not planes[:, 0, 2:].any()  # one tag: background, its class, and nothing else

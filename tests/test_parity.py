@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.runner import load_checkpoint
 from torch.testing import assert_close
 
@@ -83,18 +84,19 @@ def test_rectangular_image_at_another_size(toy_segmentor, golden):
 
 def test_label_cam(toy_segmentor, variant, golden):
     with torch.no_grad():
-        raw = toy_segmentor.raw_cam(golden['denormalized'], toy_segmentor.aream.shallow_affinity).cam
-    tagged = cam.normalize(raw) * golden['labels'][:, :, None, None]
+        raw = toy_segmentor.raw_cam(golden['denormalized'], toy_segmentor.aream.shallow_affinity)
+    tagged = cam.normalize(raw.at((64, 64), torch.arange(5).expand(2, -1))) * golden['labels'][:, :, None, None]
     assert_close(tagged, golden[f'train_cam_{variant}'], **close)
 
 
 @pytest.mark.parametrize('name', VARIANTS)
 def test_masks_at_low_and_high_background_score(toy_segmentor, golden, name):
     arguments = (golden[f'train_cam_{name}'], golden['labels'], golden['denormalized'], toy_segmentor.par)
-    planes, classes = cam.refine(*arguments, backgrounds=(0.35, 0.55))
+    scores, tags, images, par = arguments
+    classes, present = cam.present_classes(tags)
+    planes = cam.refine(cam.select(scores, classes), present, images, par, backgrounds=(0.35, 0.55))
     for plane, key in zip(planes, (f'seg_low_{name}', f'seg_high_{name}'), strict=True):
-        mask = classes.gather(1, plane.argmax(dim=1).flatten(1)).view_as(golden[key])
-        assert torch.equal(mask, golden[key])
+        assert torch.equal(cam.class_ids(plane, F.pad(classes + 1, (1, 0))), golden[key])
     assert torch.equal(cam.reliable_masks(*arguments), golden[f'seg_{name}'])
 
 

@@ -33,6 +33,11 @@ def reached(model):
     return {name for name, weight in model.named_parameters() if weight.grad is not None and weight.grad.any()}
 
 
+def every_class(raw, images):
+    """The CAMs (B, C, H, W) of all classes."""
+    return raw.at(images.shape[-2:], torch.arange(5).expand(len(images), -1))
+
+
 def predict(model, images, samples):
     with torch.no_grad():
         return model.predict(images, samples)
@@ -76,7 +81,7 @@ def test_label_cam_carries_no_gradient(toy_segmentor, images, tagged, golden):
 
 def test_label_cam_builds_no_graph(toy_segmentor, images, golden):
     grad_enabled, raw_cam = [], toy_segmentor.raw_cam
-    toy_segmentor.raw_cam = lambda *args: grad_enabled.append(torch.is_grad_enabled()) or raw_cam(*args)
+    toy_segmentor.raw_cam = lambda *a, **k: grad_enabled.append(torch.is_grad_enabled()) or raw_cam(*a, **k)
     toy_segmentor.label_masks(images, golden['labels'])
     assert grad_enabled == [False]
 
@@ -120,7 +125,7 @@ def test_background_scores_of_the_label_are_options(build_toy, images, golden):
 
 def test_pictures_whose_pixels_are_all_ignored_give_zero_loss_with_a_gradient(build_toy, images, make_samples):
     model = build_toy()
-    model.label_masks = lambda images, _: torch.full((len(images), 64, 64), 255)
+    model.label_masks = lambda images, *_: torch.full((len(images), 64, 64), 255)
     loss = model.loss(images, make_samples(torch.ones(2, 5)))['loss_aream']
     loss.backward()
     assert loss.item() == 0
@@ -239,8 +244,10 @@ def test_batch_equals_one_by_one(build_toy, images, golden, make_samples):
 
 def test_scales_are_summed(toy_segmentor, images):
     with torch.no_grad():
-        summed = toy_segmentor.raw_cam(images, ALL_LAYERS, scales=(0.5, 1.0, 1.4)).cam
-        singles = [toy_segmentor.raw_cam(images, ALL_LAYERS, scales=(scale,)).cam for scale in (0.5, 1.0, 1.4)]
+        summed = every_class(toy_segmentor.raw_cam(images, ALL_LAYERS, scales=(0.5, 1.0, 1.4)), images)
+        singles = [
+            every_class(toy_segmentor.raw_cam(images, ALL_LAYERS, scales=(scale,)), images) for scale in (0.5, 1.0, 1.4)
+        ]
     assert summed.shape == (2, 5, 64, 64)
     assert_close(summed, sum(singles), rtol=1e-5, atol=1e-4)
 
@@ -249,7 +256,7 @@ def test_prediction_brings_any_image_size_to_whole_patches(toy_segmentor, golden
     images = torch.rand(2, 3, 60, 87)
     whole = cam.upsample(images, (64, 80))
     with torch.no_grad():
-        raw = toy_segmentor.raw_cam(images, {}).cam
+        raw = every_class(toy_segmentor.raw_cam(images, {}), images)
         attended = toy_segmentor.backbone(torch.cat([whole, whole.flip(-1)]), {})
         expected = cam.activate(toy_segmentor.head(attended)[0], attended.class_affinity)
     expected = cam.upsample(expected[:2] + expected[2:].flip(-1), (60, 87))
@@ -261,7 +268,7 @@ def test_prediction_brings_any_image_size_to_whole_patches(toy_segmentor, golden
 def test_scales_and_mirror_are_options_of_prediction(build_toy, images, tagged, golden):
     model = build_toy(test_cfg=dict(scales=(0.5, 1.0), mirror=False))
     with torch.no_grad():
-        raw = model.raw_cam(images, ALL_LAYERS, scales=(0.5, 1.0), mirror=False).cam
+        raw = every_class(model.raw_cam(images, ALL_LAYERS, scales=(0.5, 1.0), mirror=False), images)
     for i, prediction in enumerate(predict(model, images, tagged)):
         expected = cam.normalize(raw[i : i + 1])[0, golden['labels'][i] > 0]
         assert_close(prediction.cam.data, expected, **close)

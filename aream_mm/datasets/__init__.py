@@ -7,6 +7,7 @@ from aream_mm.datasets.image_tags import ImageTagDataset
 from aream_mm.datasets.masks import MaskDataset
 from aream_mm.datasets.photographs import PhotographDataset
 from aream_mm.datasets.pseudo_masks import PseudoMaskDataset
+from aream_mm.datasets.samplers import SizeBatchSampler
 
 __all__ = [
     'COCO2014Dataset',
@@ -17,4 +18,5 @@ __all__ = [
     'PackTagInputs',
     'PhotographDataset',
     'PseudoMaskDataset',
+    'SizeBatchSampler',
 ]

@@ -25,7 +25,8 @@ class SegDatasetWrapper(BaseDataset):
     """Base of the wrappers: loads the inner mmseg data set and hands its infos to `change`.
 
     Every info gains `sample_id`, the path of the picture below the image folder without its ending ('2007_000063',
-    'cats/0001'): the name under which tags are looked up and pseudo masks are written.
+    'cats/0001'): the name under which tags are looked up and pseudo masks are written. `width` and `height` are those
+    of the picture as it is shown, in pixels.
 
     The headers of all pictures are read at start. Data that turns out to be broken behind a good header is found when
     the picture is first needed: an item is never replaced without a word.
@@ -76,6 +77,8 @@ class SegDatasetWrapper(BaseDataset):
         infos = self.change(infos)
         if self.test_mode and infos:
             self._warn_of_memory(infos)
+        for info in infos:
+            info['width'], info['height'] = self.headers[info['sample_id']].size
         del self.headers
         for position, info in enumerate(infos):
             info['position'] = position  # in `state`; a subset of the data set has other indices

@@ -38,7 +38,8 @@ class AffinityProfileHook(Hook):
 
     def _prepare(self, runner: Runner) -> None:
         dataset = evenly_spread(MMENGINE_DATASETS.build(self.dataloader['dataset']), self.num_images)
-        self.loader = runner.build_dataloader({**self.dataloader, 'dataset': dataset})
+        # One picture at a time, for it takes as many affinities as the profile has rows.
+        self.loader = runner.build_dataloader({**self.dataloader, 'dataset': dataset, 'batch_size': 1})
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         model = bare(runner.model)

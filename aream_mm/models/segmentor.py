@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from mmengine.structures import PixelData
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.structures import SegDataSample
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from aream_mm.models import cam as cams
 from aream_mm.models.aream import layer_entropy, pair_labels
@@ -24,13 +25,16 @@ class TrainSettings:
     low, high: background scores of the reliable mask, in 0..1; both None where every pixel belongs to a class.
     propagate: propagate the label CAM by the shallow affinity; without it, the class map alone makes the label, for a
         transformer that has not been pretrained and whose shallow affinity knows nothing yet.
+    mirror: add the CAM of the mirrored picture.
     label_cam_mode: 'eval' makes the label CAM without dropout and with fixed batch statistics; 'train', as the authors'
-        program does, in training mode.
+        program does, in training mode. The forward pass that is trained serves for it in 'train', and in 'eval' too
+        where the network has no dropout, drop path or batch statistics; otherwise the label takes one of its own.
     """
 
     low: float | None = 0.35
     high: float | None = 0.55
     propagate: bool = True
+    mirror: bool = True
     label_cam_mode: Literal['eval', 'train'] = 'eval'
 
     def __post_init__(self) -> None:
@@ -71,16 +75,20 @@ class TestSettings:
 
 
 class RawCAM(NamedTuple):
-    """CAMs of B images before normalisation, summed over what they were made from.
+    """CAMs of B images before normalisation, each the sum of the image's and its mirror image's where asked for.
 
-    cam            (B, C, H, W)   over scales and mirror images
-    unpropagated   (B, C, h, w)   over the mirror images, at the last scale, without propagation
+    cams           one (B, C, h, w) for each scale
+    unpropagated   (B, C, h, w)   at the last scale, without propagation
     logits         (B, C)         mean over heads, scales and mirror images
     """
 
-    cam: Tensor
+    cams: list[Tensor]
     unpropagated: Tensor
     logits: Tensor
+
+    def at(self, size: tuple[int, int], classes: Tensor) -> Tensor:
+        """The sum over scales at (H, W) pixels, of the classes (B, K) of 0..C − 1: (B, K, H, W)."""
+        return sum(cams.upsample(cams.select(cam, classes), size) for cam in self.cams)
 
 
 class View(NamedTuple):
@@ -96,6 +104,20 @@ class View(NamedTuple):
     cam: Tensor
     attended: Attended
     logits: list[Tensor]
+
+
+def propagated(cam: Tensor, attended: Attended, steps: int = 1) -> Tensor:
+    """The activated CAM (B, C, h, w), propagated by the patch affinity if there is one."""
+    return cam if attended.patch_affinity is None else cams.propagate(cam, attended.patch_affinity, steps)
+
+
+def varies_in_training(network: nn.Module) -> bool:
+    """Whether the network, in its present mode, computes something else than in evaluation mode."""
+    return any(
+        module.training
+        and (isinstance(module, _NormBase) or getattr(module, 'p', 0) > 0 or getattr(module, 'drop_prob', 0) > 0)
+        for module in network.modules()  # p is that of dropout, drop_prob that of drop path
+    )
 
 
 @MODELS.register_module()
@@ -177,23 +199,47 @@ class CAMSegmentor(BaseSegmentor):
         """`loss_class` and `loss_patch`, and after the warm-up `loss_aream`."""
         tags = self.tags(data_samples)
         use_aream = self.aream is not None and not self.warm_up
-        attended = self.backbone(inputs, logit_layers=self.aream.deep_layers if use_aream else ())
+        shared = use_aream and (self.train_cfg.label_cam_mode == 'train' or not varies_in_training(self))
+        if use_aream and not shared:
+            masks = self.label_masks(inputs, tags)  # before there is a graph, which takes the memory
+        attended = self.backbone(
+            inputs,
+            affinity=self.label_affinity if shared else None,
+            logit_layers=self.aream.deep_layers if use_aream else (),
+        )
         class_map, logits = self.head(attended)
         losses = {f'loss_{name}': F.multilabel_soft_margin_loss(logit.float(), tags) for name, logit in logits.items()}
         if use_aream:
-            pairs = pair_labels(self.label_masks(inputs, tags), class_map.shape[-2:])
-            losses['loss_aream'] = self.aream(attended.mean_logits, pairs)
+            if shared:
+                cam = cams.activate(class_map.detach(), attended.class_affinity)
+                masks = self.label_masks(inputs, tags, upright=(cam, attended))
+            losses['loss_aream'] = self.aream(attended.mean_logits, pair_labels(masks, class_map.shape[-2:]))
         return losses
 
+    @property
+    def label_affinity(self) -> dict[int, Tensor]:
+        """Layer → weight of the affinity that propagates the CAM of a label."""
+        return self.aream.shallow_affinity if self.train_cfg.propagate else {}
+
     @torch.no_grad()
-    def label_masks(self, images: Tensor, tags: Tensor) -> Tensor:
-        """Images (B, 3, H, W) and tags (B, C) → reliable masks (B, H, W): the CAM propagated by shallow affinity."""
-        training = self.training
-        self.train(training and self.train_cfg.label_cam_mode == 'train')
-        cam = self.raw_cam(images, self.aream.shallow_affinity if self.train_cfg.propagate else {}).cam
+    def label_masks(self, images: Tensor, tags: Tensor, upright: tuple[Tensor, Attended] | None = None) -> Tensor:
+        """Images (B, 3, H, W) and tags (B, C) → reliable masks (B, H, W): the CAM propagated by shallow affinity.
+
+        `upright` are the activated CAM and the `Attended` of these images where there are any already: the network is
+        then run for the mirror images alone.
+        """
+        settings, training = self.train_cfg, self.training
+        present = cams.present_classes(tags)
+        self.train(training and settings.label_cam_mode == 'train')
+        if upright is None:
+            cam = self.raw_cam(images, self.label_affinity, mirror=settings.mirror).cams[0]
+        else:
+            cam = propagated(*upright)
+            if settings.mirror:
+                cam = cam + self.raw_cam(images.flip(-1), self.label_affinity, mirror=False).cams[0].flip(-1)
         self.train(training)
-        cam = cams.normalize(cam) * tags[:, :, None, None]
-        return cams.reliable_masks(cam, tags, images, self.par, self.train_cfg.low, self.train_cfg.high)
+        cam = cams.normalize(cams.upsample(cams.select(cam, present.classes), images.shape[-2:]))
+        return cams.reliable_masks_of_present(cam, present, images, self.par, settings.low, settings.high)
 
     def raw_cam(
         self,
@@ -203,7 +249,7 @@ class CAMSegmentor(BaseSegmentor):
         scales: Sequence[float] = (1.0,),
         mirror: bool = True,
     ) -> RawCAM:
-        """The CAM before normalisation, summed over scales and the mirror image.
+        """The CAM before normalisation.
 
         Args:
             images: (B, 3, H, W) RGB in 0..1.
@@ -212,12 +258,10 @@ class CAMSegmentor(BaseSegmentor):
             scales: sizes relative to the input, rounded to whole patches.
             mirror: add the CAM of the mirrored image.
         """
-        total, scores = 0, []
+        total, scores = [], []
         for view in self.views(images, affinity, scales, mirror):
-            cam = view.cam
-            if view.attended.patch_affinity is not None:
-                cam = cams.propagate(cam, view.attended.patch_affinity, steps)
-            total = total + cams.upsample(cams.add_mirror(cam) if mirror else cam, images.shape[-2:])
+            cam = propagated(view.cam, view.attended, steps)
+            total.append(cams.add_mirror(cam) if mirror else cam)
             scores.extend(view.logits)
         unpropagated = cams.add_mirror(view.cam) if mirror else view.cam
         return RawCAM(total, unpropagated, torch.stack(scores).mean(dim=0))
@@ -263,33 +307,40 @@ class CAMSegmentor(BaseSegmentor):
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
         """Images (B, 3, H, W) → samples as described for the class, at each sample's original size."""
         settings = self.test_cfg
-        raw, unpropagated, logits = self.raw_cam(
-            inputs, self.propagation, settings.propagate_steps, settings.scales, settings.mirror
-        )
-        scores = logits.sigmoid()
+        raw = self.raw_cam(inputs, self.propagation, settings.propagate_steps, settings.scales, settings.mirror)
+        scores = raw.logits.sigmoid()
         tags = scores > settings.class_threshold
         for i, sample in enumerate(data_samples or ()):
             if 'gt_score' in sample:
                 tags[i] = self.tags([sample])[0] > 0
         if settings.background is None:  # every pixel belongs to a class, if need be to the most probable one
             tags |= ~tags.any(dim=1, keepdim=True) & (scores == scores.amax(dim=1, keepdim=True))
-        absent = ~tags[:, :, None, None]
-        cam = cams.normalize(raw).masked_fill(absent, 0 if self.first_id else -1)
 
+        # With the background two planes, because mmseg takes a single one for a binary problem.
+        present = cams.present_classes(tags, least=2 - self.first_id)
+        nowhere = 0 if self.first_id else -1
+        cam = cams.normalize(raw.at(inputs.shape[-2:], present.classes))
+        cam = cam.masked_fill(~present.mask[:, :, None, None], nowhere)
         results = self.postprocess_result(cams.add_background(cam, settings.background), data_samples)
-        for sample, score, tag, before in zip(results, scores, tags, cams.normalize(unpropagated), strict=True):
-            classes = tag.nonzero().flatten() + self.first_id
+        unpropagated = cams.normalize(cams.select(raw.unpropagated, present.classes))
+        fields = zip(results, scores, *present, unpropagated, strict=True)
+        for sample, score, classes, mask, before in fields:
             sample.set_metainfo(dict(background=settings.background))
             sample.set_field(score, 'pred_score')
-            sample.set_field(classes, 'cam_classes')
-            sample.set_field(PixelData(data=sample.seg_logits.data[classes]), 'cam')
-            sample.set_field(before[classes - self.first_id], 'unpropagated_cam')
+            sample.set_field(classes[mask] + self.first_id, 'cam_classes')
+            sample.set_field(PixelData(data=sample.seg_logits.data[self.first_id :][mask]), 'cam')
+            sample.set_field(before[mask], 'unpropagated_cam')
         if settings.refine is not None:
             refiner = MODELS.build(settings.refine).to(inputs.device)
-            planes, classes = cams.refine(cam, tags, inputs, refiner, (settings.background,))
-            every_plane = cam.new_zeros(len(cam), self.out_channels, *cam.shape[-2:])
-            index = classes[:, :, None, None].expand_as(planes[0])
-            results = self.postprocess_result(every_plane.scatter(1, index, planes[0]), results)
+            (planes,) = cams.refine(cam, present.mask, inputs, refiner, (settings.background,))
+            results = self.postprocess_result(planes, results)
+            nowhere = 0
+        for sample, classes in zip(results, present.classes, strict=True):
+            ids = F.pad(classes + 1, (1, 0)) if self.first_id else classes
+            planes = sample.seg_logits.data  # of the present classes
+            every = planes.new_full((self.out_channels, *planes.shape[-2:]), nowhere)
+            sample.seg_logits.data = every.index_copy_(0, ids, planes)
+            sample.pred_sem_seg.data = ids[sample.pred_sem_seg.data]
         return results
 
     def tags(self, data_samples: list[SegDataSample]) -> Tensor:

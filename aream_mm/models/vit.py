@@ -1,6 +1,6 @@
 """AttentionViT: any plain timm vision transformer, returning its tokens and the affinities that CAM and AReAM read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from mmengine.model import BaseModule
 from timm.layers import Attention
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from aream_mm.registry import MODELS
 
@@ -24,6 +25,8 @@ class Attended(NamedTuple):
     patch_affinity  (B, P, P)         Σ_l weight[l] · A[l][patch → patch]; (G, B, P, P) for weights of shape (G,)
     mean_logits     (L', B, P, P)     Z[l], the mean over heads of the pre-softmax logits, patch block
     layer_tokens    (L', B, P, D)     patch tokens after each layer
+
+    The affinities carry no gradient: AReAM learns through the mean logits.
     """
 
     class_tokens: Tensor
@@ -75,6 +78,7 @@ class AttentionViT(BaseModule):
         drop_path_rate: stochastic depth at the last layer, rising linearly from 0.
         frozen_layers: how many of the first layers, and with them the embeddings, keep their weights and stay in
             evaluation mode; 0 trains everything, the number of layers nothing.
+        with_cp: gradient checkpointing: keep the input of each layer for the backward pass and compute the rest again.
         mean, std: RGB statistics in 0..1. Default: those of the pretrained weights.
         architecture: further arguments of timm's `VisionTransformer`, such as dict(depth=6, embed_dim=192).
 
@@ -93,6 +97,7 @@ class AttentionViT(BaseModule):
         patch_size: int | None = None,
         drop_path_rate: float = 0.0,
         frozen_layers: int = 0,
+        with_cp: bool = False,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         architecture: Mapping | None = None,
@@ -102,6 +107,7 @@ class AttentionViT(BaseModule):
         self.num_class_tokens = num_class_tokens
         self.pretrained = pretrained
         self.frozen_layers = frozen_layers
+        self.with_cp = with_cp
         self.arguments = dict(num_classes=0, dynamic_img_size=True, drop_path_rate=drop_path_rate)
         self.arguments.update(architecture or {})
         if img_size is not None:
@@ -219,22 +225,22 @@ class AttentionViT(BaseModule):
         class_affinity, patch_affinity, mean_logits, layer_tokens = None, None, [], []
         for layer, block in enumerate(self.blocks):
             weight = None if affinity is None else affinity.get(layer)
-            attended, attention = self._attend(
-                block.attn,
-                block.norm1(x),
+            arguments = dict(
                 every_row=weight is not None,
                 class_rows=affinity is not None and self.num_class_tokens > 1,
                 mean_logits=layer in logit_layers,
             )
-            x = x + block.drop_path1(block.ls1(attended))
-            x = x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+            if self.with_cp and x.requires_grad:
+                x, attention = checkpoint(self._layer, block, x, use_reentrant=False, **arguments)
+            else:
+                x, attention = self._layer(block, x, **arguments)
             if 'class' in attention:
                 term = attention['class'] / self.num_layers
                 class_affinity = term if class_affinity is None else class_affinity + term
             if 'patch' in attention:
-                weight = torch.as_tensor(weight, device=x.device)[..., None, None, None]
+                weight = weight[..., None, None, None] if isinstance(weight, Tensor) else weight
                 term = weight * attention['patch']
-                patch_affinity = term if patch_affinity is None else patch_affinity + term
+                patch_affinity = term if patch_affinity is None else patch_affinity.add_(term)
             if 'logits' in attention:
                 mean_logits.append(attention['logits'])
             if layer in token_layers:
@@ -249,6 +255,12 @@ class AttentionViT(BaseModule):
             layer_tokens=torch.stack(layer_tokens) if layer_tokens else None,
         )
 
+    def _layer(self, block: Block, x: Tensor, **maps: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """One layer over the weights of timm's block: its tokens, and the maps asked for."""
+        attended, attention = self._attend(block.attn, block.norm1(x), **maps)
+        x = x + block.drop_path1(block.ls1(attended))
+        return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x)))), attention
+
     def _attend(
         self, attention: Attention, x: Tensor, every_row: bool, class_rows: bool, mean_logits: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -257,26 +269,40 @@ class AttentionViT(BaseModule):
         heads, first_patch, maps = attention.num_heads, self.num_prefix_tokens, {}
         q, k, v = attention.qkv(x).view(batch, tokens, 3, heads, -1).permute(2, 0, 3, 1, 4)  # (B, H, N, d) each
         q, k = attention.q_norm(q), attention.k_norm(k)
+        out = None
         if every_row:
-            weights = (q * attention.scale @ k.transpose(-2, -1)).softmax(dim=-1)  # (B, H, N, N)
-            maps['patch'] = weights[:, :, first_patch:, first_patch:].mean(dim=1)  # (B, P, P)
+            # Without a gradient the weights of each head, which are there anyway, make its output too.
+            out = None if v.requires_grad else torch.empty_like(v)
+            mean = None
+            for head, weights in enumerate(head_weights(q, k, attention.scale)):
+                mean = weights / heads if mean is None else mean.add_(weights, alpha=1 / heads)
+                if out is not None:
+                    out[:, head] = attention.attn_drop(weights.to(v.dtype)) @ v[:, head]
+            maps['patch'] = mean[:, first_patch:, first_patch:]  # (B, P, P)
             if class_rows:
-                maps['class'] = weights[:, :, : self.num_class_tokens, first_patch:].mean(dim=1)  # (B, T, P)
-            out = attention.attn_drop(weights) @ v
-        else:
-            if class_rows:
-                class_queries = q[:, :, : self.num_class_tokens] * attention.scale
-                weights = (class_queries @ k.transpose(-2, -1)).softmax(dim=-1)  # (B, H, T, N)
-                maps['class'] = weights[..., first_patch:].mean(dim=1)
-            out = F.scaled_dot_product_attention(
-                q, k, v, dropout_p=attention.attn_drop.p if self.training else 0.0, scale=attention.scale
-            )
+                maps['class'] = mean[:, : self.num_class_tokens, first_patch:]  # (B, T, P)
+        elif class_rows:
+            weights = head_weights(q[:, :, : self.num_class_tokens], k, attention.scale)
+            maps['class'] = sum(weights)[..., first_patch:] / heads
+        if out is None:
+            dropout = attention.attn_drop.p if self.training else 0.0
+            out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=attention.scale)
         if mean_logits:
             # Z = Q Kᵀ / (H √d) with the concatenated heads: one product, no (B, H, P, P) tensor.
             queries, keys = (t[:, :, first_patch:].transpose(1, 2).flatten(2) for t in (q, k))  # (B, P, H·d)
             maps['logits'] = (queries * (attention.scale / heads)) @ keys.transpose(1, 2)  # (B, P, P)
         out = attention.norm(out.transpose(1, 2).flatten(2))
         return attention.proj_drop(attention.proj(out)), maps
+
+
+@torch.no_grad()
+def head_weights(q: Tensor, k: Tensor, scale: float) -> Iterator[Tensor]:
+    """softmax(scale · q kᵀ) of one head after another, (B, N', N), so that no (B, H, N', N) tensor is held.
+
+    q (B, H, N', d), k (B, H, N, d).
+    """
+    for queries, keys in zip(q.unbind(1), k.unbind(1), strict=True):
+        yield (queries * scale @ keys.transpose(1, 2)).softmax(dim=-1)
 
 
 def check_plain_vit(name: str, vit: nn.Module) -> None:

@@ -12,7 +12,7 @@ train_pipeline = [
 ]
 animals = dict(dataset=dict(metainfo=metainfo), drop_untagged=True)
 train_dataloader = dict(batch_size=16, num_workers=2, drop_last=True, dataset=dict(**animals, pipeline=train_pipeline))
-val_dataloader = dict(num_workers=2, dataset=animals)
+val_dataloader = dict(batch_size=4, num_workers=2, dataset=animals)
 test_dataloader = val_dataloader
-pseudo_mask_dataloader = dict(num_workers=2, dataset=animals)
+pseudo_mask_dataloader = dict(batch_size=4, num_workers=2, dataset=animals)
 layer_entropy_dataloader = dict(batch_size=16, num_workers=2, dataset=animals)

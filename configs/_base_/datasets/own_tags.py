@@ -31,15 +31,16 @@ train_dataloader = dict(
     dataset=dict(tagged, pipeline=train_pipeline),
 )
 val_dataloader = dict(
-    batch_size=1,
+    batch_size=4,
     num_workers=2,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
+    batch_sampler=dict(type='aream_mm.SizeBatchSampler'),
     dataset=dict(tagged, pipeline=test_pipeline, test_mode=True),
 )
 test_dataloader = val_dataloader
 pseudo_mask_dataloader = dict(
-    batch_size=1,
+    batch_size=4,
     num_workers=2,
     sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
     dataset=dict(tagged, pipeline=cam_pipeline, test_mode=True),

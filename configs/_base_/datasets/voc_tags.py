@@ -78,10 +78,11 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
+    batch_size=16,
+    num_workers=8,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
+    batch_sampler=dict(type='aream_mm.SizeBatchSampler'),
     dataset=dict(
         type='aream_mm.ImageTagDataset',
         dataset=dataset_train,
@@ -92,8 +93,8 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 pseudo_mask_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
+    batch_size=16,
+    num_workers=8,
     sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
     dataset=dict(
         type='aream_mm.ImageTagDataset',

@@ -1,0 +1,50 @@
+"""CAM masks of photographs of 3:4 with their mirror images: against timm's network and against the equations read
+literally.
+
+    python benchmarks/cam.py
+    python benchmarks/cam.py --growth --out work_dirs/bench/cam.json
+
+floor   timm's DeiT-S over the photographs and their mirror images, no gradient
+plain   benchmarks/plain.py
+cam     CAMSegmentor.predict, up to the mask of the photograph's size
+deep    the same where one layer propagates, so that fused attention serves the others
+"""
+
+from collections.abc import Callable
+
+import plain
+import torch
+from networks import photographs, samples, segmentor, tags, timm_network
+from timing import Setting, Work, main
+
+
+def floor_forward(setting: Setting, images: torch.Tensor) -> Work:
+    network = timm_network(setting.num_classes).eval()
+    whole = [round(side / 16) * 16 for side in images.shape[-2:]]
+    views = torch.nn.functional.interpolate(torch.cat([images, images.flip(-1)]), whole, mode='bilinear')
+    return torch.no_grad()(lambda: network(views))
+
+
+def our_cam(images: torch.Tensor, labels: torch.Tensor, **test_cfg) -> Work:
+    network = segmentor(labels.shape[1], test_cfg=test_cfg).eval()
+    return torch.no_grad()(lambda: network.predict(images, samples(labels, images.shape[-2:])))
+
+
+def plain_cam(images: torch.Tensor, labels: torch.Tensor) -> Work:
+    network = segmentor(labels.shape[1]).eval()
+    return lambda: plain.predict(network, images, labels)
+
+
+def variants(setting: Setting) -> dict[str, Callable[[], Work]]:
+    images = photographs(setting.batch, setting.size * 3 // 4, setting.size)
+    labels = tags(setting.batch, setting.num_classes)
+    return {
+        'floor': lambda: floor_forward(setting, images),
+        'plain': lambda: plain_cam(images, labels),
+        'cam': lambda: our_cam(images, labels),
+        'deep': lambda: our_cam(images, labels, propagate_layers=(11,)),
+    }
+
+
+if __name__ == '__main__':
+    main(__doc__, variants, Setting(size=500, batch=4, num_classes=20))

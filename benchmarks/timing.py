@@ -1,0 +1,131 @@
+"""What the benchmarks share: variants of the same work run in turn, medians of ratios, peak memory, a table and JSON.
+
+A benchmark gives `variants(setting)`: by name, functions that build the work to compare; 'floor' and 'plain' among them
+are what the others are compared with.
+"""
+
+import argparse
+import json
+import platform
+from collections.abc import Callable, Iterable
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import torch
+from mmengine.registry import init_default_scope
+from mmengine.utils import ProgressBar
+from prettytable import PrettyTable
+from torch.utils.benchmark import Timer
+
+DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
+GROWTH = dict(size=(224, 320, 448, 640), batch=(1, 2, 4, 8), num_classes=(20, 80))
+
+
+class Setting(NamedTuple):
+    """size: of a picture's longer side in pixels; batch: pictures; num_classes: C, without background."""
+
+    size: int
+    batch: int
+    num_classes: int
+
+
+Work = Callable[[], object]
+Variants = Callable[[Setting], dict[str, Callable[[], Work]]]
+
+
+def seconds(work: Work) -> float:
+    """The time of one call, waiting for the device."""
+    return Timer('work()', globals=dict(work=work), num_threads=torch.get_num_threads()).timeit(1).mean
+
+
+def in_turn(works: dict[str, Work], runs: int) -> dict[str, list[float]]:
+    """Seconds of each call, `runs` rounds of all of them after one that is not counted."""
+    times, progress = {name: [] for name in works}, ProgressBar((runs + 1) * len(works))
+    for _ in range(runs + 1):
+        for name, work in works.items():
+            times[name].append(seconds(work))
+            progress.update()
+    print()
+    return {name: values[1:] for name, values in times.items()}
+
+
+def resident(key: str) -> int:
+    """VmRSS or VmHWM, the present and the highest memory of this process, in bytes."""
+    status = Path('/proc/self/status').read_text()
+    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith(key)))
+
+
+def peak_of_this_process(variants: Variants, setting: Setting, name: str) -> float:
+    """Bytes above the empty process that the work needs at most; called twice, for AdamW makes its state at the end."""
+    init_default_scope('mmseg')
+    empty = resident('VmRSS')
+    work = variants(setting)[name]()
+    for _ in range(2):
+        work()
+    return torch.cuda.max_memory_allocated() if DEVICE == 'cuda' else resident('VmHWM') - empty
+
+
+def peak_memory(variants: Variants, setting: Setting, names: Iterable[str]) -> dict[str, float | None]:
+    """The same in a new process for each name; None where the system does not tell."""
+    if DEVICE == 'cpu' and platform.system() != 'Linux':
+        return dict.fromkeys(names)
+    with get_context('spawn').Pool(1, maxtasksperchild=1) as pool:
+        return dict(zip(names, pool.map(partial(peak_of_this_process, variants, setting), names, 1), strict=True))
+
+
+def measure(variants: Variants, setting: Setting, runs: int, memory: bool) -> list[dict]:
+    """One row for each variant."""
+    times = in_turn({name: build() for name, build in variants(setting).items()}, runs)
+    peaks = peak_memory(variants, setting, list(times)) if memory else dict.fromkeys(times)
+    rows = []
+    for name, values in times.items():
+        row = dict(setting._asdict(), variant=name, seconds=median(values))
+        for other in ('floor', 'plain'):
+            if other in times:
+                row[f'time / {other}'] = median(a / b for a, b in zip(values, times[other], strict=True))
+        row['peak MB'] = peaks[name] and peaks[name] / 1e6
+        if peaks.get('floor'):
+            row['peak / floor'] = peaks[name] / peaks['floor']
+        rows.append(row)
+    return rows
+
+
+def as_table(rows: list[dict]) -> PrettyTable:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    table = PrettyTable(columns, align='r')
+    for row in rows:
+        values = (row.get(column) for column in columns)
+        table.add_row(['' if v is None else f'{v:.3g}' if isinstance(v, float) else v for v in values])
+    return table
+
+
+def main(description: str, variants: Variants, default: Setting) -> None:
+    """Measure at one setting, then with --growth along each of its three axes; print a table and write JSON."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--size', type=int, default=default.size, help='longer side of the pictures in pixels')
+    parser.add_argument('--batch', type=int, default=default.batch, help='pictures')
+    parser.add_argument('--num-classes', type=int, default=default.num_classes, help='classes, without background')
+    parser.add_argument('--runs', type=int, default=5, help='rounds that are counted')
+    parser.add_argument('--growth', action='store_true', help=f'measure also at {GROWTH}')
+    parser.add_argument('--out', type=Path, help='JSON file for the figures')
+    args = parser.parse_args()
+    init_default_scope('mmseg')
+    torch.manual_seed(0)
+    start = Setting(args.size, args.batch, args.num_classes)
+    rows = measure(variants, start, args.runs, memory=True)
+    print(as_table(rows))
+    if args.growth:
+        # One picture, so that the plain version of large ones fits into memory.
+        settings = [Setting(size, 1, args.num_classes) for size in GROWTH['size']]
+        settings += [start._replace(batch=batch) for batch in GROWTH['batch']]
+        settings += [start._replace(num_classes=number) for number in GROWTH['num_classes']]
+        grown = [row for setting in settings for row in measure(variants, setting, 3, memory=False)]
+        print(as_table(grown))
+        rows += grown
+    if args.out:
+        machine = dict(device=DEVICE, threads=torch.get_num_threads(), torch=torch.__version__)
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(dict(machine=machine, rows=rows), indent=2))
