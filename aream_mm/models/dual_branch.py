@@ -57,7 +57,7 @@ class TimmCNN(BaseModule):
 
     def train(self, mode: bool = True) -> 'TimmCNN':
         for module in self.cnn.modules():
-            # mmengine's and torch's conversion to SyncBatchNorm drops the activation that timm keeps in its norm layers.
+            # The conversion to SyncBatchNorm drops the activation that timm keeps in its norm layers.
             if type(module) is nn.SyncBatchNorm and hasattr(module, 'act'):
                 module.__class__ = SyncBatchNormAct
         return super().train(mode and not self.frozen)
