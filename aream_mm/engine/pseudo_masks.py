@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.dist import barrier, broadcast_object_list, get_rank, get_world_size, is_main_process
+from mmengine.dist import barrier, broadcast, broadcast_object_list, get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.runner import Runner, find_latest_checkpoint
@@ -84,6 +84,8 @@ class PseudoMaskHook(Hook):
 
     def write(self, runner: Runner, checkpoint: str | None) -> None:
         """Write what is missing, measure what is there, and only then the manifest."""
+        for buffer in bare(runner.model).buffers():  # each process has its own running statistics of a BatchNorm
+            broadcast(buffer)
         identity = dict(
             weights=fingerprint(bare(runner.model)),
             settings=dataclasses.asdict(self.settings),
