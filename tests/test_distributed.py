@@ -96,11 +96,15 @@ def test_entropies_profile_and_metrics_are_those_of_one_process(tmp_path):
 
 
 def write_masks(folder):
-    """Write the masks of random weights, then once more the first three of them alone; note who wrote what."""
+    """Write the masks of random weights, then once more the first three of them alone; note who wrote what.
+
+    Another process than the first has other buffers, as after training with a BatchNorm.
+    """
     processes = dist.get_world_size() if dist.is_initialized() else 1
     runner = Runner.from_cfg(run_config(folder / 'voc', folder / f'masks_{processes}'))
     runner.call_hook('before_train')
     hook, written = hook_of(runner), []
+    runner.model.backbone.normalize.mean += 0.1 * rank()
     test_step = runner.model.test_step
     runner.model.test_step = lambda batch: [written.append(one.sample_id) or one for one in test_step(batch)]
     hook.write(runner, 'some.pth')
@@ -148,22 +152,26 @@ def train_and_write(folder):
         train(folder, 'plain')
         train(folder, 'accumulated', **{'optim_wrapper.accumulative_counts': 2})
         vit = run_config(folder, folder).model.backbone.to_dict() | dict(num_class_tokens=1)
-        dual = dict(_delete_=True, type='aream_mm.DualBranch', cnn=CONVNEXT, vit=vit)
-        train(
-            folder, 'dual', **{'model.backbone': dual, 'model.head.in_channels': 112, 'model.head.token_channels': 24}
-        )
+        dual = {'model.backbone': dict(_delete_=True, type='aream_mm.DualBranch', cnn=CONVNEXT, vit=vit)}
+        train(folder, 'dual', **dual, **{'model.head.in_channels': 112, 'model.head.token_channels': 24})
+        if dist.is_initialized():
+            # Saving the optimizer gathers it from all processes, which mmengine does on one alone, and waits for ever.
+            sharded = {'default_hooks.checkpoint.save_optimizer': False}
+            sharded['optim_wrapper.optimizer.type'] = 'ZeroRedundancyOptimizer'
+            train(folder, 'sharded_optimizer', **sharded, **{'optim_wrapper.optimizer.optimizer_type': 'SGD'})
     finally:
         torch.set_default_dtype(torch.float32)
     write_masks(folder)
 
 
 def test_two_processes_train_the_losses_and_weights_of_one_with_the_whole_batch(tmp_path):
-    """Also with accumulated gradients, and with a CNN beside the ViT. The pairs lie unevenly."""
+    """Also with accumulated gradients, a CNN beside the ViT, a sharded optimizer. The pairs lie unevenly."""
     make_voc(tmp_path / 'voc', train=2 * BATCH)
     train_and_write(tmp_path)
     run_in_processes(2, train_and_write, tmp_path)
-    for name in ('plain', 'accumulated', 'dual'):
-        losses, weights, counts = torch.load(tmp_path / f'{name}_1_0', weights_only=False)
+    for name in ('plain', 'accumulated', 'dual', 'sharded_optimizer'):
+        alone = 'plain' if name == 'sharded_optimizer' else name
+        losses, weights, counts = torch.load(tmp_path / f'{alone}_1_0', weights_only=False)
         shares = [torch.load(tmp_path / f'{name}_2_{number}', weights_only=False) for number in range(2)]
         for sharded_losses, sharded_weights, _ in shares:
             assert len(losses['train/loss']) == 6 and len(losses['train/loss_aream']) == 4
