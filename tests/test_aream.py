@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from aream_mm.models import AReAMLoss
-from aream_mm.models.aream import affinity_loss, layer_entropy, pair_labels
+from aream_mm.models.aream import affinity_loss, layer_entropy, pair_counts, pair_labels
 
 close = dict(rtol=1e-5, atol=1e-5)
 
@@ -89,6 +89,13 @@ def test_all_ignored_gives_zero_loss_and_zero_gradient(mean_logits):
     loss.sum().backward()
     assert loss.tolist() == [0, 0, 0, 0]
     assert mean_logits.grad.abs().max() == 0
+
+
+def test_losses_of_parts_add_up_to_the_loss_of_the_batch(mean_logits, pairs):
+    counts = pair_counts(pairs)
+    parts = [affinity_loss(mean_logits[:, i : i + 1], pairs[i : i + 1], counts) for i in range(2)]
+    assert_close(sum(parts), affinity_loss(mean_logits, pairs), **close)
+    assert (sum(parts) - sum(affinity_loss(mean_logits[:, i : i + 1], pairs[i : i + 1]) for i in range(2))).all()
 
 
 @pytest.mark.parametrize('label', [0, 1])

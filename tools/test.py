@@ -15,9 +15,11 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
+from torch.distributed.elastic.multiprocessing.errors import record
 
 from aream_mm.checkpoint import require_fitting_shapes
 from aream_mm.config import load_config
+from aream_mm.launcher import join_processes_without_gpu
 
 
 def parse_args() -> argparse.Namespace:
@@ -83,6 +85,7 @@ def write_predictions(cfg: Config, folder: str) -> None:
         metric.update(output_dir=folder, keep_results=True)
 
 
+@record  # torchrun then ends with the message of the process that failed first
 def main() -> None:
     args = parse_args()
     cfg = load_config(args.config, args.cfg_options)
@@ -101,6 +104,7 @@ def main() -> None:
         predict_only(cfg)
     if args.pseudo_masks:
         ask_for_pseudo_masks(cfg)
+    join_processes_without_gpu(cfg)
     runner = Runner.from_cfg(cfg)
     require_fitting_shapes(runner.model, args.checkpoint)
     runner.test()

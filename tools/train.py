@@ -9,9 +9,11 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 from mmengine.runner import Runner, find_latest_checkpoint
+from torch.distributed.elastic.multiprocessing.errors import record
 
 from aream_mm.checkpoint import require_fitting_shapes
 from aream_mm.config import load_config
+from aream_mm.launcher import join_processes_without_gpu
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,6 +36,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+@record  # torchrun then ends with the message of the process that failed first
 def main() -> None:
     args = parse_args()
     cfg = load_config(args.config, args.cfg_options)
@@ -42,6 +45,7 @@ def main() -> None:
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     if args.amp:
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
+    join_processes_without_gpu(cfg)
     runner = Runner.from_cfg(cfg)
     checkpoint = cfg.get('load_from') or (find_latest_checkpoint(cfg.work_dir) if cfg.resume else None)
     if checkpoint:

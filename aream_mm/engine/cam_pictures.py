@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import mmcv
 import numpy as np
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
@@ -21,7 +22,7 @@ class CAMPictureHook(Hook):
     They go to mmengine's visualisation backends (a folder, TensorBoard, W&B) as `cam_<sample_id>`.
 
     Args:
-        num_images: how many, evenly spread over the validation data.
+        num_images: how many, evenly spread over the validation data, or over the main process's share of it.
     """
 
     def __init__(self, num_images: int = 4) -> None:
@@ -30,6 +31,8 @@ class CAMPictureHook(Hook):
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict, outputs: Sequence[SegDataSample]
     ) -> None:
+        if not is_main_process():  # mmengine's visualiser draws nothing there
+            return
         batches = len(runner.val_dataloader)
         if batch_idx in np.linspace(0, batches - 1, min(self.num_images, batches), dtype=int):
             sample = outputs[0].cpu()

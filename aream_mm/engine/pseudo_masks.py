@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.dist import barrier, get_rank, get_world_size, is_main_process
+from mmengine.dist import barrier, broadcast, broadcast_object_list, get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.runner import Runner, find_latest_checkpoint
@@ -84,6 +84,8 @@ class PseudoMaskHook(Hook):
 
     def write(self, runner: Runner, checkpoint: str | None) -> None:
         """Write what is missing, measure what is there, and only then the manifest."""
+        for buffer in bare(runner.model).buffers():  # each process has its own running statistics of a BatchNorm
+            broadcast(buffer)
         identity = dict(
             weights=fingerprint(bare(runner.model)),
             settings=dataclasses.asdict(self.settings),
@@ -96,6 +98,12 @@ class PseudoMaskHook(Hook):
         if pending:
             self._generate(runner, pending)
         barrier()
+        missing = [file for file in files if not file.is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f'PseudoMaskHook: expected {len(files)} masks in {self.out_dir}, got {len(files) - len(missing)}, none '
+                f'at {missing[0]}; several machines have to share this folder'
+            )
         manifest = dict(identity, checkpoint=checkpoint, images=len(files), mIoU=self._measure(infos, files))
         if is_main_process():
             write_atomically(self.out_dir / 'manifest.json', json.dumps(manifest, indent=2).encode())
@@ -106,14 +114,17 @@ class PseudoMaskHook(Hook):
     def _pending(self, files: list[Path], identity: dict) -> list[int]:
         """Indices of the masks still to write; forgets masks that other weights or settings made."""
         manifest, unfinished = self.out_dir / 'manifest.json', self.out_dir / 'unfinished.json'
+        # One process looks for all: another, looking later, might see masks that the first has already begun to write.
+        pending = [None]
         if is_main_process():
             found = next((json.loads(path.read_text()) for path in (unfinished, manifest) if path.is_file()), {})
             if {key: found.get(key) for key in identity} != identity:
                 for path in (manifest, *files):
                     path.unlink(missing_ok=True)
             write_atomically(unfinished, json.dumps(identity).encode())
-        barrier()
-        return [i for i, file in enumerate(files) if not file.is_file()]
+            pending = [[i for i, file in enumerate(files) if not file.is_file()]]
+        broadcast_object_list(pending)
+        return pending[0]
 
     @torch.no_grad()
     def _generate(self, runner: Runner, pending: list[int]) -> None:

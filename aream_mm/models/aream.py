@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor, nn
 
 from aream_mm.registry import MODELS
@@ -18,7 +19,12 @@ def pair_labels(masks: Tensor, grid: tuple[int, int], ignore_index: int = 255) -
     return pairs.masked_fill(ignored[:, :, None] | ignored[:, None, :], ignore_index)
 
 
-def affinity_loss(mean_logits: Tensor, pairs: Tensor) -> Tensor:
+def pair_counts(pairs: Tensor) -> Tensor:
+    """(B, P, P) of 1, 0 and 255 → (n_pos, n_neg), int64."""
+    return torch.stack([(pairs == 1).sum(), (pairs == 0).sum()])
+
+
+def affinity_loss(mean_logits: Tensor, pairs: Tensor, counts: Tensor | None = None) -> Tensor:
     """L_aff[l] = ½ Σ_pos (1 − σ(Z[l])) / (n_pos + 1) + ½ Σ_neg σ(Z[l]) / (n_neg + 1): one value a layer.
 
     Counts are over the batch. Without a labelled pair the loss is 0 and so is its gradient.
@@ -26,6 +32,8 @@ def affinity_loss(mean_logits: Tensor, pairs: Tensor) -> Tensor:
     Args:
         mean_logits: (L', B, P, P), Z of the supervised layers.
         pairs: (B, P, P) of 1, 0 and 255 as `pair_labels` makes them.
+        counts: (n_pos, n_neg) of a batch of which these pairs are a part; the losses of all parts then add up to that
+            of the batch. Default: those of `pairs`.
 
     Returns:
         (L',), float32 or wider.
@@ -36,8 +44,7 @@ def affinity_loss(mean_logits: Tensor, pairs: Tensor) -> Tensor:
             f'got {tuple(pairs.shape)}'
         )
     positive, negative = pairs == 1, pairs == 0
-    positive_weight = 0.5 / (positive.sum() + 1)
-    negative_weight = 0.5 / (negative.sum() + 1)
+    positive_weight, negative_weight = 0.5 / ((pair_counts(pairs) if counts is None else counts) + 1)
     # σ enters with one sign for positive and the other for negative pairs: one product, and the constant apart.
     weight = negative * negative_weight - positive * positive_weight  # (B, P, P)
     at_least_float32 = torch.promote_types(mean_logits.dtype, torch.float32)
@@ -67,6 +74,10 @@ class AReAMLoss(nn.Module):
     """loss_weight · mean_{l ≥ k} w_l · L_aff[l], with k = `layer_index`, the first deep layer.
 
     The same w weighs the shallow layers that make the label: affinity l < k counts (1 − w_l) / k.
+
+    L_aff divides by the pairs of the batch, which several processes share: each divides by the pairs of all, and its
+    loss is its share times the number of processes. The mean over the processes, which is what DDP takes of the
+    gradients, is then the loss of the whole batch, however unevenly the pairs lie.
 
     Args:
         layer_index: k; layers 0 … k−1 are shallow (the teacher), k … L−1 deep (supervised).
@@ -131,6 +142,12 @@ class AReAMLoss(nn.Module):
         return range(self.layer_index, len(self.layer_weights))
 
     def forward(self, mean_logits: Tensor, pairs: Tensor) -> Tensor:
-        """(L − k, B, P, P) mean logits of the deep layers, (B, P, P) pairs → scalar."""
+        """(L − k, B, P, P) mean logits of the deep layers, (B, P, P) pairs → scalar.
+
+        Every process of a group has to call it: the two counts are summed over all.
+        """
         weights = self.layer_weights[self.layer_index :]
-        return self.loss_weight * (weights * affinity_loss(mean_logits, pairs)).mean()
+        counts = pair_counts(pairs)
+        all_reduce(counts)
+        share = affinity_loss(mean_logits, pairs, counts)
+        return get_world_size() * self.loss_weight * (weights * share).mean()

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
-from torch import Tensor
+from timm.layers.norm_act import SyncBatchNormAct
+from torch import Tensor, nn
 
 from aream_mm.models.vit import Attended, Normalize, create_timm_model
 from aream_mm.registry import MODELS
@@ -55,6 +56,10 @@ class TimmCNN(BaseModule):
         self.is_init = True
 
     def train(self, mode: bool = True) -> 'TimmCNN':
+        for module in self.cnn.modules():
+            # The conversion to SyncBatchNorm drops the activation that timm keeps in its norm layers.
+            if type(module) is nn.SyncBatchNorm and hasattr(module, 'act'):
+                module.__class__ = SyncBatchNormAct
         return super().train(mode and not self.frozen)
 
     def forward(self, images: Tensor) -> list[Tensor]:

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from mmengine.dist import all_reduce_dict
 from mmengine.structures import PixelData
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.structures import SegDataSample
@@ -215,6 +216,13 @@ class CAMSegmentor(BaseSegmentor):
                 masks = self.label_masks(inputs, tags, upright=(cam, attended))
             losses['loss_aream'] = self.aream(attended.mean_logits, pair_labels(masks, class_map.shape[-2:]))
         return losses
+
+    def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """mmengine's, but what is logged is the mean over the processes: the losses of the whole batch."""
+        loss, log_vars = super().parse_losses(losses)
+        log_vars = {name: value.detach() for name, value in log_vars.items()}
+        all_reduce_dict(log_vars, op='mean')
+        return loss, log_vars
 
     @property
     def label_affinity(self) -> dict[int, Tensor]:

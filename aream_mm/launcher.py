@@ -1,0 +1,28 @@
+"""Several processes on a machine without GPU, for trying out what a launcher starts."""
+
+import torch.distributed as dist
+from mmengine.config import Config
+from mmengine.device import get_device
+
+
+def join_processes_without_gpu(cfg: Config) -> None:
+    """Join the processes that torchrun has started (cfg.launcher 'pytorch') by gloo; with a GPU, mmengine does it all.
+
+    mmengine would give each process a GPU, and its model a device id. It leaves a group alone that exists already.
+
+    Raises:
+        ValueError: another launcher than torchrun on a machine without GPU.
+    """
+    if cfg.launcher == 'none' or get_device() != 'cpu':
+        return
+    if cfg.launcher != 'pytorch':
+        raise ValueError(
+            f'--launcher {cfg.launcher}: expected a GPU for each process, got none; without GPUs there is '
+            'tools/dist_train.sh, which starts torchrun'
+        )
+    dist.init_process_group('gloo')
+    find_unused_parameters = cfg.get('find_unused_parameters', False)
+    cfg.setdefault(
+        'model_wrapper_cfg',
+        dict(device_ids=None, broadcast_buffers=False, find_unused_parameters=find_unused_parameters),
+    )
