@@ -1,18 +1,20 @@
 """The hooks on a small Runner: what is written, what is kept, and when AReAM takes part."""
 
+import io
 import json
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner
+from mmengine.runner import Runner, autocast
 from mmseg.evaluation import IoUMetric
 from PIL import Image
 from toy_voc import ANIMALS, make_voc, voc_config
 
 from aream_mm.datasets import PseudoMaskDataset
 from aream_mm.engine.pseudo_masks import PseudoMaskHook
+from aream_mm.files import write_atomically
 
 LOAD = dict(type='LoadImageFromFile')
 PACK = dict(type='aream_mm.PackTagInputs')
@@ -141,6 +143,71 @@ def test_masks_of_the_same_weights_and_settings_are_kept(finished):
     assert len(calls) == 1
     assert (work_dir / 'pseudo_masks/manifest.json').is_file()
     assert not (work_dir / 'pseudo_masks/unfinished.json').exists()
+
+
+def written_by(runner, folder, **settings):
+    """The files of a hook with these settings over the data of the run's own."""
+    hook = PseudoMaskHook({**hook_of(runner).dataloader, **settings.pop('dataloader', {})}, str(folder), **settings)
+    hook._prepare(runner)
+    hook.write(runner, 'some.pth')
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob('*.*')}
+
+
+def test_batches_of_one_size_give_what_single_pictures_give(finished, tmp_path):
+    runner = finished[2]
+    calls = count_forward_passes(runner)
+    single = written_by(runner, tmp_path / 'single')
+    assert len(calls) == 4
+    batched = written_by(runner, tmp_path / 'batched', dataloader=dict(batch_size=3))
+    assert len(calls) == 6
+    single.pop('manifest.json'), batched.pop('manifest.json')
+    for name, content in single.items():
+        alone, together = (np.array(Image.open(io.BytesIO(c))) for c in (content, batched[name]))
+        assert (alone != together).mean() < 0.001  # the last bit of a CAM depends on the size of the batch
+
+
+def test_a_batch_is_done_again_as_a_whole(finished, tmp_path):
+    runner = finished[2]
+    first = written_by(runner, tmp_path / 'masks', dataloader=dict(batch_size=2))
+    (tmp_path / 'masks/2007_000002.png').unlink()
+    calls = count_forward_passes(runner)
+    assert written_by(runner, tmp_path / 'masks', dataloader=dict(batch_size=2)) == first
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize('fp16', [False, True])
+@torch.no_grad()
+def test_cams_are_stored_small_and_in_half_precision(finished, tmp_path, fp16):
+    runner, loader = finished[2], hook_of(finished[2]).dataloader
+    files = written_by(runner, tmp_path / 'out', cam_dir=str(tmp_path / 'out/cams'), fp16=fp16)
+    dataset = hook_of(runner).dataset
+    assert sorted(name for name in files if name.startswith('cams/')) == [f'cams/2007_{i:06d}.npz' for i in range(4)]
+    with autocast(enabled=fp16):
+        predictions = [sample for batch in runner.build_dataloader(loader) for sample in runner.model.test_step(batch)]
+    for i, prediction in enumerate(predictions):
+        stored = np.load(io.BytesIO(files[f'cams/2007_{i:06d}.npz']))
+        tags = dataset.get_data_info(i)['gt_score'].nonzero()[0] + 1
+        assert stored['classes'].tolist() == tags.tolist()
+        assert stored['cam'].shape == (len(tags), 10, 12) and stored['cam'].dtype == np.float16
+        whole = prediction.cam.data.unfold(1, 8, 8).unfold(2, 8, 8).mean(dim=(3, 4))
+        assert np.abs(stored['cam'] - whole.numpy()).max() < 1e-3
+    # A CAM that is missing is written again, although its mask is there.
+    (tmp_path / 'out/cams/2007_000001.npz').unlink()
+    calls = count_forward_passes(runner)
+    assert written_by(runner, tmp_path / 'out', cam_dir=str(tmp_path / 'out/cams'), fp16=fp16) == files
+    assert len(calls) == 1
+
+
+def test_an_error_while_writing_ends_the_run(finished, tmp_path, monkeypatch):
+    def full(path, content):
+        if path.name == '2007_000001.png':
+            raise OSError(28, 'No space left on device', str(path))
+        write_atomically(path, content)
+
+    monkeypatch.setattr('aream_mm.engine.pseudo_masks.write_atomically', full)
+    with pytest.raises(OSError, match='No space left on device.*2007_000001.png'):
+        written_by(finished[2], tmp_path / 'masks')
+    assert not (tmp_path / 'masks/manifest.json').exists()
 
 
 def test_masks_of_other_weights_are_written_anew(finished):

@@ -73,7 +73,7 @@ def test_label_cam_carries_no_gradient(toy_segmentor, images, tagged, golden):
     toy_segmentor.loss(images, tagged)['loss_aream'].backward()
     gradients = {name: weight.grad for name, weight in toy_segmentor.named_parameters() if weight.grad is not None}
     toy_segmentor.zero_grad()
-    toy_segmentor.label_masks = lambda *_: golden['seg_uni']
+    toy_segmentor.label_masks = lambda *_, **__: golden['seg_uni']
     toy_segmentor.loss(images, tagged)['loss_aream'].backward()
     for name, gradient in gradients.items():
         assert_close(toy_segmentor.get_parameter(name).grad, gradient, rtol=1e-5, atol=1e-7)
@@ -106,6 +106,82 @@ def test_label_cam_in_train_mode_varies_under_drop_path(build_toy, images, golde
     assert any(not torch.equal(masks[0], other) for other in masks[1:])
 
 
+@pytest.mark.parametrize(
+    ('drop_path_rate', 'train_cfg', 'expected'),
+    [
+        (0.1, dict(), [4, 2]),  # image and mirror image for the label, and the pass that is trained
+        (0.0, dict(), [2, 2]),  # the pass that is trained, and the mirror image
+        (0.1, dict(label_cam_mode='train'), [2, 2]),
+        (0.1, dict(label_cam_mode='train', mirror=False), [2]),
+        (0.1, dict(mirror=False), [2, 2]),
+    ],
+)
+def test_no_image_goes_through_the_network_more_often_than_needed(
+    build_toy, images, tagged, drop_path_rate, train_cfg, expected
+):
+    model = build_toy(backbone=dict(drop_path_rate=drop_path_rate), train_cfg=train_cfg).train()
+    batches, forward = [], model.backbone.forward
+    model.backbone.forward = lambda images, *args, **kwargs: (
+        batches.append(len(images)) or forward(images, *args, **kwargs)
+    )
+    model.loss(images, tagged)
+    assert batches == expected
+
+
+def test_the_pass_that_is_trained_gives_the_label_of_one_of_its_own(build_toy, images, tagged, monkeypatch):
+    model = build_toy().train()
+    shared = model.loss(images, tagged)['loss_aream']
+    monkeypatch.setattr('aream_mm.models.segmentor.varies_in_training', lambda network: True)
+    assert_close(model.loss(images, tagged)['loss_aream'], shared, rtol=1e-6, atol=0)
+
+
+def test_the_label_without_mirror_is_another(build_toy, images, golden):
+    for drop_path_rate in (0.0, 0.1):
+        model = build_toy(backbone=dict(drop_path_rate=drop_path_rate), train_cfg=dict(mirror=False)).train()
+        assert not torch.equal(model.label_masks(images, golden['labels']), golden['seg_uni'])
+
+
+@pytest.mark.parametrize('label_cam_mode', ['eval', 'train'])
+def test_gradient_checkpointing_changes_nothing(build_toy, images, tagged, label_cam_mode):
+    gradients = []
+    for with_cp in (False, True):
+        model = build_toy(backbone=dict(with_cp=with_cp), train_cfg=dict(label_cam_mode=label_cam_mode)).train()
+        sum(model.loss(images, tagged).values()).backward()
+        gradients.append({name: weight.grad for name, weight in model.named_parameters()})
+    for name, gradient in gradients[0].items():
+        assert_close(gradients[1][name], gradient, rtol=1e-5, atol=1e-7)
+
+
+def test_gradient_checkpointing_keeps_less_of_a_layer(build_toy, images, tagged):
+    kept = []
+    for with_cp in (False, True):
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, sizes=sizes: sizes.append(x.numel()) or x, lambda x: x):
+            build_toy(backbone=dict(with_cp=with_cp)).train().loss(images, tagged)
+        kept.append(sum(sizes))
+    assert kept[1] < kept[0] / 2
+
+
+def test_losses_are_float32_in_mixed_precision(build_toy, images, tagged):
+    model = build_toy().train()
+    expected = model.loss(images, tagged)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        losses = model.loss(images, tagged)
+    sum(losses.values()).backward()
+    assert all(loss.dtype == torch.float32 for loss in losses.values())
+    for name, loss in losses.items():
+        assert_close(loss, expected[name], rtol=0.03, atol=0.01)
+    assert all(weight.grad.isfinite().all() for weight in model.parameters() if weight.grad is not None)
+
+
+def test_cams_are_float32_in_mixed_precision(toy_segmentor, images, tagged, golden):
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        predictions = predict(toy_segmentor, images, tagged)
+    for i, prediction in enumerate(predictions):
+        assert prediction.cam.data.dtype == torch.float32
+        assert_close(prediction.cam.data, golden[f'infer_cam_{i}'], rtol=0, atol=0.05)
+
+
 @pytest.mark.parametrize('label_cam_mode', ['eval', 'train'])
 @pytest.mark.parametrize('training', [True, False])
 def test_label_cam_restores_the_mode(build_toy, images, golden, label_cam_mode, training):
@@ -125,7 +201,7 @@ def test_background_scores_of_the_label_are_options(build_toy, images, golden):
 
 def test_pictures_whose_pixels_are_all_ignored_give_zero_loss_with_a_gradient(build_toy, images, make_samples):
     model = build_toy()
-    model.label_masks = lambda images, *_: torch.full((len(images), 64, 64), 255)
+    model.label_masks = lambda images, *_, **__: torch.full((len(images), 64, 64), 255)
     loss = model.loss(images, make_samples(torch.ones(2, 5)))['loss_aream']
     loss.backward()
     assert loss.item() == 0

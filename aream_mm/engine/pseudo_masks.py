@@ -4,14 +4,18 @@ import dataclasses
 import hashlib
 import io
 import json
+import math
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from mmengine.dist import barrier, broadcast, broadcast_object_list, get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner, autocast, find_latest_checkpoint
 from mmengine.structures import PixelData
 from mmengine.utils import ProgressBar
 from mmseg.datasets.transforms import LoadAnnotations
@@ -19,13 +23,14 @@ from mmseg.evaluation import IoUMetric
 from mmseg.structures import SegDataSample
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import Subset
 
 from aream_mm.engine.warm_up import bare
 from aream_mm.files import write_atomically
 from aream_mm.registry import HOOKS
 
 IGNORED_COLOUR = (224, 224, 192)  # of VOC's borders
+CAM_STRIDE = 8  # pixels of the picture a side of a stored CAM's
+WRITERS, MAX_WAITING = 4, 64  # threads, and pictures that wait for them
 
 
 @HOOKS.register_module()
@@ -36,22 +41,35 @@ class PseudoMaskHook(Hook):
     written with the same settings are kept, so an interrupted run goes on where it was; the manifest appears when all
     are there. It names checkpoint, settings and classes, and the mIoU over the images that have a mask to compare with.
 
+    Pictures of one size make a batch (`SizeBatchSampler`), and threads write while the next batch is computed.
+
     Args:
         dataloader: config over an `ImageTagDataset` with test_mode=True.
         out_dir: folder. Default: `pseudo_masks` in the work dir.
+        cam_dir: folder that also gets the CAM of each picture, before refinement, as `<sample_id>.npz`: `classes` (K,)
+            int64 in 1..C and `cam` (K, h, w) float16 in 0..1, an eighth of the picture's sides, rounded up.
         test_cfg: `TestSettings` that differ from the model's, such as dict(background=0.3).
         after_test: write the masks after testing too (`tools/test.py --pseudo-masks`).
+        fp16: run the network under autocast, as mmengine's test loop does with its `fp16`; bfloat16 on a CPU.
     """
 
     priority = 'LOW'
 
     def __init__(
-        self, dataloader: dict, out_dir: str | None = None, test_cfg: dict | None = None, after_test: bool = False
+        self,
+        dataloader: dict,
+        out_dir: str | None = None,
+        cam_dir: str | None = None,
+        test_cfg: dict | None = None,
+        after_test: bool = False,
+        fp16: bool = False,
     ) -> None:
         self.dataloader = dataloader
         self.out_dir = out_dir and Path(out_dir)
+        self.cam_dir = cam_dir and Path(cam_dir)
         self.test_cfg = test_cfg or {}
         self.write_after_test = after_test
+        self.fp16 = fp16
 
     def before_train(self, runner: Runner) -> None:
         """Find wrong settings and missing files before hours of training, not after."""
@@ -88,21 +106,22 @@ class PseudoMaskHook(Hook):
             broadcast(buffer)
         identity = dict(
             weights=fingerprint(bare(runner.model)),
-            settings=dataclasses.asdict(self.settings),
+            settings=dict(dataclasses.asdict(self.settings), fp16=self.fp16),
             classes=list(self.dataset.metainfo['classes']),
         )
         infos = [self.dataset.get_data_info(i) for i in range(len(self.dataset))]
         files = [self.out_dir / f'{info["sample_id"]}.png' for info in infos]
-        pending = self._pending(files, json.loads(json.dumps(identity)))
+        cams = [self.cam_dir / f'{info["sample_id"]}.npz' for info in infos] if self.cam_dir else []
+        pending = self._pending(files, cams, json.loads(json.dumps(identity)))
         runner.logger.info(f'Pseudo masks: {len(pending)} of {len(files)} to write to {self.out_dir}')
         if pending:
             self._generate(runner, pending)
         barrier()
-        missing = [file for file in files if not file.is_file()]
+        missing = [file for file in (*files, *cams) if not file.is_file()]
         if missing:
             raise FileNotFoundError(
-                f'PseudoMaskHook: expected {len(files)} masks in {self.out_dir}, got {len(files) - len(missing)}, none '
-                f'at {missing[0]}; several machines have to share this folder'
+                f'PseudoMaskHook: expected {len(files) + len(cams)} files, got none at {missing[0]} and '
+                f'{len(missing) - 1} other places; several machines have to share this folder'
             )
         manifest = dict(identity, checkpoint=checkpoint, images=len(files), mIoU=self._measure(infos, files))
         if is_main_process():
@@ -111,45 +130,72 @@ class PseudoMaskHook(Hook):
         runner.logger.info(f'Pseudo masks: {len(files)} in {self.out_dir}, mIoU {manifest["mIoU"]}')
         barrier()
 
-    def _pending(self, files: list[Path], identity: dict) -> list[int]:
-        """Indices of the masks still to write; forgets masks that other weights or settings made."""
+    def _pending(self, files: list[Path], cams: list[Path], identity: dict) -> list[int]:
+        """Indices of the pictures still to do; forgets masks and CAMs that other weights or settings made."""
         manifest, unfinished = self.out_dir / 'manifest.json', self.out_dir / 'unfinished.json'
         # One process looks for all: another, looking later, might see masks that the first has already begun to write.
         pending = [None]
         if is_main_process():
             found = next((json.loads(path.read_text()) for path in (unfinished, manifest) if path.is_file()), {})
             if {key: found.get(key) for key in identity} != identity:
-                for path in (manifest, *files):
+                for path in (manifest, *files, *cams):
                     path.unlink(missing_ok=True)
             write_atomically(unfinished, json.dumps(identity).encode())
-            pending = [[i for i, file in enumerate(files) if not file.is_file()]]
+            missing = [[not file.is_file() for file in group] for group in (files, cams) if group]
+            pending = [[i for i, absent in enumerate(zip(*missing, strict=True)) if any(absent)]]
         broadcast_object_list(pending)
         return pending[0]
 
     @torch.no_grad()
     def _generate(self, runner: Runner, pending: list[int]) -> None:
-        loader = runner.build_dataloader({**self.dataloader, 'dataset': Subset(self.dataset, pending)})
-        palette = np.full((256, 3), IGNORED_COLOUR, np.uint8)
-        palette[: len(self.dataset.metainfo['palette'])] = self.dataset.metainfo['palette']
+        # Whole batches, also where some of their masks are there: a picture then always has the same company, on which
+        # the last bit of its CAM depends.
+        sampler = dict(type='aream_mm.SizeBatchSampler', indices=pending)
+        loader = runner.build_dataloader({**self.dataloader, 'dataset': self.dataset, 'batch_sampler': sampler})
         model, settings = bare(runner.model), bare(runner.model).test_cfg
-        progress = ProgressBar(len(pending)) if is_main_process() else None
+        progress = ProgressBar(sum(map(len, loader.batch_sampler))) if is_main_process() else None
         model.eval()
         model.test_cfg = self.settings
         try:
-            for batch in loader:
-                for sample in model.test_step(batch):
-                    mask = Image.fromarray(sample.pred_sem_seg.data[0].byte().cpu().numpy())
-                    mask.putpalette(palette.tobytes())
-                    content = io.BytesIO()
-                    mask.save(content, format='PNG')
-                    write_atomically(self.out_dir / f'{sample.sample_id}.png', content.getvalue())
-                    if progress:
-                        for _ in range(min(get_world_size(), len(pending) - progress.completed)):
+            with ThreadPoolExecutor(WRITERS) as pool:
+                writing = deque()
+                for batch in loader:
+                    with autocast(enabled=self.fp16):
+                        samples = model.test_step(batch)
+                    for sample in samples:
+                        writing.append(pool.submit(self._write, sample.sample_id, *self._outputs(sample)))
+                        if len(writing) > MAX_WAITING:
+                            writing.popleft().result()
+                        if progress:
                             progress.update()
+                for written in writing:
+                    written.result()
         finally:
             model.test_cfg = settings
         if progress:
             print()
+
+    def _outputs(self, sample: SegDataSample) -> tuple[np.ndarray, dict[str, np.ndarray] | None]:
+        """The mask (H, W) uint8, and what is stored of the CAM where it is asked for."""
+        mask = sample.pred_sem_seg.data[0].byte().cpu().numpy()
+        if not self.cam_dir:
+            return mask, None
+        cam = sample.cam.data
+        size = [math.ceil(side / CAM_STRIDE) for side in cam.shape[-2:]]
+        cam = F.interpolate(cam[None], size, mode='area')[0].half()
+        return mask, dict(classes=sample.cam_classes.cpu().numpy(), cam=cam.cpu().numpy())
+
+    def _write(self, sample_id: str, mask: np.ndarray, cam: dict[str, np.ndarray] | None) -> None:
+        palette = np.full((256, 3), IGNORED_COLOUR, np.uint8)
+        palette[: len(self.dataset.metainfo['palette'])] = self.dataset.metainfo['palette']
+        picture, content = Image.fromarray(mask), io.BytesIO()
+        picture.putpalette(palette.tobytes())
+        picture.save(content, format='PNG')
+        write_atomically(self.out_dir / f'{sample_id}.png', content.getvalue())
+        if cam:
+            content = io.BytesIO()
+            np.savez_compressed(content, **cam)
+            write_atomically(self.cam_dir / f'{sample_id}.npz', content.getvalue())
 
     def _measure(self, infos: list[dict], files: list[Path]) -> float | None:
         """mIoU in percent of the files as written, over the images that have a mask; None where none has."""

@@ -1,0 +1,125 @@
+"""The plain version of the equations, which the benchmarks time, gives what the models and the slow reference give."""
+
+import json
+import sys
+
+import par
+import plain
+import pytest
+import reference
+import timing
+import torch
+from mmengine.registry import init_default_scope
+from torch.testing import assert_close
+
+from aream_mm.models import cam
+
+close = dict(rtol=1e-4, atol=1e-4)
+
+
+def test_plain_par_equals_the_slow_reference():
+    image, planes = torch.rand(1, 3, 9, 11), torch.rand(1, 2, 9, 11)
+    expected = reference.par(image[0].numpy(), planes[0].numpy(), (1, 2, 4), 3)
+    assert_close(plain.par(image, planes, (1, 2, 4), 3)[0].double(), torch.from_numpy(expected), **close)
+
+
+def test_plain_maps_equal_the_golden_vectors(toy_segmentor, golden):
+    with torch.no_grad():
+        class_logits, class_map, logits = plain.forward(toy_segmentor, golden['denormalized'])
+    assert_close(class_logits, golden['class_logits'], **close)
+    assert_close(class_map.relu(), golden['relu_cam'], **close)
+    assert_close(logits, golden['attn_logits'], **close)
+
+
+def test_plain_label_equals_the_golden_vectors(golden):
+    arguments = golden['train_cam_uni'], golden['labels'], golden['denormalized']
+    assert torch.equal(plain.reliable_masks(*arguments), golden['seg_uni'])
+
+
+@pytest.mark.parametrize('drop_path_rate', [0.0, 0.1])  # the pass that is trained serves for the label, or not
+def test_the_loss_and_its_gradient_equal_those_of_the_plain_version(build_toy, golden, make_samples, drop_path_rate):
+    images, tags = golden['denormalized'], golden['labels']
+    models = [build_toy(backbone=dict(drop_path_rate=drop_path_rate)).train() for _ in range(2)]
+    torch.manual_seed(0)
+    ours = sum(models[0].loss(images, make_samples(tags)).values())
+    torch.manual_seed(0)
+    expected = plain.loss(models[1], images, tags)
+    assert_close(ours, expected, rtol=1e-5, atol=0)
+    ours.backward(), expected.backward()
+    for (name, weight), other in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
+        if weight.numel():  # the toy has no extra tokens
+            assert_close(weight.grad, other.grad, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_masks_equal_those_of_the_plain_version(toy_segmentor, make_samples):
+    images, tags = torch.rand(2, 3, 60, 87), torch.tensor([[1, 0, 0, 1, 0], [0, 0, 1, 0, 0]])
+    with torch.no_grad():
+        predictions = toy_segmentor.predict(images, make_samples(tags, size=(60, 87)))
+    for prediction, expected in zip(predictions, plain.predict(toy_segmentor, images, tags), strict=True):
+        assert (prediction.pred_sem_seg.data[0] != expected).float().mean() < 0.001
+        assert len(expected.unique()) > 1
+
+
+def test_reliable_masks_equal_those_of_the_plain_version():
+    torch.manual_seed(3)
+    images = torch.nn.functional.interpolate(torch.rand(3, 3, 5, 6), (40, 48))
+    scores = cam.normalize(cam.upsample(torch.rand(3, 20, 4, 5), (40, 48)))
+    tags = torch.zeros(3, 20)
+    tags[0, 3] = tags[1, :3] = tags[2, 5] = tags[2, 19] = 1
+    expected = plain.reliable_masks(scores, tags, images)
+    assert (cam.reliable_masks(scores, tags, images, cam.PAR()) != expected).float().mean() < 0.001
+    assert {0, 255} < set(expected.unique().tolist())
+
+
+# The scripts
+
+
+def run(benchmark, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, 'argv', ['benchmark', *arguments])
+    timing.main(benchmark.__doc__, benchmark.variants, timing.Setting(32, 2, 3))
+
+
+def test_a_benchmark_prints_a_table_and_writes_its_figures(tmp_path, monkeypatch, capsys):
+    run(par, monkeypatch, '--runs', '2', '--out', str(tmp_path / 'figures/par.json'))
+    rows = json.loads((tmp_path / 'figures/par.json').read_text())['rows']
+    assert [row['variant'] for row in rows] == ['plain', 'reliable', 'every plane']
+    for row in rows:
+        assert (row['size'], row['batch'], row['num_classes']) == (32, 2, 3)
+        assert row['seconds'] > 0
+        assert row['peak MB'] is None or 0 < row['peak MB'] < 1000
+    assert rows[0]['time / plain'] == 1
+    assert 'time / plain' in capsys.readouterr().out
+
+
+def test_growth_is_measured_along_each_axis(tmp_path, monkeypatch):
+    monkeypatch.setattr(timing, 'GROWTH', dict(size=(32, 48), batch=(1, 3), num_classes=(2, 5)))
+    monkeypatch.setattr(timing, 'peak_memory', lambda variants, setting, names: dict.fromkeys(names))
+    run(par, monkeypatch, '--runs', '1', '--growth', '--out', str(tmp_path / 'par.json'))
+    rows = json.loads((tmp_path / 'par.json').read_text())['rows']
+    assert [(r['size'], r['batch'], r['num_classes']) for r in rows if r['variant'] == 'plain'] == [
+        (32, 2, 3),
+        (32, 1, 3),
+        (48, 1, 3),
+        (32, 1, 3),
+        (32, 3, 3),
+        (32, 2, 2),
+        (32, 2, 5),
+    ]
+
+
+def test_ratios_are_those_of_runs_side_by_side(monkeypatch):
+    # The machine becomes ten times slower from run to run, and the variant takes twice the floor each time.
+    clock = iter([9, 9, 1, 2, 10, 20, 100, 200])
+    monkeypatch.setattr(timing, 'seconds', lambda work: next(clock))
+    works = dict(floor=lambda: None, ours=lambda: None)
+    variants = lambda setting: {name: lambda work=work: work for name, work in works.items()}  # noqa: E731
+    floor, ours = timing.measure(variants, timing.Setting(1, 1, 1), 3, memory=False)
+    assert (floor['seconds'], ours['seconds']) == (10, 20)
+    assert ours['time / floor'] == 2
+
+
+@pytest.mark.parametrize('benchmark', ['step', 'cam'])
+def test_every_variant_works(benchmark):
+    init_default_scope('mmseg')
+    for build in import_module(benchmark).variants(timing.Setting(32, 1, 2)).values():
+        build()()
