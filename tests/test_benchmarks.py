@@ -2,6 +2,7 @@
 
 import json
 import sys
+from importlib import import_module
 
 import par
 import plain
