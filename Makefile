@@ -5,7 +5,7 @@ SEED_CONFIG = configs/demo/aream_demo.py
 SEG_CONFIG = configs/demo/deeplabv3plus_demo.py
 CNN_WEIGHTS = data/demo/tf_efficientnet_lite0.pth
 
-.PHONY: demo test lint format clean
+.PHONY: demo test bench lint format clean
 
 # Rebuilt when a pinned version changes. torch goes first, so that no other package picks its version.
 .venv/installed: requirements.txt pyproject.toml
@@ -24,6 +24,10 @@ demo: $(CNN_WEIGHTS)
 
 test: lint
 	$(BIN)/python -m pytest
+
+bench: .venv/installed
+	for part in step cam par; do $(BIN)/python benchmarks/$$part.py --growth --out work_dirs/bench/$$part.json || exit; done
+	$(BIN)/python benchmarks/threshold_sweep.py --out work_dirs/bench/threshold_sweep.json
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -102,6 +102,7 @@ def main() -> None:
     for name, value in figures.items():
         print(f'{name}: {value:.4g}')
     if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(figures, indent=2))
 
 

@@ -15,6 +15,8 @@ from statistics import median
 from typing import NamedTuple
 
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from mmengine.registry import init_default_scope
 from mmengine.utils import ProgressBar
 from prettytable import PrettyTable
@@ -93,6 +95,28 @@ def measure(variants: Variants, setting: Setting, runs: int, memory: bool) -> li
     return rows
 
 
+def growth(start: Setting) -> dict[str, list[Setting]]:
+    """The settings along each axis; sizes with one picture, so that the plain version of large ones fits into memory."""
+    return {
+        'size': [Setting(size, 1, start.num_classes) for size in GROWTH['size']],
+        'batch': [start._replace(batch=batch) for batch in GROWTH['batch']],
+        'num_classes': [start._replace(num_classes=number) for number in GROWTH['num_classes']],
+    }
+
+
+def plot(grown: dict[str, list[dict]], path: Path) -> None:
+    """Seconds a picture of each variant along each axis."""
+    figure = Figure(figsize=(5 * len(grown), 4), layout='constrained')
+    planes = figure.subplots(1, len(grown))
+    for (axis, rows), plane in zip(grown.items(), planes, strict=True):
+        for name in dict.fromkeys(row['variant'] for row in rows):
+            own = [row for row in rows if row['variant'] == name]
+            plane.loglog([row[axis] for row in own], [row['seconds'] / row['batch'] for row in own], 'o-', label=name)
+        plane.set(xlabel=axis.replace('_', ' '), ylabel='seconds a picture')
+    planes[0].legend()
+    FigureCanvasAgg(figure).print_png(path)
+
+
 def as_table(rows: list[dict]) -> PrettyTable:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     table = PrettyTable(columns, align='r')
@@ -110,22 +134,21 @@ def main(description: str, variants: Variants, default: Setting) -> None:
     parser.add_argument('--num-classes', type=int, default=default.num_classes, help='classes, without background')
     parser.add_argument('--runs', type=int, default=5, help='rounds that are counted')
     parser.add_argument('--growth', action='store_true', help=f'measure also at {GROWTH}')
-    parser.add_argument('--out', type=Path, help='JSON file for the figures')
+    parser.add_argument('--out', type=Path, help='JSON file for the figures; with --growth a plot beside it')
     args = parser.parse_args()
     init_default_scope('mmseg')
     torch.manual_seed(0)
     start = Setting(args.size, args.batch, args.num_classes)
     rows = measure(variants, start, args.runs, memory=True)
     print(as_table(rows))
+    grown = {}
     if args.growth:
-        # One picture, so that the plain version of large ones fits into memory.
-        settings = [Setting(size, 1, args.num_classes) for size in GROWTH['size']]
-        settings += [start._replace(batch=batch) for batch in GROWTH['batch']]
-        settings += [start._replace(num_classes=number) for number in GROWTH['num_classes']]
-        grown = [row for setting in settings for row in measure(variants, setting, 3, memory=False)]
-        print(as_table(grown))
-        rows += grown
+        for axis, settings in growth(start).items():
+            grown[axis] = [row for setting in settings for row in measure(variants, setting, 3, memory=False)]
+            print(as_table(grown[axis]))
     if args.out:
         machine = dict(device=DEVICE, threads=torch.get_num_threads(), torch=torch.__version__)
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(dict(machine=machine, rows=rows), indent=2))
+        args.out.write_text(json.dumps(dict(machine=machine, rows=rows, growth=grown), indent=2))
+        if grown:
+            plot(grown, args.out.with_suffix('.png'))

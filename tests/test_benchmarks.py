@@ -11,6 +11,7 @@ import reference
 import timing
 import torch
 from mmengine.registry import init_default_scope
+from PIL import Image
 from torch.testing import assert_close
 
 from aream_mm.models import cam
@@ -96,16 +97,17 @@ def test_growth_is_measured_along_each_axis(tmp_path, monkeypatch):
     monkeypatch.setattr(timing, 'GROWTH', dict(size=(32, 48), batch=(1, 3), num_classes=(2, 5)))
     monkeypatch.setattr(timing, 'peak_memory', lambda variants, setting, names: dict.fromkeys(names))
     run(par, monkeypatch, '--runs', '1', '--growth', '--out', str(tmp_path / 'par.json'))
-    rows = json.loads((tmp_path / 'par.json').read_text())['rows']
-    assert [(r['size'], r['batch'], r['num_classes']) for r in rows if r['variant'] == 'plain'] == [
-        (32, 2, 3),
-        (32, 1, 3),
-        (48, 1, 3),
-        (32, 1, 3),
-        (32, 3, 3),
-        (32, 2, 2),
-        (32, 2, 5),
-    ]
+    grown = json.loads((tmp_path / 'par.json').read_text())['growth']
+    settings = {
+        axis: [(row['size'], row['batch'], row['num_classes']) for row in rows if row['variant'] == 'plain']
+        for axis, rows in grown.items()
+    }
+    assert settings == {
+        'size': [(32, 1, 3), (48, 1, 3)],
+        'batch': [(32, 1, 3), (32, 3, 3)],
+        'num_classes': [(32, 2, 2), (32, 2, 5)],
+    }
+    assert Image.open(tmp_path / 'par.png').size[0] > 1000
 
 
 def test_ratios_are_those_of_runs_side_by_side(monkeypatch):
