@@ -96,7 +96,7 @@ def measure(variants: Variants, setting: Setting, runs: int, memory: bool) -> li
 
 
 def growth(start: Setting) -> dict[str, list[Setting]]:
-    """The settings along each axis; sizes with one picture, so that the plain version of large ones fits into memory."""
+    """The settings along each axis; sizes with one picture, so that large ones fit into memory."""
     return {
         'size': [Setting(size, 1, start.num_classes) for size in GROWTH['size']],
         'batch': [start._replace(batch=batch) for batch in GROWTH['batch']],
