@@ -30,8 +30,8 @@ class RandomStateHook(Hook):
     The seed is that of the first start, also where the config has none or another one when it is resumed.
 
     Raises:
-        TypeError: the training data are no data set of ours, whose items can be seeded. Such a training does without
-            by default_hooks.random_state=None.
+        TypeError: the training data are no data set of ours, whose items can be seeded. A config for such data leaves
+            the hook out of its default_hooks; mmengine takes no None in its place.
     """
 
     priority = 'LOWEST'  # what other hooks draw before a step makes no difference to it
@@ -41,7 +41,7 @@ class RandomStateHook(Hook):
         if not isinstance(loader.dataset, SegDatasetWrapper):
             raise TypeError(
                 'RandomStateHook: expected a training data set of aream_mm, such as PseudoMaskDataset, got '
-                f'{type(loader.dataset).__name__}; set default_hooks.random_state=None to train without the hook'
+                f'{type(loader.dataset).__name__}; leave the hook out of default_hooks to train on it'
             )
         seeds = [runner.seed]
         broadcast_object_list(seeds)
