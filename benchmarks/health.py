@@ -5,9 +5,9 @@
 Trains a tiny network of stage 1 on drawn pictures for 2,000 steps, with two workers, the log and all hooks of
 configs/_base_/default_runtime.py, and then writes pseudo masks 5,000 times. Prints a table of the resident memory (MB,
 workers and all) and of the open file handles of the main process, and their slopes per 1,000 over the last four fifths,
-with the standard error of least squares, which is too small where memory grows in stairs; the first fifth fills caches. The
-masks are looked at after every `PICTURES`, when workers and loader are gone, so that what is freed by then is not seen.
-Takes two to ten minutes on two CPU cores.
+with the standard error of least squares, which is too small where memory grows in stairs; the first fifth fills caches.
+The masks are looked at after every `PICTURES`, when workers and loader are gone, so that what is freed by then is not
+seen. Takes two to ten minutes on two CPU cores.
 """
 
 import argparse
