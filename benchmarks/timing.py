@@ -78,9 +78,10 @@ def peak_memory(variants: Variants, setting: Setting, names: Iterable[str]) -> d
         return dict(zip(names, pool.map(partial(peak_of_this_process, variants, setting), names, 1), strict=True))
 
 
-def measure(variants: Variants, setting: Setting, runs: int, memory: bool) -> list[dict]:
-    """One row for each variant."""
-    times = in_turn({name: build() for name, build in variants(setting).items()}, runs)
+def measure(variants: Variants, setting: Setting, runs: int, memory: bool = False, plain: bool = True) -> list[dict]:
+    """One row for each variant; without `plain`, for all but that."""
+    built = {name: build() for name, build in variants(setting).items() if plain or name != 'plain'}
+    times = in_turn(built, runs)
     peaks = peak_memory(variants, setting, list(times)) if memory else dict.fromkeys(times)
     rows = []
     for name, values in times.items():
@@ -96,7 +97,7 @@ def measure(variants: Variants, setting: Setting, runs: int, memory: bool) -> li
 
 
 def growth(start: Setting) -> dict[str, list[Setting]]:
-    """The settings along each axis; sizes with one picture, so that large ones fit into memory."""
+    """The settings along each axis, the sizes with one picture."""
     return {
         'size': [Setting(size, 1, start.num_classes) for size in GROWTH['size']],
         'batch': [start._replace(batch=batch) for batch in GROWTH['batch']],
@@ -133,7 +134,7 @@ def main(description: str, variants: Variants, default: Setting) -> None:
     parser.add_argument('--batch', type=int, default=default.batch, help='pictures')
     parser.add_argument('--num-classes', type=int, default=default.num_classes, help='classes, without background')
     parser.add_argument('--runs', type=int, default=5, help='rounds that are counted')
-    parser.add_argument('--growth', action='store_true', help=f'measure also at {GROWTH}')
+    parser.add_argument('--growth', action='store_true', help=f'measure all but plain also at {GROWTH}')
     parser.add_argument('--out', type=Path, help='JSON file for the figures; with --growth a plot beside it')
     args = parser.parse_args()
     init_default_scope('mmseg')
@@ -144,7 +145,7 @@ def main(description: str, variants: Variants, default: Setting) -> None:
     grown = {}
     if args.growth:
         for axis, settings in growth(start).items():
-            grown[axis] = [row for setting in settings for row in measure(variants, setting, 3, memory=False)]
+            grown[axis] = [row for setting in settings for row in measure(variants, setting, 3, plain=False)]
             print(as_table(grown[axis]))
     if args.out:
         machine = dict(device=DEVICE, threads=torch.get_num_threads(), torch=torch.__version__)

@@ -99,7 +99,7 @@ def test_growth_is_measured_along_each_axis(tmp_path, monkeypatch):
     run(par, monkeypatch, '--runs', '1', '--growth', '--out', str(tmp_path / 'par.json'))
     grown = json.loads((tmp_path / 'par.json').read_text())['growth']
     settings = {
-        axis: [(row['size'], row['batch'], row['num_classes']) for row in rows if row['variant'] == 'plain']
+        axis: [(row['size'], row['batch'], row['num_classes']) for row in rows if row['variant'] == 'reliable']
         for axis, rows in grown.items()
     }
     assert settings == {
@@ -107,6 +107,7 @@ def test_growth_is_measured_along_each_axis(tmp_path, monkeypatch):
         'batch': [(32, 1, 3), (32, 3, 3)],
         'num_classes': [(32, 2, 2), (32, 2, 5)],
     }
+    assert {row['variant'] for rows in grown.values() for row in rows} == {'reliable', 'every plane'}
     assert Image.open(tmp_path / 'par.png').size[0] > 1000
 
 
