@@ -1164,9 +1164,10 @@ def run_case(name: str, number: int, seed: int, box: Path, watch: Watch, shown: 
     return Outcome(verdict, case.what, why, seconds)
 
 
-def work(root: Path, seed: int, cases: list[tuple[str, int]], pipe) -> None:
+def work(root: Path, seed: int, cases: list[tuple[str, int]], other_end, pipe) -> None:
     """Run the cases in turn and send what became of each; the first message is that all is prepared."""
     os.setsid()  # so that everything it starts can be ended with it
+    other_end.close()  # so that it ends when nobody reads any more
     for stream in (1, 2):  # progress bars, and decoders written in C
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
@@ -1211,7 +1212,7 @@ def fuzz(cases: list[tuple[str, int]], seed: int, limit: float, told: Callable[[
         prepare(root)
         while len(outcomes) < len(cases):
             ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=work, args=(root, seed, cases[len(outcomes) :], theirs))
+            process = context.Process(target=work, args=(root, seed, cases[len(outcomes) :], ours, theirs))
             process.start()
             theirs.close()
             try:

@@ -92,7 +92,7 @@ def main() -> None:
     if args.out.suffix != '.csv':
         parser.error(f'out: expected a name that ends in .csv, got {args.out}')
     if Path(os.path.realpath(args.out)).is_relative_to(os.path.realpath(args.source)):
-        parser.error(f'out: expected a name outside of the source {args.source}, got {args.out}')
+        parser.error(f'out: expected a name outside of the source, got {args.out} in {args.source}')
     classes = None
     if args.classes_file:
         classes = class_list(read_lines(args.classes_file, 'utf-8-sig'), args.classes_file)
