@@ -9,7 +9,10 @@ import struct
 import sys
 import zipfile
 import zlib
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -226,6 +229,12 @@ def test_a_tag_file_with_a_broken_header_or_of_code_is_named_and_not_run(tmp_pat
     assert not (tmp_path / 'canary').exists()
 
 
+def test_tags_that_are_no_tags_are_named(tmp_path):
+    np.save(tmp_path / 'x.npy', {'good': np.array([0, 1]), 'bad': np.array([np.nan, 1])})
+    with pytest.raises(ValueError, match='x.npy: expected 0 or 1 for each class, not so for 1: bad'):
+        load_tag_file(tmp_path / 'x.npy', CLASSES)
+
+
 # Converters
 
 
@@ -326,6 +335,24 @@ def test_no_code_in_a_checkpoint_is_run_by_our_loading_or_by_mmengines(tmp_path,
     with pytest.raises(ValueError, match='c.pth: expected a checkpoint of tensors'):
         read_checkpoint(str(tmp_path / 'c.pth'))
     assert not canary.exists()
+
+
+def test_no_code_in_a_checkpoint_from_an_address_is_run(tmp_path, monkeypatch, linear):
+    monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path / 'hub'))
+    (tmp_path / 'web').mkdir()
+    saved(tmp_path / 'web/good.pth', state_dict=linear.state_dict())
+    saved(tmp_path / 'web/bad.pth', state_dict=linear.state_dict(), x=Code(tmp_path / 'canary'))
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path / 'web')
+    with ThreadingHTTPServer(('localhost', 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f'http://localhost:{server.server_port}'
+        require_fitting_shapes(linear, f'{address}/good.pth')
+        with pytest.raises(ValueError, match='bad.pth: expected a checkpoint of tensors'):
+            load_checkpoint(linear, f'{address}/bad.pth')
+        with pytest.raises(ValueError, match='none.pth: expected a checkpoint .*404'):
+            read_checkpoint(f'{address}/none.pth')
+        server.shutdown()
+    assert not (tmp_path / 'canary').exists()
 
 
 def test_a_checkpoint_gets_hold_of_no_other_attributes_than_those_of_the_logs(tmp_path):

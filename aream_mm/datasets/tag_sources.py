@@ -427,5 +427,4 @@ def cls_labels_tags(path: Path, classes: Sequence[str] | None) -> Tags:
             raise ValueError(f'{path}: expected {expected}, got {", ".join(map(str, sizes))}')
         classes = VOC_CLASSES
     vectors = load_tag_file(path, classes)
-    refuse(path, '0 or 1 for each class', [image for image, v in vectors.items() if not np.isin(v, (0, 1)).all()])
     return {image: [classes[i] for i in vector.nonzero()[0]] for image, vector in vectors.items()}

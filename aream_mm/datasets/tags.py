@@ -153,8 +153,9 @@ def load_tag_file(path: str | Path, classes: Sequence[str] | None = None) -> dic
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file has tags of other classes, or two rows for one image; it is no table as `read_tag_table`
-            describes; or no pickled dict of arrays, or asks for anything else to be unpickled.
+        ValueError: the file has tags of other classes, other numbers than 0 and 1, or two rows for one image; it is no
+            table as `read_tag_table` describes; or no pickled dict of arrays, or asks for anything else to be
+            unpickled.
     """
     ending = Path(path).suffix.lower()
     if ending not in ('.csv', '.npy') or (ending == '.csv' and classes is None):
@@ -164,6 +165,7 @@ def load_tag_file(path: str | Path, classes: Sequence[str] | None = None) -> dic
     if ending == '.csv':
         return vectors_of_table(path, classes)
     vectors = load_cls_labels(path)
+    refuse(path, '0 or 1 for each class', [image for image, v in vectors.items() if not np.isin(v, (0, 1)).all()])
     if classes is not None:
         wrong = [image for image, vector in vectors.items() if vector.shape != (len(classes),)]
         if wrong:
