@@ -116,11 +116,11 @@ def require_run(loaded: dict, checkpoint: str) -> None:
     """Raise a ValueError unless the checkpoint has what mmengine resumes a run from."""
     meta, hub = loaded.get('meta', {}), loaded.get('message_hub', {})
     numbers = dict(epoch=meta.get('epoch'), iter=meta.get('iter'), seed=meta.get('seed', 0))
-    missing = {'log_scalars', 'runtime_info', 'resumed_keys'} - hub.keys()
+    missing = [key for key in ('log_scalars', 'runtime_info', 'resumed_keys') if not isinstance(hub.get(key), dict)]
     if missing or not all(isinstance(number, int) for number in numbers.values()):
         raise ValueError(
             f'{checkpoint}: expected a checkpoint to resume from, with the logs in message_hub and integers in meta; '
-            f'missing: {sorted(missing)}, got {numbers}'
+            f'missing: {missing}, got {numbers}'
         )
 
 

@@ -261,9 +261,19 @@ def test_hostile_coco_images_are_refused_and_nothing_is_written(tmp_path, monkey
     assert set(tmp_path.rglob('*')) == before
 
 
-def test_a_polygon_that_cannot_be_painted_is_named_with_its_mask(tmp_path, monkeypatch):
-    write_annotations(tmp_path, 'train2014', [[dict(category_id=1, segmentation=[[1, 2, 3]])]])
-    with pytest.raises(ValueError, match='masks/train2014/COCO_train2014_000000000001.png: annotation 0 of image 1'):
+@pytest.mark.parametrize(
+    ('segmentation', 'message'),
+    [
+        ([[1, 2, 3]], 'a polygon of 3 coordinates'),
+        ([[2, 2, 9, 1e308, 9, 9]], 'a coordinate of 1e.308'),
+        ([[2, 2, 9, float('nan'), 9, 9]], 'a coordinate of nan'),
+        (dict(counts=[-5, 80 * 96 + 5], size=[80, 96]), 'the shortest of -5'),
+    ],
+)
+def test_a_region_that_cannot_be_painted_is_named_with_its_mask(tmp_path, monkeypatch, segmentation, message):
+    write_annotations(tmp_path, 'train2014', [[dict(category_id=1, segmentation=segmentation)]])
+    mask = 'masks/train2014/COCO_train2014_000000000001.png'
+    with pytest.raises(ValueError, match=f'{mask}: annotation 0 of image 1: .*{message}'):
         run_converter(monkeypatch, tmp_path, '--splits', 'train2014')
 
 
@@ -394,6 +404,12 @@ def test_the_config_in_a_checkpoint_is_not_run_when_a_run_resumes(tmp_path, own,
         (dict(state_dict={'bias': torch.tensor([1, torch.nan])}), 'expected numbers as weights, 1 tensors hold NaN'),
         (dict(state_dict={'bias': torch.ones(2)}), 'expected a checkpoint to resume from'),
         (dict(state_dict={'bias': torch.ones(2)}, meta=dict(epoch='x', iter=1), message_hub=HUB), 'got {.epoch.: .x'),
+        (
+            dict(
+                state_dict={'bias': torch.ones(2)}, meta=dict(epoch=1, iter=1), message_hub={**HUB, 'log_scalars': [1]}
+            ),
+            r"missing: \['log_scalars'\]",
+        ),
     ],
 )
 def test_a_checkpoint_with_something_else_in_its_place_is_named(tmp_path, linear, content, message):

@@ -120,11 +120,14 @@ def read_region(annotation: dict, height: int, width: int) -> np.ndarray:
                 raise ValueError(f'an RLE of size {segmentation["size"]}')
             if not isinstance(counts := segmentation['counts'], list):
                 return coco_mask.decode(segmentation) > 0
-            if sum(counts) != height * width:  # pycocotools would leave the rest uninitialised
-                raise ValueError(f'an RLE whose runs add up to {sum(counts)} pixels')
+            if sum(counts) != height * width or min(counts) < 0:  # pycocotools would leave the rest uninitialised
+                raise ValueError(f'an RLE whose runs add up to {sum(counts)} pixels, the shortest of {min(counts)}')
             return coco_mask.decode(coco_mask.frPyObjects(segmentation, height, width)) > 0
         if odd := [polygon for polygon in segmentation if len(polygon) % 2]:
             raise ValueError(f'a polygon of {len(odd[0])} coordinates')
+        # A little outside is usual; pycocotools walks along the edges by the pixel, without an end where they are far.
+        if far := [x for polygon in segmentation for x in polygon if not abs(x) <= 2 * max(height, width)]:
+            raise ValueError(f'a coordinate of {far[0]}')
         # Fewer than three corners enclose nothing, and pycocotools would take four numbers for a box.
         polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
         if not polygons:
