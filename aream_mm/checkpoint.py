@@ -1,28 +1,100 @@
-"""Checkpoints that fit the model: mmengine only warns where they do not, and goes on with untrained weights."""
+"""Checkpoints that are safe to read and fit the model.
 
+Left alone, mmengine runs whatever code an unknown checkpoint asks for, and where weights do not fit, it only warns and
+goes on with untrained ones. Importing this module makes mmengine's own loading of files and URLs safe as well.
+"""
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader
-from torch import nn
+from torch import Tensor, nn
 
 from aream_mm.datasets.pictures import first_few
 
+HISTORY_METHODS = ('min', 'max', 'current', 'mean')
 
-def require_fitting_shapes(model: nn.Module, checkpoint: str) -> dict:
-    """The checkpoint, read.
+
+def history_method(owner: type, name: str) -> Callable:
+    """What `getattr` is asked for by the logs in mmengine's checkpoints, and nothing else."""
+    if owner is not HistoryBuffer or name not in HISTORY_METHODS:
+        raise ValueError(f'{owner}.{name} does not belong in a checkpoint')
+    return getattr(owner, name)
+
+
+def without_python(array_function: Callable) -> list[tuple[Callable, str]]:
+    """A function of numpy under its names in numpy 1 and 2."""
+    return [(array_function, f'{core}.multiarray.{array_function.__name__}') for core in ('numpy.core', 'numpy._core')]
+
+
+# Beyond tensors and builtin containers: the logs that mmengine keeps in message_hub, and numbers and arrays of numpy.
+SAFE_GLOBALS = [
+    HistoryBuffer,
+    (history_method, 'builtins.getattr'),
+    np.ndarray,
+    np.dtype,
+    *(type(np.dtype(code)) for code in np.typecodes['AllInteger'] + np.typecodes['Float'] + '?'),
+    *without_python(np.empty(0).__reduce__()[0]),
+    *without_python(np.float64().__reduce__()[0]),
+]
+
+
+@CheckpointLoader.register_scheme(prefixes=('', 'http://', 'https://'), force=True)
+def read_checkpoint(path: str, map_location: str | torch.device | Callable | None = None) -> dict:
+    """The content of a checkpoint file or of one that a URL names. No code in it is run.
 
     Raises:
-        ValueError: weights of other shapes than the model's, such as those of another number of classes, or none of
-            the model's.
+        FileNotFoundError: no such file.
+        ValueError: the file is no checkpoint, is broken, or holds objects other than tensors, numbers, texts and logs.
+    """
+    url = path.startswith(('http://', 'https://'))
+    path = path if url else os.path.expanduser(path)
+    if not url and not os.path.isfile(path):
+        raise FileNotFoundError(f'{path}: expected a checkpoint, got no file')
+    read = torch.hub.load_state_dict_from_url if url else torch.load
+    try:
+        with torch.serialization.safe_globals(SAFE_GLOBALS):
+            loaded = read(path, map_location=map_location, weights_only=True)
+    except Exception as error:  # a broken file raises whatever it likes
+        raise ValueError(f'{path}: expected a checkpoint of tensors, numbers and texts, got {error!r}') from error
+    if not isinstance(loaded, dict):
+        raise ValueError(f'{path}: expected a checkpoint with weights by name, got {type(loaded).__name__}')
+    for part in ('state_dict', 'meta', 'message_hub'):
+        if not isinstance(loaded.get(part, {}), dict):
+            raise ValueError(f'{path}: expected a dict as {part}, got {type(loaded[part]).__name__}')
+    # A text that nothing needs, in checkpoints of mmcv's; mmengine would run it as Python when it resumes.
+    loaded.get('meta', {}).pop('config', None)
+    return loaded
+
+
+def require_fitting_shapes(model: nn.Module, checkpoint: str, resume: bool = False) -> dict:
+    """The checkpoint, read.
+
+    Args:
+        model: as the config has it.
+        checkpoint: file or URL.
+        resume: expect what mmengine resumes a run from, too.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file cannot be read; weights of other shapes than the model's, such as those of another number
+            of classes, or that are not numbers, or none of the model's; no run to resume.
     """
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
-    loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    loaded = read_checkpoint(checkpoint, map_location='cpu')
     weights, own = loaded.get('state_dict', loaded), model.state_dict()
     if not weights.keys() & own.keys():
         raise ValueError(
             f'{checkpoint}: expected weights of the model in the config, such as {next(iter(own))}, got '
-            f'{first_few(list(weights))}'
+            f'{first_few([str(key) for key in weights])}'
         )
+    if odd := [str(key) for key, value in weights.items() if key in own and not isinstance(value, Tensor)]:
+        raise ValueError(f'{checkpoint}: expected tensors, {len(odd)} are none: {first_few(odd)}')
     other = [
         f'{key}: expected {tuple(own[key].shape)}, got {tuple(value.shape)}'
         for key, value in weights.items()
@@ -33,18 +105,35 @@ def require_fitting_shapes(model: nn.Module, checkpoint: str) -> dict:
             f'{checkpoint}: expected the weights of the model in the config, {len(other)} have another shape, as with '
             f'another number of classes: {first_few(other)}'
         )
+    if nan := [key for key, value in weights.items() if key in own and value.isnan().any()]:
+        raise ValueError(f'{checkpoint}: expected numbers as weights, {len(nan)} tensors hold NaN: {first_few(nan)}')
+    if resume:
+        require_run(loaded, checkpoint)
     return loaded
+
+
+def require_run(loaded: dict, checkpoint: str) -> None:
+    """Raise a ValueError unless the checkpoint has what mmengine resumes a run from."""
+    meta, hub = loaded.get('meta', {}), loaded.get('message_hub', {})
+    numbers = dict(epoch=meta.get('epoch'), iter=meta.get('iter'), seed=meta.get('seed', 0))
+    missing = [key for key in ('log_scalars', 'runtime_info', 'resumed_keys') if not isinstance(hub.get(key), dict)]
+    if missing or not all(isinstance(number, int) for number in numbers.values()):
+        raise ValueError(
+            f'{checkpoint}: expected a checkpoint to resume from, with the logs in message_hub and integers in meta; '
+            f'missing: {missing}, got {numbers}'
+        )
 
 
 def load_fitting_checkpoint(model: nn.Module, checkpoint: str) -> dict:
     """Load all weights of the model, in evaluation; returns the checkpoint.
 
     Raises:
+        FileNotFoundError: no such file.
         ValueError: weights that are missing, left over or of another shape.
     """
     loaded = require_fitting_shapes(model, checkpoint)
     try:
         model.load_state_dict(loaded.get('state_dict', loaded))
-    except RuntimeError as error:
+    except (AttributeError, RuntimeError, TypeError) as error:  # names that are no texts, and weights that do not fit
         raise ValueError(f'{checkpoint}: expected a checkpoint of the model in the config, got {error}') from error
     return loaded

@@ -10,6 +10,7 @@ be read are named at the end, and the exit code is 1.
 
 import argparse
 import io
+import os
 import sys
 from pathlib import Path
 
@@ -67,7 +68,8 @@ def photographs_at(path: Path, out: Path) -> tuple[Path, list[str]]:
     if not path.is_dir():
         raise FileNotFoundError(f'expected a photograph or a folder of photographs, got {str(path)!r}')
     pictures, others = find_pictures(path)
-    pictures = [picture for picture in pictures if out.resolve() not in (path / picture).resolve().parents]
+    results = Path(os.path.realpath(out))
+    pictures = [picture for picture in pictures if results not in Path(os.path.realpath(path / picture)).parents]
     if others:
         print(f'{path}: {len(others)} files are left out, which are no {" ".join(ENDINGS)}: {endings(others)}')
     if not pictures:
@@ -79,11 +81,16 @@ def photographs_at(path: Path, out: Path) -> tuple[Path, list[str]]:
 def load_model(cfg: Config, checkpoint: str) -> BaseSegmentor:
     """The segmentor with the weights and the classes of the checkpoint."""
     model = init_model(cfg, device=get_device())
-    meta = load_fitting_checkpoint(model, checkpoint).get('meta', {}).get('dataset_meta') or {}
-    if not meta.get('classes') or not meta.get('palette'):
+    meta = load_fitting_checkpoint(model, checkpoint).get('meta', {}).get('dataset_meta')
+    try:
+        classes, palette = meta['classes'], np.array(meta['palette'], np.uint8)
+        good = all(isinstance(name, str) for name in classes) and palette.shape == (len(classes), 3)
+    except (LookupError, OverflowError, TypeError, ValueError):
+        good = False
+    if not good:
         raise ValueError(
             f'{checkpoint}: expected a checkpoint with classes and palette in meta.dataset_meta, as tools/train.py '
-            f'writes it, got {sorted(meta)}'
+            f'writes it, got {str(meta)[:200]}'
         )
     model.dataset_meta = meta
     return model
@@ -140,6 +147,7 @@ def encoded(picture: Image.Image, **options) -> bytes:
 
 def main() -> None:
     args = parse_args()
+    sys.stdout.reconfigure(errors='backslashreplace')  # names of files may hold anything
     folder, photographs = photographs_at(args.photographs, args.out)
     cfg = load_config(args.config, args.cfg_options)
     model = load_model(cfg, args.checkpoint)

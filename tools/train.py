@@ -49,7 +49,7 @@ def main() -> None:
     runner = Runner.from_cfg(cfg)
     checkpoint = cfg.get('load_from') or (find_latest_checkpoint(cfg.work_dir) if cfg.resume else None)
     if checkpoint:
-        require_fitting_shapes(runner.model, checkpoint)
+        require_fitting_shapes(runner.model, checkpoint, resume=cfg.resume)
     runner.train()
 
 

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 from mmseg.datasets import BaseSegDataset
-from PIL import Image
 
-from aream_mm.datasets.pictures import voc_colours
+from aream_mm.datasets.pictures import damage, open_picture, voc_colours
 from aream_mm.registry import DATASETS
 
 CATEGORIES = {  # official category id: name
@@ -138,7 +137,9 @@ class COCO2014Dataset(BaseSegDataset):
         remedy = f'{self._converter} writes masks of these ids into masks/, once other masks are out of its way'
         without_background = []
         for path in paths:
-            with Image.open(path) as mask:
+            if problem := damage(path):
+                raise ValueError(f'{path}: {expected}, got a file that cannot be read ({problem}); {remedy}')
+            with open_picture(path) as mask:
                 if len(mask.getbands()) != 1:
                     raise ValueError(f'{path}: {expected}, got a picture of mode {mask.mode}; {remedy}')
                 ids = np.unique(mask)

@@ -3,11 +3,11 @@
 import logging
 from pathlib import Path
 
-from mmengine.fileio import list_from_file
 from mmengine.logging import print_log
 from mmseg.datasets import BaseSegDataset
 
 from aream_mm.datasets.pictures import ENDINGS, endings, find_pictures, first_few, require_distinct_names, voc_colours
+from aream_mm.files import read_lines
 from aream_mm.registry import DATASETS
 
 
@@ -78,7 +78,7 @@ class PhotographDataset(BaseSegDataset):
             return list(by_id)
         if not Path(self.ann_file).is_file():
             raise FileNotFoundError(f'PhotographDataset: expected a list of ids, got {self.ann_file!r}')
-        listed = [line.strip() for line in list_from_file(self.ann_file, encoding='utf-8-sig') if line.strip()]
+        listed = [line for line in read_lines(self.ann_file, encoding='utf-8-sig') if line]
         for what, bad in (
             ('ids of pictures (paths below the folder, without ending)', [i for i in listed if i not in by_id]),
             ('each id once', sorted({i for i in listed if listed.count(i) > 1})),

@@ -1,5 +1,6 @@
 """Picture files: which are read, how large they are as shown, and whether their data is whole."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -7,11 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import mmcv
-from mmengine.utils import scandir
 from PIL import ExifTags, Image
 
 ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
-FORMATS = ('JPEG', 'MPO', 'PNG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'PPM', 'JPEG2000')  # mmcv's cv2 reads them
+FORMATS = ('JPEG', 'PNG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'PPM', 'JPEG2000')  # mmcv's cv2 reads them
 MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'RGBX', 'CMYK', 'YCbCr', 'I', 'I;16', 'I;16B', 'I;16L')
 ID_MODES = ('1', 'L', 'P')  # those that mmseg's LoadAnnotations reads as one id of 8 bits for each pixel
 SHOWN = 5  # offenders listed in an error
@@ -29,16 +29,41 @@ class Header(NamedTuple):
     mode: str
 
 
+def files_below(folder: Path) -> list[str]:
+    """All that is below a folder and is no folder, as sorted relative paths; links to folders are followed.
+
+    What has a name that begins with a dot, or is in such a folder, is left out. Not all of it can be opened: links may
+    lead nowhere, and pipes would be waited for.
+
+    Raises:
+        OSError: a folder cannot be read.
+        ValueError: a link leads to a folder that is found elsewhere below this one, or to one above it, without an end.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    found, seen = [], {}
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=fail):
+        state = os.stat(parent)
+        first = seen.setdefault((state.st_dev, state.st_ino), parent)
+        if first != parent:
+            raise ValueError(f'{folder}: expected each folder once, got {first} and {parent}, which are the same')
+        folders[:] = sorted(name for name in folders if not name.startswith('.'))
+        found += [Path(parent, name).relative_to(folder).as_posix() for name in files if not name.startswith('.')]
+    return sorted(found)
+
+
 def find_pictures(folder: Path) -> tuple[list[str], list[str]]:
     """Pictures below a folder by their endings, in any case, and the files that are none: sorted relative paths.
 
-    Files and folders whose names begin with a dot are left out of both.
+    Files and folders whose names begin with a dot are left out of both. Links that lead nowhere and the like are named
+    with the pictures, so that none is missing without a word.
     """
-    files = sorted(Path(file).as_posix() for file in scandir(folder, recursive=True))
-    visible = [file for file in files if not any(part.startswith('.') for part in Path(file).parts)]
-    is_picture = [file.lower().endswith(ENDINGS) for file in visible]
-    pictures = [file for file, good in zip(visible, is_picture, strict=True) if good]
-    return pictures, [file for file, good in zip(visible, is_picture, strict=True) if not good]
+    files = files_below(folder)
+    is_picture = [file.lower().endswith(ENDINGS) for file in files]
+    pictures = [file for file, good in zip(files, is_picture, strict=True) if good]
+    return pictures, [file for file, good in zip(files, is_picture, strict=True) if not good]
 
 
 def require_distinct_names(folder: Path, pictures: list[str]) -> None:
@@ -62,6 +87,20 @@ def first_few(names: list[str]) -> str:
     return ', '.join(names[:SHOWN]) + (', …' if len(names) > SHOWN else '')
 
 
+def open_picture(path: str | Path) -> Image.Image:
+    """Pillow's `Image.open` for a file in one of `FORMATS`.
+
+    A pipe would be waited for, and for some formats that are not among these Pillow starts a program.
+
+    Raises:
+        FileNotFoundError: there is no regular file.
+        Exception: the header is broken; Pillow has no kind of error for it.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'{path}: expected a picture, got no file')
+    return Image.open(path, formats=FORMATS)
+
+
 def read_headers(paths: Iterable[str | None]) -> list[Header | None]:
     """`read_header` of many files."""
     with ThreadPoolExecutor(THREADS) as pool:
@@ -71,15 +110,15 @@ def read_headers(paths: Iterable[str | None]) -> list[Header | None]:
 def read_header(path: str | None) -> Header | None:
     """None where there is no picture that can be read: damaged, too large, or in colours that cv2 takes for others."""
     try:
-        with Image.open(path or '') as picture:
-            if picture.format not in FORMATS or picture.mode not in MODES:
+        with open_picture(path or '') as picture:
+            if picture.mode not in MODES:
                 return None
             width, height = picture.size
             # Pillow has turned a TIFF itself, and would decode the whole of a PNG to look for EXIF data behind its end.
             has_exif = 'exif' in picture.info if picture.format == 'PNG' else picture.format != 'TIFF'
             orientation = picture.getexif().get(ExifTags.Base.Orientation, 1) if has_exif else 1
             return Header((height, width) if orientation >= 5 else (width, height), picture.mode)
-    except (OSError, SyntaxError, Image.DecompressionBombError):  # no such file, no picture, or one of over 178 Mpx
+    except Exception:  # no such file, no picture, or one of over 178 Mpx; decoders raise whatever they like
         return None
 
 
@@ -90,11 +129,11 @@ def damage(path: str) -> str | None:
     accepts some files that cv2 does not.
     """
     try:
-        with Image.open(path) as picture:
+        with open_picture(path) as picture:
             picture.load()
         return 'cannot be decoded' if mmcv.imread(path) is None else None
     except Exception as error:  # decoders raise whatever they like
-        return str(error)
+        return str(error) or type(error).__name__
 
 
 def voc_colours() -> list[list[int]]:

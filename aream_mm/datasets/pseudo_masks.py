@@ -45,7 +45,11 @@ class PseudoMaskDataset(SegDatasetWrapper):
             raise FileNotFoundError(
                 f'pseudo masks: expected {manifest}, which is written when they are complete; run stage 1 first'
             )
-        made_for, classes = json.loads(manifest.read_text())['classes'], list(self.metainfo['classes'])
+        classes = list(self.metainfo['classes'])
+        try:
+            made_for = json.loads(manifest.read_bytes())['classes']
+        except (LookupError, RecursionError, TypeError, ValueError) as error:
+            raise ValueError(f'{manifest}: expected JSON with the classes of the masks, got {error!r}') from error
         if made_for != classes:
             raise ValueError(f'{manifest}: expected masks of the classes {classes}, got {made_for}')
         for info in infos:

@@ -22,9 +22,8 @@ from xml.etree import ElementTree
 import numpy as np
 from mmengine.utils import scandir, track_parallel_progress, track_progress
 from mmseg.datasets import PascalVOCDataset
-from PIL import Image
 
-from aream_mm.datasets.pictures import first_few
+from aream_mm.datasets.pictures import files_below, first_few, open_picture
 from aream_mm.datasets.tags import (
     IGNORE_INDEX,
     PICTURE_ENDINGS,
@@ -73,7 +72,7 @@ def read_tags(
         ValueError: the source fits none of the forms, is malformed, or has tags that are not among `classes`.
     """
     source = Path(source)
-    if not source.exists():
+    if not source.is_file() and not source.is_dir():
         raise FileNotFoundError(f'tags: expected a file or folder, got {str(source)!r} which does not exist')
     kind, tags = read_folder(source, classes, skip_difficult) if source.is_dir() else read_file(source, classes)
     if skip_difficult and kind != 'VOC annotations':
@@ -145,17 +144,19 @@ def read_each(read: Callable, files: list[str], folder: Path, expected: str, pro
 def attempt(read: Callable, file: str) -> tuple[Any, str | None]:
     try:
         return read(file), None
-    except (LookupError, OSError, SyntaxError, ValueError) as error:  # SyntaxErrors are Pillow's and XML's
-        return None, str(error)
+    except Exception as error:  # decoders raise whatever they like
+        return None, str(error) or type(error).__name__
 
 
 def voc_tags(folder: Path, skip_difficult: bool = False) -> Tags:
     """Names of the objects in VOC annotations, those in folders below included."""
-    files = sorted(scandir(str(folder), '.xml', recursive=True, case_sensitive=False))
+    files = [file for file in files_below(folder) if file.lower().endswith('.xml')]
     return read_each(partial(read_voc_annotation, folder, skip_difficult), files, folder, 'VOC annotations')
 
 
 def read_voc_annotation(folder: Path, skip_difficult: bool, file: str) -> tuple[str, list[str]]:
+    if not (folder / file).is_file():
+        raise FileNotFoundError('no file')
     root = ElementTree.parse(folder / file).getroot()
     if root.tag != 'annotation':
         raise ValueError(f'<{root.tag}> instead of <annotation>')
@@ -177,14 +178,14 @@ def mask_tags(folder: Path, classes: Sequence[str] | None) -> Tags:
     """Classes whose ids are in masks of one channel: 0 is background, 1 the first class, 255 ignored."""
     if classes is None:
         raise ValueError(f'{folder}: expected --classes for the ids of masks, got none')
-    files = sorted(scandir(str(folder), '.png', recursive=True, case_sensitive=False))
+    files = [file for file in files_below(folder) if file.lower().endswith('.png')]
     processes = min(os.cpu_count() or 1, 8) if len(files) >= PARALLEL_FROM else 1
     expected = f'masks with the ids 0..{len(classes)} or {IGNORE_INDEX}'
     return read_each(partial(read_mask, folder, classes), files, folder, expected, processes)
 
 
 def read_mask(folder: Path, classes: Sequence[str], file: str) -> tuple[str, list[str]]:
-    with Image.open(folder / file) as mask:
+    with open_picture(folder / file) as mask:
         if len(mask.getbands()) > 1:
             raise ValueError(f'the channels {"".join(mask.getbands())}')
         if mask.mode in ('L', 'P'):
@@ -201,7 +202,7 @@ def class_folder_tags(folder: Path) -> Tags:
     """The name of the class folder that each picture is in, at any depth."""
     tags, without, left_out = {}, [], []
     for child in sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith('.')):
-        files = sorted((Path(child.name) / file).as_posix() for file in scandir(str(child), recursive=True))
+        files = [f'{child.name}/{file}' for file in files_below(child)]
         pictures = [file for file in files if is_picture(file)]
         if files and not pictures:
             without.append(child.name)
@@ -243,7 +244,7 @@ def read_json(path: Path) -> Any:
         if error.msg == 'Extra data':  # after the first line
             return read_json_lines(path, text)
         raise ValueError(f'{path}: expected JSON, got {error}') from error
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise ValueError(f'{path}: expected {error}') from error
 
 
@@ -253,7 +254,7 @@ def read_json_lines(path: Path, text: str) -> list:
         try:
             if line.strip():
                 records.append(json.loads(line, object_pairs_hook=unique_keys))
-        except ValueError as error:
+        except (RecursionError, ValueError) as error:
             raise ValueError(f'{path}: expected JSON in line {number}, got {error}') from error
     return records
 
@@ -426,5 +427,4 @@ def cls_labels_tags(path: Path, classes: Sequence[str] | None) -> Tags:
             raise ValueError(f'{path}: expected {expected}, got {", ".join(map(str, sizes))}')
         classes = VOC_CLASSES
     vectors = load_tag_file(path, classes)
-    refuse(path, '0 or 1 for each class', [image for image, v in vectors.items() if not np.isin(v, (0, 1)).all()])
     return {image: [classes[i] for i in vector.nonzero()[0]] for image, vector in vectors.items()}

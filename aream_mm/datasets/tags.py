@@ -14,7 +14,7 @@ from mmengine.utils import track_iter_progress
 from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
-from aream_mm.datasets.pictures import first_few
+from aream_mm.datasets.pictures import damage, first_few
 from aream_mm.files import write_atomically
 
 IGNORE_INDEX = 255
@@ -153,8 +153,9 @@ def load_tag_file(path: str | Path, classes: Sequence[str] | None = None) -> dic
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file has tags of other classes, or two rows for one image; it is no table as `read_tag_table`
-            describes; or no pickled dict of arrays, or asks for anything else to be unpickled.
+        ValueError: the file has tags of other classes, other numbers than 0 and 1, or two rows for one image; it is no
+            table as `read_tag_table` describes; or no pickled dict of arrays, or asks for anything else to be
+            unpickled.
     """
     ending = Path(path).suffix.lower()
     if ending not in ('.csv', '.npy') or (ending == '.csv' and classes is None):
@@ -164,6 +165,7 @@ def load_tag_file(path: str | Path, classes: Sequence[str] | None = None) -> dic
     if ending == '.csv':
         return vectors_of_table(path, classes)
     vectors = load_cls_labels(path)
+    refuse(path, '0 or 1 for each class', [image for image, v in vectors.items() if not np.isin(v, (0, 1)).all()])
     if classes is not None:
         wrong = [image for image, vector in vectors.items() if vector.shape != (len(classes),)]
         if wrong:
@@ -192,7 +194,7 @@ def load_cls_labels(path: str | Path) -> dict[str, np.ndarray]:
             header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
             shape, _, dtype = header(file)
             table = _ArrayUnpickler(file).load().item() if dtype.hasobject and shape == () else None
-        except (ValueError, EOFError, AttributeError, pickle.UnpicklingError) as error:
+        except Exception as error:  # a broken pickle raises whatever it likes
             raise ValueError(f'tag file {str(path)!r}: expected a dict from image id to array, got {error}') from error
     if not isinstance(table, dict):
         raise ValueError(f'tag file {str(path)!r}: expected a dict from image id to array, got {dtype} {shape}')
@@ -213,6 +215,8 @@ def tags_from_masks(data_list: list[dict], num_classes: int, first_id: int) -> l
     load = LoadAnnotations()
     tags = []
     for info in track_iter_progress(data_list) if is_main_process() else data_list:
+        if problem := damage(info['seg_map_path']):
+            raise ValueError(f'{info["seg_map_path"]}: expected a mask that can be read to its end, got {problem}')
         present = np.unique(load(dict(info, seg_fields=[]))['gt_seg_map'])
         if unknown := [int(i) for i in present if num_classes <= i != IGNORE_INDEX]:
             raise ValueError(f'{info["seg_map_path"]}: expected ids 0..{num_classes - 1} or 255, got {unknown}')

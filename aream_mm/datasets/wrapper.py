@@ -52,7 +52,12 @@ class SegDatasetWrapper(BaseDataset):
         if unreadable not in ('raise', 'skip'):
             raise ValueError(f"{type(self).__name__}: expected unreadable='raise' or 'skip', got {unreadable!r}")
         self.unreadable = unreadable
-        self.inner = MMENGINE_DATASETS.build(dict(dataset, pipeline=[], test_mode=test_mode))
+        try:
+            arguments = dict(pipeline=[], test_mode=test_mode, serialize_data=False)  # which an empty list would break
+            self.inner = MMENGINE_DATASETS.build(dict(dataset, **arguments))
+        except (AssertionError, UnicodeDecodeError) as error:  # mmseg's, of a list that it cannot read
+            where = Path(dataset.get('data_root') or '', dataset.get('ann_file', ''))
+            raise ValueError(f'{where}: expected an image list in UTF-8 and its pictures, got {error!r}') from error
         classes = self.inner.metainfo['classes']
         known_background = 'background' in self.inner.METAINFO.get('classes', ())
         if 'background' in classes[1:] or (known_background and classes[0] != 'background'):
@@ -66,7 +71,13 @@ class SegDatasetWrapper(BaseDataset):
 
     def load_data_list(self) -> list[dict]:
         infos = [self.inner.get_data_info(i) for i in range(len(self.inner))]
+        if not infos:
+            where = self.inner.ann_file or self.inner.data_prefix
+            raise ValueError(f'{type(self).__name__} over {where}: expected images, got none')
         root = Path(self.inner.data_prefix['img_path'])
+        # Masks are written under these names, and must not end up anywhere else.
+        is_below = lambda path: path.is_relative_to(root) and '..' not in path.relative_to(root).parts  # noqa: E731
+        self.require(infos, lambda info: is_below(Path(info['img_path'])), f'a picture below {root}', 'img_path')
         for info in infos:
             info['sample_id'] = Path(info['img_path']).relative_to(root).with_suffix('').as_posix()
         self.headers = dict(zip((info['sample_id'] for info in infos), self._headers(infos, 'img_path'), strict=True))

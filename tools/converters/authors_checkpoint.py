@@ -8,6 +8,10 @@ import argparse
 import torch
 from torch import Tensor
 
+from aream_mm.checkpoint import read_checkpoint
+
+NEEDED = {'cls_token': 3, 'pos_embed': 3, 'head.weight': 4, 'head.bias': 1}  # axes of the tensors
+
 
 def convert(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Their keys → ours. Their final norm is left out: nothing reads it.
@@ -15,11 +19,11 @@ def convert(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: the weights lack the class tokens or the convolutional head of that program.
     """
-    missing = [key for key in ('cls_token', 'pos_embed', 'head.weight', 'head.bias') if key not in weights]
-    if missing or weights['head.weight'].ndim != 4:
+    missing = [key for key, axes in NEEDED.items() if getattr(weights.get(key), 'ndim', None) != axes]
+    if missing or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ValueError(
             f'expected a MCTformer-V2 checkpoint with class tokens and a convolutional head; missing: {missing}, '
-            f'got keys such as {sorted(weights)[:5]}'
+            f'got keys such as {list(weights)[:5]}'
         )
     num_classes = weights['cls_token'].shape[1]
     positions = weights['pos_embed']
@@ -41,8 +45,11 @@ def main() -> None:
     parser.add_argument('src', help="checkpoint of the authors' program")
     parser.add_argument('dst', help='where to write the converted checkpoint')
     args = parser.parse_args()
-    checkpoint = torch.load(args.src, map_location='cpu', weights_only=True)
-    converted = convert(checkpoint.get('model', checkpoint))
+    checkpoint = read_checkpoint(args.src, map_location='cpu')
+    try:
+        converted = convert(checkpoint.get('model', checkpoint))
+    except (AttributeError, RuntimeError, ValueError) as error:  # no weights, or of shapes that do not go together
+        raise ValueError(f'{args.src}: {error}') from error
     torch.save(dict(state_dict=converted, meta={}), args.dst)
     print(f'{args.dst}: {len(converted)} tensors, {converted["head.class_map.bias"].numel()} classes')
 

@@ -23,7 +23,8 @@ import hashlib
 import io
 import json
 import os
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from aream_mm.datasets.coco import CATEGORIES, IGNORE_INDEX, MASK_IDS
-from aream_mm.datasets.pictures import SHOWN, voc_colours
+from aream_mm.datasets.pictures import SHOWN, open_picture, voc_colours
 from aream_mm.files import write_atomically
 
 try:
@@ -42,6 +43,16 @@ except ModuleNotFoundError as error:
 
 MADE_FROM = 'Made from'  # text chunk of a mask: the rules it was painted by and the annotations it shows
 RULES = '81 ids, smaller over larger, crowds ignored'
+MAX_PIXELS = 2**26
+FIELDS = dict(
+    images=dict(id=int, file_name=str, width=int, height=int),
+    annotations=dict(id=int, image_id=int, category_id=int),
+    categories=dict(id=int, name=str),
+)
+
+
+def has_fields(entry: object, fields: dict[str, type]) -> bool:
+    return isinstance(entry, dict) and all(isinstance(entry.get(field), kind) for field, kind in fields.items())
 
 
 def refuse(path: Path, expected: str, offenders: list[str]) -> None:
@@ -62,10 +73,20 @@ def read_annotations(path: Path) -> tuple[list[dict], dict[int, list[dict]], str
     content = path.read_bytes()
     try:
         data = json.loads(content)
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise ValueError(f'{path}: expected COCO annotations as JSON, got {error}') from error
-    missing = [key for key in ('images', 'annotations', 'categories') if key not in data]
+    missing = [key for key in FIELDS if not isinstance(data, dict) or not isinstance(data.get(key), list)]
     refuse(path, 'COCO instances with images, annotations and categories', [f'no {key!r}' for key in missing])
+    for key, fields in FIELDS.items():
+        refuse(path, f'{key} with {", ".join(fields)}', [f'{e!r:.80}' for e in data[key] if not has_fields(e, fields)])
+    for key, field in (('images', 'id'), ('images', 'file_name')):
+        counts = Counter(entry[field] for entry in data[key])
+        refuse(path, f'a {field} of its own for each of the {key}', [f'{v!r:.80}' for v, n in counts.items() if n > 1])
+    # The masks get these names, and must not end up anywhere else.
+    strange = [f'{i["file_name"]!r:.80}' for i in data['images'] if not re.fullmatch(r'[\w-]+\.\w+', i['file_name'])]
+    refuse(path, 'file names such as COCO_train2014_000000000009.jpg', strange)
+    sizes = [i for i in data['images'] if not 0 < i['width'] * i['height'] <= MAX_PIXELS or i['width'] < 0]
+    refuse(path, f'pictures of 1 to {MAX_PIXELS} pixels', [f'{i["width"]} × {i["height"]}' for i in sizes])
     names = {category['id']: category['name'] for category in data['categories']}
     differences = [
         f'id {i} is {names.get(i, "missing")!r} instead of {CATEGORIES.get(i, "left out")!r}'
@@ -99,11 +120,14 @@ def read_region(annotation: dict, height: int, width: int) -> np.ndarray:
                 raise ValueError(f'an RLE of size {segmentation["size"]}')
             if not isinstance(counts := segmentation['counts'], list):
                 return coco_mask.decode(segmentation) > 0
-            if sum(counts) != height * width:  # pycocotools would leave the rest uninitialised
-                raise ValueError(f'an RLE whose runs add up to {sum(counts)} pixels')
+            if sum(counts) != height * width or min(counts) < 0:  # pycocotools would leave the rest uninitialised
+                raise ValueError(f'an RLE whose runs add up to {sum(counts)} pixels, the shortest of {min(counts)}')
             return coco_mask.decode(coco_mask.frPyObjects(segmentation, height, width)) > 0
         if odd := [polygon for polygon in segmentation if len(polygon) % 2]:
             raise ValueError(f'a polygon of {len(odd[0])} coordinates')
+        # A little outside is usual; pycocotools walks along the edges by the pixel, without an end where they are far.
+        if far := [x for polygon in segmentation for x in polygon if not abs(x) <= 2 * max(height, width)]:
+            raise ValueError(f'a coordinate of {far[0]}')
         # Fewer than three corners enclose nothing, and pycocotools would take four numbers for a box.
         polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
         if not polygons:
@@ -128,7 +152,10 @@ def paint(annotations: list[dict], height: int, width: int) -> np.ndarray:
 
 def write_mask(task: tuple[Path, str, dict, list[dict]]) -> None:
     path, made_from, image, annotations = task
-    mask = Image.fromarray(paint(annotations, image['height'], image['width']))
+    try:
+        mask = Image.fromarray(paint(annotations, image['height'], image['width']))
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from error
     mask.putpalette(np.uint8(voc_colours()).tobytes())
     text = PngInfo()
     text.add_text(MADE_FROM, made_from)
@@ -140,11 +167,11 @@ def write_mask(task: tuple[Path, str, dict, list[dict]]) -> None:
 def origin(path: Path) -> str | None:
     """What a mask was made from, '' where another program wrote it; None where it is no whole picture."""
     try:
-        with Image.open(path) as mask:
+        with open_picture(path) as mask:
             made_from = mask.info.get(MADE_FROM, '')
             mask.verify()
         return made_from
-    except (OSError, SyntaxError):
+    except Exception:  # decoders raise whatever they like
         return None
 
 

@@ -9,18 +9,20 @@ A bar chart of the classes is written beside it (tags.png).
 
 import argparse
 import io
+import os
 from collections import Counter
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from mmengine.fileio import list_from_file
 from prettytable import PrettyTable
 
 from aream_mm.datasets.pictures import first_few
 from aream_mm.datasets.tag_sources import read_tags
 from aream_mm.datasets.tags import class_name, refuse, write_tag_table
-from aream_mm.files import write_atomically
+from aream_mm.files import read_lines, write_atomically
+
+BARS, LABEL = 300, 100  # bars in the chart, and characters of a name, at most: drawing thousands takes minutes
 
 
 def class_list(names: list[str], where: str) -> list[str]:
@@ -53,13 +55,16 @@ def summarise(tags: dict[str, list[str]], frequencies: dict[str, int]) -> str:
 
 
 def draw(frequencies: dict[str, int]) -> bytes:
-    """A bar for each class, as PNG."""
-    figure = Figure(figsize=(7, 1 + 0.22 * min(len(frequencies), 1000)), layout='constrained')
+    """A bar for each class, as PNG; of many classes for the most frequent ones."""
+    bars = list(frequencies.items())
+    if len(bars) > BARS:
+        bars = sorted(bars, key=lambda bar: -bar[1])[:BARS]
+    names, numbers = [name[:LABEL] for name, _ in bars], [number for _, number in bars]
+    figure = Figure(figsize=(7, 1 + 0.22 * len(bars)), layout='constrained')
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    bars = axes.barh(range(len(frequencies)), list(frequencies.values()))
-    axes.bar_label(bars, padding=3, fontsize=8)
-    axes.set_yticks(range(len(frequencies)), list(frequencies), fontsize=8)
+    axes.bar_label(axes.barh(range(len(bars)), numbers), padding=3, fontsize=8)
+    axes.set_yticks(range(len(bars)), names, fontsize=8)
     for label in axes.get_yticklabels():
         label.set_parse_math(False)  # a dollar sign in a name is one
     axes.invert_yaxis()
@@ -86,18 +91,21 @@ def main() -> None:
     args = parser.parse_args()
     if args.out.suffix != '.csv':
         parser.error(f'out: expected a name that ends in .csv, got {args.out}')
-    if args.out.resolve().is_relative_to(args.source.resolve()):
-        parser.error(f'out: expected a name outside of the source, got {args.out}')
+    if Path(os.path.realpath(args.out)).is_relative_to(os.path.realpath(args.source)):
+        parser.error(f'out: expected a name outside of the source, got {args.out} in {args.source}')
     classes = None
     if args.classes_file:
-        classes = class_list(list_from_file(args.classes_file, encoding='utf-8-sig'), args.classes_file)
+        classes = class_list(read_lines(args.classes_file, 'utf-8-sig'), args.classes_file)
     elif args.classes:
         classes = class_list(args.classes, '--classes')
 
     kind, tags = read_tags(args.source, classes, args.skip_difficult)
     if not tags:
         raise ValueError(f'{args.source}: taken for {kind}; expected at least one image, got none')
-    write_tag_table(args.out, tags)
+    try:
+        write_tag_table(args.out, tags)
+    except ValueError as error:
+        raise ValueError(f'{args.source}: {error}') from error
     counts = Counter(name for names in tags.values() for name in names)
     frequencies = {name: counts[name] for name in classes or sorted(counts)}
     write_atomically(args.out.with_suffix('.png'), draw(frequencies))

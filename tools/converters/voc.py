@@ -16,21 +16,22 @@ import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from mmengine.fileio import list_from_file
-from mmengine.utils import track_parallel_progress
+from mmengine.utils import track_iter_progress, track_parallel_progress
 from mmseg.datasets import PascalVOCDataset
 from PIL import Image
 from prettytable import PrettyTable
 from scipy.io import loadmat
 
 from aream_mm.datasets import ImageTagDataset
-from aream_mm.datasets.pictures import SHOWN, first_few, read_header
+from aream_mm.datasets.pictures import SHOWN, first_few, open_picture, read_header
 from aream_mm.datasets.tags import IGNORE_INDEX
-from aream_mm.files import write_atomically
+from aream_mm.files import read_lines, write_atomically
 
 OFFICIAL = dict(train=1464, val=1449, trainval=2913, aug=9118, trainaug=10582, test=1456)  # ids in each list
 MASKS_OF = dict(  # of `test` the evaluation server alone has them
@@ -94,11 +95,12 @@ def read_list(root: Path, name: str) -> list[str]:
 
     Raises:
         FileNotFoundError: no such list.
+        ValueError: it is no text.
     """
     path = list_path(root, name)
     if not path.is_file():
         raise FileNotFoundError(f'{path}: expected a list with an id such as 2007_000032 in each line, got no file')
-    return [line.strip() for line in list_from_file(path)]
+    return read_lines(path)
 
 
 def voc_palette() -> bytes:
@@ -121,9 +123,9 @@ def encode_mask(ids: np.ndarray) -> bytes:
 def read_mask(path: Path) -> np.ndarray | None:
     """The ids (H, W) of a mask, or (H, W, 3 or 4) of one that holds colours; None where no mask can be read."""
     try:
-        with Image.open(path) as mask:
+        with open_picture(path) as mask:
             return np.array(mask)
-    except (OSError, SyntaxError):  # Pillow raises the latter for some broken PNGs
+    except Exception:  # decoders raise whatever they like
         return None
 
 
@@ -170,6 +172,28 @@ def write_mask(job: tuple[Path, Path]) -> str:
     return ''
 
 
+def write_masks(jobs: list[tuple[Path, Path]]) -> list[str]:
+    """`write_mask` of each job, in processes: scipy crashes on some broken .mat files.
+
+    Raises:
+        ValueError: a file ends the process that reads it.
+    """
+    number = os.cpu_count() or 1
+    try:
+        with ProcessPoolExecutor(number) as pool:
+            return list(track_iter_progress((pool.map(write_mask, jobs), len(jobs))))
+    except BrokenProcessPool:
+        # The jobs are taken in their order, so the guilty one is among the first that are not done.
+        left = [job for job in jobs if not job[1].is_file()][:number]
+    guilty = [str(job[0]) for job in left if ends_its_process(job)]
+    raise ValueError(f'expected masks that can be read, got such as end the process: {counted(guilty)}')
+
+
+def ends_its_process(job: tuple[Path, Path]) -> bool:
+    with ProcessPoolExecutor(1) as pool:
+        return isinstance(pool.submit(write_mask, job).exception(), BrokenProcessPool)
+
+
 def build_train_aug(root: Path, sbd: Path) -> None:
     """Make SegmentationClassAug, aug.txt and trainaug.txt from VOC and the SBD; the lists come last.
 
@@ -182,7 +206,12 @@ def build_train_aug(root: Path, sbd: Path) -> None:
     """
     dataset = find_sbd(sbd)
     own = {name: read_list(root, name) for name in ('train', 'val')}
-    of_sbd = {line.strip() for name in ('train', 'val') for line in list_from_file(dataset / f'{name}.txt')}
+    of_sbd = {id for name in ('train', 'val') for id in read_lines(dataset / f'{name}.txt')}
+    for folder, ids in ((root, {*own['train'], *own['val']}), (dataset, of_sbd)):
+        if strange := sorted(repr(id) for id in ids if not re.fullmatch(r'\w*', id)):
+            raise ValueError(
+                f'{folder}: expected ids such as 2007_000032 in train.txt and val.txt, got {counted(strange)}'
+            )
     aug = sorted(of_sbd - {*own['train'], *own['val'], ''})
     lists = dict(aug=aug, trainaug=sorted({*own['train'], *aug} - {*own['val']}))
     for name, ids in lists.items():
@@ -198,8 +227,7 @@ def build_train_aug(root: Path, sbd: Path) -> None:
     jobs = [(source, root / 'SegmentationClassAug' / f'{name}.png') for name, source in sources.items()]
     pending = [(source, target) for source, target in jobs if not target.is_file()]
     print(f'SegmentationClassAug: {len(pending)} of {len(jobs)} masks to write')
-    faults = [fault for fault in track_parallel_progress(write_mask, pending, os.cpu_count(), chunksize=8) if fault]
-    if faults:
+    if faults := [fault for fault in write_masks(pending) if fault]:
         raise ValueError(f'{len(faults)} masks of the SBD cannot be read:\n' + '\n'.join(faults[:SHOWN]))
     for name, ids in lists.items():
         if not list_path(root, name).is_file():
