@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner, load_checkpoint
+from mmengine.runner import Runner
 from mmengine.utils import ProgressBar
 from mmseg.evaluation import IoUMetric
 from torch import Tensor
 
+from aream_mm.checkpoint import load_fitting_checkpoint
 from aream_mm.config import load_config
 from aream_mm.evaluation.sweep import IGNORE_INDEX, confusion_matrices, count_pixels, intersection_over_union
 from aream_mm.registry import MODELS
@@ -44,7 +45,7 @@ def random_cams(number: int, num_classes: int) -> Iterator[tuple[Tensor, Tensor,
 def predicted_cams(cfg, checkpoint: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """The same of the config's test data."""
     model = MODELS.build(cfg.model)
-    load_checkpoint(model, checkpoint, map_location='cpu')
+    load_fitting_checkpoint(model, checkpoint)
     model.eval()
     for batch in Runner.build_dataloader(cfg.test_dataloader):
         for sample in model.test_step(batch):

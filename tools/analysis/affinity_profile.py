@@ -21,11 +21,12 @@ from matplotlib.figure import Figure
 from mmengine.config import Config, DictAction
 from mmengine.dataset import BaseDataset
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner, load_checkpoint
+from mmengine.runner import Runner
 from mmengine.utils import ProgressBar
 from mmengine.visualization import Visualizer
 from torch import Tensor
 
+from aream_mm.checkpoint import load_fitting_checkpoint
 from aream_mm.config import load_config
 from aream_mm.engine.layer_entropy import evenly_spread
 from aream_mm.evaluation.affinity_profile import AffinityProfile
@@ -74,7 +75,7 @@ img { max-width: 100% }
 def measure(cfg: Config, checkpoint: str, dataset: BaseDataset, examples: list[int]) -> tuple[dict, dict[int, Tensor]]:
     """The profile of a checkpoint, and the CAMs (1 + G, H, W) of the items of the data set that serve as examples."""
     model = MODELS.build(cfg.model)
-    load_checkpoint(model, checkpoint, map_location='cpu')
+    load_fitting_checkpoint(model, checkpoint)
     model.to('cuda' if torch.cuda.is_available() else 'cpu').eval()
     profile, drawn = AffinityProfile(model), {}
     loader = Runner.build_dataloader({**cfg.test_dataloader, 'batch_size': 1, 'dataset': dataset})
