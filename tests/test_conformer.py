@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import reference
 import torch
+from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 from mmengine.runner import CheckpointLoader
 from mmengine.structures import PixelData
@@ -123,6 +124,14 @@ def test_both_branches_equal_mmpretrain(tmp_path, size, affinity):
     # The last block keeps its resolution: theirs is every other place of it.
     assert attended.features.shape[-2:] == (size[0] // 16, size[1] // 16)
     assert_close(attended.features[..., ::2, ::2], features, **close)
+
+
+def test_images_are_normalised_as_mmpretrain_does(small, images):
+    cfg = get_config('mmpretrain::conformer/conformer-small-p16_8xb128_in1k.py')
+    settings = {key: cfg.data_preprocessor[key] for key in ('mean', 'std', 'to_rgb')}
+    preprocessor = MODELS.build(dict(type='mmpretrain.ClsDataPreprocessor', **settings))
+    bgr = (images * 255).flip(1)
+    assert_close(small.normalize(images), preprocessor(dict(inputs=bgr))['inputs'], rtol=1e-3, atol=1e-3)
 
 
 def test_gradients_of_collected_path_equal_fused(small, images):
@@ -308,7 +317,7 @@ def test_architectures_without_published_weights_or_three_stages_are_refused():
         AttentionConformer(dict(SMALL, depths=4))
 
 
-@pytest.mark.parametrize('branch', ['trans_block', 'fusion_block'])
+@pytest.mark.parametrize('branch', ['trans_block.attn', 'trans_block.ffn', 'fusion_block'])
 def test_drop_path_acts_on_both_branches_and_in_training_only(images, branch):
     model = scramble(AttentionConformer(SMALL, drop_path_rate=0.5))
     with torch.no_grad():
