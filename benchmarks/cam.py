@@ -4,16 +4,18 @@ literally.
     python benchmarks/cam.py
     python benchmarks/cam.py --growth --out work_dirs/bench/cam.json
 
-floor   timm's DeiT-S over the photographs and their mirror images, no gradient
-plain   benchmarks/plain.py
-cam     CAMSegmentor.predict, up to the mask of the photograph's size
-deep    the same where one layer propagates, so that fused attention serves the others
+floor      timm's DeiT-S over the photographs and their mirror images, no gradient
+plain      benchmarks/plain.py
+cam        CAMSegmentor.predict, up to the mask of the photograph's size
+deep       the same where one layer propagates, so that fused attention serves the others
+autocast   the same as cam under autocast, which is what fp16=True of the loops and of PseudoMaskHook does
 """
 
 from collections.abc import Callable
 
 import plain
 import torch
+from mmengine.runner import autocast
 from networks import photographs, samples, segmentor, tags, timm_network
 from timing import Setting, Work, main
 
@@ -25,9 +27,15 @@ def floor_forward(setting: Setting, images: torch.Tensor) -> Work:
     return torch.no_grad()(lambda: network(views))
 
 
-def our_cam(images: torch.Tensor, labels: torch.Tensor, **test_cfg) -> Work:
+def our_cam(images: torch.Tensor, labels: torch.Tensor, fp16: bool = False, **test_cfg) -> Work:
     network = segmentor(labels.shape[1], test_cfg=test_cfg).eval()
-    return torch.no_grad()(lambda: network.predict(images, samples(labels, images.shape[-2:])))
+
+    @torch.no_grad()
+    def predict() -> None:
+        with autocast(enabled=fp16):
+            network.predict(images, samples(labels, images.shape[-2:]))
+
+    return predict
 
 
 def plain_cam(images: torch.Tensor, labels: torch.Tensor) -> Work:
@@ -43,8 +51,9 @@ def variants(setting: Setting) -> dict[str, Callable[[], Work]]:
         'plain': lambda: plain_cam(images, labels),
         'cam': lambda: our_cam(images, labels),
         'deep': lambda: our_cam(images, labels, propagate_layers=(11,)),
+        'autocast': lambda: our_cam(images, labels, fp16=True),
     }
 
 
 if __name__ == '__main__':
-    main(__doc__, variants, Setting(size=500, batch=4, num_classes=20))
+    main(__doc__, variants, Setting(size=500, batch=2, num_classes=20))

@@ -34,4 +34,3 @@ custom_hooks = [
     ),
     dict(type='aream_mm.AffinityProfileHook', dataloader=_base_.val_dataloader),
 ]
-randomness = dict(seed=0)

@@ -43,4 +43,3 @@ custom_hooks = [
         test_cfg=dict(refine=dict(type='aream_mm.PAR', dilations=(1, 2, 4, 8))),  # edges follow the colours
     ),
 ]
-randomness = dict(seed=0)

@@ -14,6 +14,7 @@ from mmseg.datasets.transforms import LoadAnnotations
 
 from aream_mm.datasets.formatting import LoadAnnotationsIfAny
 from aream_mm.datasets.pictures import ID_MODES, damage, first_few, read_headers
+from aream_mm.datasets.seeding import SeededIndex, seed_generators
 
 UNCHECKED, WHOLE, UNREADABLE = range(3)
 # Of float32 planes of a picture's full size that predicting and measuring a CAM hold at most: two a class and these.
@@ -137,6 +138,8 @@ class SegDatasetWrapper(BaseDataset):
         Raises:
             ValueError: data that cannot be read, unless it is to be skipped, or that the pipeline cannot take.
         """
+        if isinstance(idx, SeededIndex):
+            seed_generators(*idx.key)
         for step in range(len(self)):
             # The first as it is asked for, so that an index outside raises, and ends a loop over the data set.
             info = self.get_data_info((idx + step) % len(self) if step else idx)

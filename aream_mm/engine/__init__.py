@@ -2,16 +2,22 @@
 
 from aream_mm.engine.affinity_profile import AffinityProfileHook
 from aream_mm.engine.cam_pictures import CAMPictureHook
+from aream_mm.engine.checkpoints import SafeCheckpointHook
+from aream_mm.engine.invalid_loss import InvalidLossHook
 from aream_mm.engine.layer_entropy import LayerEntropyHook
 from aream_mm.engine.pseudo_masks import PseudoMaskHook
+from aream_mm.engine.random_state import RandomStateHook
 from aream_mm.engine.threshold_curve import ThresholdCurveHook
 from aream_mm.engine.warm_up import WarmUpHook
 
 __all__ = [
     'AffinityProfileHook',
     'CAMPictureHook',
+    'InvalidLossHook',
     'LayerEntropyHook',
     'PseudoMaskHook',
+    'RandomStateHook',
+    'SafeCheckpointHook',
     'ThresholdCurveHook',
     'WarmUpHook',
 ]

@@ -92,4 +92,3 @@ custom_hooks = [
         test_cfg=dict(background=0.3, refine=dict(type='aream_mm.PAR', dilations=(1, 2, 4, 8))),
     ),
 ]
-randomness = dict(seed=0)

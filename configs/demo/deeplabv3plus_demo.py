@@ -3,7 +3,7 @@
 #   python tools/train.py configs/demo/deeplabv3plus_demo.py
 #
 # Expect: see the table that `make demo` ends with.
-_base_ = ['../_base_/models/deeplabv3plus_lite0.py', 'mmseg::_base_/default_runtime.py']
+_base_ = ['../_base_/models/deeplabv3plus_lite0.py', '../_base_/seg_runtime.py']
 data_root = 'data/demo/pictures'
 mask_dir = 'work_dirs/aream_demo/pseudo_masks'
 weights = 'data/demo/tf_efficientnet_lite0.pth'
@@ -62,12 +62,12 @@ train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 default_hooks = dict(
+    _base_.safe_hooks,
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=10),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2),
+    checkpoint=dict(_base_.safe_hooks.checkpoint, interval=1),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'),
 )
 log_processor = dict(by_epoch=True)
-randomness = dict(seed=0)

@@ -7,7 +7,7 @@
 _base_ = [
     'mmseg::_base_/models/deeplabv3plus_r50-d8.py',
     '../_base_/datasets/coco_pseudo.py',
-    'mmseg::_base_/default_runtime.py',
+    '../_base_/seg_runtime.py',
     'mmseg::_base_/schedules/schedule_80k.py',
 ]
 # Without avg_non_ignore the loss is averaged over ignored pixels too, and pseudo masks are full of them.
@@ -16,3 +16,4 @@ model = dict(
     decode_head=dict(num_classes=81, loss_decode=dict(avg_non_ignore=True)),
     auxiliary_head=dict(num_classes=81, loss_decode=dict(avg_non_ignore=True)),
 )
+default_hooks = _base_.safe_hooks

@@ -10,7 +10,7 @@
 _base_ = [
     '../_base_/models/deeplabv3plus_lite0.py',
     '../_base_/datasets/own_pseudo.py',
-    'mmseg::_base_/default_runtime.py',
+    '../_base_/seg_runtime.py',
 ]
 work_dir = 'work_dirs/own_photographs_seg'  # stage 1 has the one of this name
 model = dict(data_preprocessor=dict(size=_base_.crop_size), decode_head=dict(num_classes=len(_base_.classes)))
@@ -29,11 +29,11 @@ param_scheduler = dict(type='PolyLR', eta_min=1e-5, power=0.9, end=max_iters, by
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters)
 test_cfg = dict(type='TestLoop')
 default_hooks = dict(
+    _base_.safe_hooks,
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=20, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=250, max_keep_ckpts=2),
+    checkpoint=dict(_base_.safe_hooks.checkpoint, by_epoch=False, interval=250),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'),
 )
-randomness = dict(seed=0)

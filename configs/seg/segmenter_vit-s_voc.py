@@ -6,7 +6,7 @@
 _base_ = [
     'mmseg::_base_/models/segmenter_vit-b16_mask.py',
     '../_base_/datasets/voc_pseudo.py',
-    'mmseg::_base_/default_runtime.py',
+    '../_base_/seg_runtime.py',
     'mmseg::_base_/schedules/schedule_20k.py',
 ]
 model = dict(
@@ -24,3 +24,4 @@ model = dict(
     ),
 )
 optim_wrapper = dict(optimizer=dict(lr=0.001, weight_decay=0.0))
+default_hooks = _base_.safe_hooks

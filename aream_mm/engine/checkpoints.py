@@ -1,0 +1,88 @@
+"""SafeCheckpointHook: a training that is killed at any moment finds a whole checkpoint, and the best one."""
+
+from collections import deque
+from pathlib import Path
+
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import EpochBasedTrainLoop, Runner
+
+from aream_mm.files import write_atomically
+from aream_mm.registry import HOOKS
+
+
+class AtomicBackend(LocalBackend):
+    """mmengine's backend of local files, whose files appear whole."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        write_atomically(Path(filepath), obj)
+
+
+register_backend('aream_mm.atomic', AtomicBackend, force=True)
+
+
+@HOOKS.register_module()
+class SafeCheckpointHook(CheckpointHook):
+    """mmengine's `CheckpointHook` for local files, safe against a kill or a full disk at any moment.
+
+    mmengine opens `epoch_N.pth`, `best_*.pth` and `last_checkpoint` themselves for writing, so that a kill leaves half
+    of one, or an empty `last_checkpoint`; removes the oldest checkpoint before there is a new one; and forgets a
+    validation that a kill cut short, with the best checkpoint it might have given. Here files appear whole; the oldest
+    goes last; and a run that is resumed from a checkpoint whose validation was due begins with that validation, unless
+    the checkpoint says that it was the best so far. Temporary files of runs that were killed are removed at start, in
+    the work dir and its folders.
+
+    Takes the arguments of mmengine's except `backend_args` and `file_client_args`.
+    """
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(backend_args=dict(backend='aream_mm.atomic'), **kwargs)
+
+    def before_train(self, runner: Runner) -> None:
+        super().before_train(runner)
+        if is_main_process():
+            for leftover in Path(runner.work_dir).rglob('*.tmp'):
+                leftover.unlink()
+        if runner.iter > 0 and validation_is_due(runner):
+            self.last_ckpt = runner.message_hub.runtime_info.get('last_ckpt')  # to be written again if it is the best
+            if runner.message_hub.runtime_info.get('last_validation') != runner.iter:
+                runner.logger.info('The run was interrupted before the end of this validation, which is repeated:')
+                runner.val_loop.run()
+
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        runner.message_hub.update_info('last_validation', runner.iter)
+        super().after_val_epoch(runner, metrics)
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        steps, outdated = [], []
+        if self.max_keep_ckpts > 0:
+            steps = [*(kept for kept in self.keep_ckpt_ids if kept != step), step]
+            outdated = steps[: -self.max_keep_ckpts]
+            # With the outdated one: where a kill keeps us from removing it, before_train of the resumed run does.
+            runner.message_hub.update_info('keep_ckpt_ids', steps)
+        runner.save_checkpoint(
+            self.out_dir,
+            self.filename_tmpl.format(step),
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        if is_main_process():
+            write_atomically(Path(runner.work_dir) / 'last_checkpoint', self.last_ckpt.encode())
+            for old in outdated:
+                Path(self.out_dir, self.filename_tmpl.format(old)).unlink(missing_ok=True)
+        self.keep_ckpt_ids = deque(steps[len(outdated) :])
+
+
+def validation_is_due(runner: Runner) -> bool:
+    """Whether the training loop validates after the epoch, or iteration, that was trained last."""
+    loop = runner.train_loop
+    by_epoch = isinstance(loop, EpochBasedTrainLoop)
+    now, end = (loop.epoch, loop.max_epochs) if by_epoch else (loop.iter, loop.max_iters)
+    return runner.val_loop is not None and now >= loop.val_begin and (now % loop.val_interval == 0 or now == end)

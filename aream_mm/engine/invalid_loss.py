@@ -1,0 +1,50 @@
+"""InvalidLossHook: a loss that is no number stops the training, with the pictures that gave it."""
+
+import math
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner, find_latest_checkpoint
+
+from aream_mm.datasets.pictures import first_few
+from aream_mm.engine.warm_up import bare
+from aream_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class InvalidLossHook(Hook):
+    """Stops the training at the first step whose loss is NaN or infinite, and before such weights would be saved.
+
+    Each process looks at its own loss after every step. That costs a GPU nothing: mmengine's RuntimeInfoHook has
+    brought the loss to the host for the log, at every step, and this hook reads it there. The error names the files of
+    the step, and those of the step before, because a gradient that is not finite under a loss that is shows only in
+    the next loss. Weights are looked at when they are saved, so that every checkpoint is a good one.
+
+    Raises:
+        FloatingPointError: with the iteration, the values, the files and the last checkpoint.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        self.step, self.files, self.files_before = runner.iter, [], []
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
+    ) -> None:
+        self.step, self.files_before = runner.iter + 1, self.files
+        self.files = [sample.img_path for sample in data_batch['data_samples']]
+        values = {key: float(runner.message_hub.get_scalar(f'train/{key}').current()) for key in outputs}
+        if not math.isfinite(values['loss']):
+            raise FloatingPointError(self._message(runner, f'a finite loss, got {values}'))
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        weights = checkpoint['state_dict']
+        names = (name for name, _ in bare(runner.model).named_parameters())
+        bad = [name for name in names if not weights[name].isfinite().all()]
+        if bad:
+            raise FloatingPointError(self._message(runner, f'finite weights, got others in {first_few(bad)}'))
+
+    def _message(self, runner: Runner, expected: str) -> str:
+        return (
+            f'Iteration {self.step}: expected {expected}. Its files: {", ".join(self.files)}. Those of the step '
+            f'before: {", ".join(self.files_before) or "none since the start"}. The last good checkpoint: '
+            f'{find_latest_checkpoint(runner.work_dir) or "none yet"}'
+        )

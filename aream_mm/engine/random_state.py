@@ -1,0 +1,71 @@
+"""RandomStateHook: an interrupted training goes on with the random numbers of one that was not."""
+
+from collections.abc import Iterable, Iterator
+
+from mmengine.dist import broadcast_object_list, get_rank
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from aream_mm.datasets.seeding import SeededIndex, seed_generators
+from aream_mm.datasets.wrapper import SegDatasetWrapper
+from aream_mm.registry import HOOKS
+
+ITEMS, STEPS = range(2)  # their random numbers have nothing in common
+
+
+@HOOKS.register_module()
+class RandomStateHook(Hook):
+    """Seeds all generators with (seed, process, step) before each step, and with (seed, process, place) for each item.
+
+    The place counts the items that the process has drawn since the training began. No state of a generator has to
+    outlive the process, so that a training resumed from any checkpoint of an epoch or iteration makes the steps of an
+    uninterrupted one: the same pictures, augmented alike, and the same drop path. That they give the same weights, bit
+    for bit, takes
+
+    - `EpochBasedTrainLoop`, or `IterBasedTrainLoop` with the `InfiniteSampler`, which skips what was drawn before;
+    - as many processes, and threads of each, as before; the number of workers may change;
+    - operations that are deterministic: those on the CPU are, those of a GPU with randomness.deterministic=True as far
+      as torch has them.
+
+    The seed is that of the first start, also where the config has none or another one when it is resumed.
+
+    Raises:
+        TypeError: the training data are no data set of ours, whose items can be seeded. A config for such data leaves
+            the hook out of its default_hooks; mmengine takes no None in its place.
+    """
+
+    priority = 'LOWEST'  # what other hooks draw before a step makes no difference to it
+
+    def before_train(self, runner: Runner) -> None:
+        loader = runner.train_dataloader
+        if not isinstance(loader.dataset, SegDatasetWrapper):
+            raise TypeError(
+                'RandomStateHook: expected a training data set of aream_mm, such as PseudoMaskDataset, got '
+                f'{type(loader.dataset).__name__}; leave the hook out of default_hooks to train on it'
+            )
+        seeds = [runner.seed]
+        broadcast_object_list(seeds)
+        (self.seed,) = seeds
+        loader.sampler.seed = self.seed  # was built before the seed was read from the checkpoint
+        loader.batch_sampler.sampler = SeededSampler(loader.sampler, runner, loader.batch_size, self.seed)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        seed_generators(self.seed, get_rank(), STEPS, runner.iter)
+
+
+class SeededSampler:
+    """The indices of a sampler, each with the key of its place in the training."""
+
+    def __init__(self, sampler: Iterable[int], runner: Runner, batch_size: int, seed: int) -> None:
+        self.sampler = sampler
+        self.runner = runner
+        self.batch_size = batch_size
+        self.seed = seed
+
+    def __iter__(self) -> Iterator[SeededIndex]:
+        # Both loops ask for an iterator when all earlier batches have been trained on.
+        for place, index in enumerate(self.sampler, start=self.runner.iter * self.batch_size):
+            yield SeededIndex(index, (self.seed, get_rank(), ITEMS, place))
+
+    def __len__(self) -> int:
+        return len(self.sampler)
