@@ -1,6 +1,7 @@
 """The method: networks that expose attention, the CAM, AReAM and PAR, and the segmentor that puts them together."""
 
 from aream_mm.models.aream import AReAMLoss
+from aream_mm.models.conformer import AttentionConformer
 from aream_mm.models.dual_branch import DualBranch, TimmCNN
 from aream_mm.models.head import CAMHead
 from aream_mm.models.par import PAR
@@ -10,4 +11,4 @@ from aream_mm.registry import MODELS
 
 MODELS.register_module(module=PAR)  # par.py knows tensors only
 
-__all__ = ['AReAMLoss', 'AttentionViT', 'CAMHead', 'CAMSegmentor', 'DualBranch', 'PAR', 'TimmCNN']
+__all__ = ['AReAMLoss', 'AttentionConformer', 'AttentionViT', 'CAMHead', 'CAMSegmentor', 'DualBranch', 'PAR', 'TimmCNN']

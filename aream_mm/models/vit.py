@@ -211,49 +211,21 @@ class AttentionViT(BaseModule):
                 f'AttentionViT {self.name!r}: expected image sides that are multiples of the patch size '
                 f'{self.patch_size}, got {height}×{width}'
             )
-        outside = [
-            layer for layer in (*(affinity or ()), *logit_layers, *token_layers) if not 0 <= layer < self.num_layers
-        ]
-        if outside:
-            raise ValueError(f'AttentionViT: expected layers in 0..{self.num_layers - 1}, got {outside}')
+        maps = AttentionMaps(self, affinity, logit_layers, token_layers)
         patches = self.patch_embed(self.normalize(images))  # (B, h, w, D)
         batch, h, w, _ = patches.shape
         patches = patches + self._position_embedding(h, w)
         prefix = torch.cat([self.class_tokens, self.extra_tokens], dim=1).expand(batch, -1, -1)
         x = self.norm_pre(torch.cat([prefix, patches.flatten(1, 2)], dim=1))  # (B, T + R + P, D)
 
-        class_affinity, patch_affinity, mean_logits, layer_tokens = None, None, [], []
         for layer, block in enumerate(self.blocks):
-            weight = None if affinity is None else affinity.get(layer)
-            arguments = dict(
-                every_row=weight is not None,
-                class_rows=affinity is not None and self.num_class_tokens > 1,
-                mean_logits=layer in logit_layers,
-            )
+            arguments = maps.asked(layer)
             if self.with_cp and x.requires_grad:
                 x, attention = checkpoint(self._layer, block, x, use_reentrant=False, **arguments)
             else:
                 x, attention = self._layer(block, x, **arguments)
-            if 'class' in attention:
-                term = attention['class'] / self.num_layers
-                class_affinity = term if class_affinity is None else class_affinity + term
-            if 'patch' in attention:
-                weight = weight[..., None, None, None] if isinstance(weight, Tensor) else weight
-                term = weight * attention['patch']
-                patch_affinity = term if patch_affinity is None else patch_affinity.add_(term)
-            if 'logits' in attention:
-                mean_logits.append(attention['logits'])
-            if layer in token_layers:
-                layer_tokens.append(x[:, self.num_prefix_tokens :])
-
-        return Attended(
-            class_tokens=x[:, : self.num_class_tokens],
-            features=x[:, self.num_prefix_tokens :].transpose(1, 2).unflatten(2, (h, w)),
-            class_affinity=class_affinity,
-            patch_affinity=patch_affinity,
-            mean_logits=torch.stack(mean_logits) if mean_logits else None,
-            layer_tokens=torch.stack(layer_tokens) if layer_tokens else None,
-        )
+            maps.add(layer, x, attention)
+        return maps.attended(x, x[:, self.num_prefix_tokens :].transpose(1, 2).unflatten(2, (h, w)))
 
     def _layer(self, block: Block, x: Tensor, **maps: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """One layer over the weights of timm's block: its tokens, and the maps asked for."""
@@ -261,38 +233,116 @@ class AttentionViT(BaseModule):
         x = x + block.drop_path1(block.ls1(attended))
         return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x)))), attention
 
-    def _attend(
-        self, attention: Attention, x: Tensor, every_row: bool, class_rows: bool, mean_logits: bool
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """One attention layer over the weights of timm's: its output, and the maps asked for, averaged over heads."""
+    def _attend(self, attention: Attention, x: Tensor, **maps: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """One attention layer over the weights of timm's: its output, and the maps asked for."""
         batch, tokens, _ = x.shape
-        heads, first_patch, maps = attention.num_heads, self.num_prefix_tokens, {}
-        q, k, v = attention.qkv(x).view(batch, tokens, 3, heads, -1).permute(2, 0, 3, 1, 4)  # (B, H, N, d) each
+        q, k, v = attention.qkv(x).view(batch, tokens, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
         q, k = attention.q_norm(q), attention.k_norm(k)
-        out = None
-        if every_row:
-            # Without a gradient the weights of each head, which are there anyway, make its output too.
-            out = None if v.requires_grad else torch.empty_like(v)
-            mean = None
-            for head, weights in enumerate(head_weights(q, k, attention.scale)):
-                if out is not None:
-                    out[:, head] = attention.attn_drop(weights.to(v.dtype)) @ v[:, head]
-                mean = weights.div_(heads) if mean is None else mean.add_(weights, alpha=1 / heads)
-            maps['patch'] = mean[:, first_patch:, first_patch:]  # (B, P, P)
-            if class_rows:
-                maps['class'] = mean[:, : self.num_class_tokens, first_patch:]  # (B, T, P)
-        elif class_rows:
-            weights = head_weights(q[:, :, : self.num_class_tokens], k, attention.scale)
-            maps['class'] = sum(weights)[..., first_patch:] / heads
-        if out is None:
-            dropout = attention.attn_drop.p if self.training else 0.0
-            out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=attention.scale)
-        if mean_logits:
-            # Z = Q Kᵀ / (H √d) with the concatenated heads: one product, no (B, H, P, P) tensor.
-            queries, keys = (t[:, :, first_patch:].transpose(1, 2).flatten(2) for t in (q, k))  # (B, P, H·d)
-            maps['logits'] = (queries * (attention.scale / heads)) @ keys.transpose(1, 2)  # (B, P, P)
-        out = attention.norm(out.transpose(1, 2).flatten(2))
-        return attention.proj_drop(attention.proj(out)), maps
+        prefix = (self.num_class_tokens, self.num_prefix_tokens)
+        dropout = attention.attn_drop.p if self.training else 0.0
+        out, found = attend(q, k, v, attention.scale, *prefix, **maps, dropout=dropout)
+        return attention.proj_drop(attention.proj(attention.norm(out))), found
+
+
+class AttentionMaps:
+    """What a forward pass was asked for, gathered over the layers of a network.
+
+    Args:
+        network: has `num_layers`, `num_class_tokens` and `num_prefix_tokens`, those in front of the patches.
+        affinity, logit_layers, token_layers: as for `AttentionViT.forward`.
+
+    Raises:
+        ValueError: layers that the network does not have.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        affinity: Mapping[int, float | Tensor] | None,
+        logit_layers: Sequence[int],
+        token_layers: Sequence[int],
+    ) -> None:
+        layers = (*(affinity or ()), *logit_layers, *token_layers)
+        outside = [layer for layer in layers if not 0 <= layer < network.num_layers]
+        if outside:
+            raise ValueError(f'{type(network).__name__}: expected layers in 0..{network.num_layers - 1}, got {outside}')
+        self.network, self.affinity = network, affinity
+        self.logit_layers, self.token_layers = logit_layers, token_layers
+        self.class_affinity, self.patch_affinity, self.mean_logits, self.layer_tokens = None, None, [], []
+
+    def asked(self, layer: int) -> dict[str, bool]:
+        """Which maps of this layer are read: the last arguments of `attend`."""
+        return dict(
+            every_row=self.affinity is not None and layer in self.affinity,
+            class_rows=self.affinity is not None and self.network.num_class_tokens > 1,
+            mean_logits=layer in self.logit_layers,
+        )
+
+    def add(self, layer: int, x: Tensor, maps: dict[str, Tensor]) -> None:
+        """The tokens (B, N, D) after a layer and the maps that were asked for; the maps are not to be used again."""
+        if 'class' in maps:
+            term = maps['class'] / self.network.num_layers
+            self.class_affinity = term if self.class_affinity is None else self.class_affinity + term
+        if 'patch' in maps:
+            weight = self.affinity[layer]
+            weight = weight[..., None, None, None] if isinstance(weight, Tensor) else weight
+            term = weight * maps['patch']
+            self.patch_affinity = term if self.patch_affinity is None else self.patch_affinity.add_(term)
+        if 'logits' in maps:
+            self.mean_logits.append(maps['logits'])
+        if layer in self.token_layers:
+            self.layer_tokens.append(x[:, self.network.num_prefix_tokens :])
+
+    def attended(self, x: Tensor, features: Tensor) -> Attended:
+        """The tokens (B, N, D) after the last layer and the features (B, D', h, w), with what was gathered."""
+        return Attended(
+            class_tokens=x[:, : self.network.num_class_tokens],
+            features=features,
+            class_affinity=self.class_affinity,
+            patch_affinity=self.patch_affinity,
+            mean_logits=torch.stack(self.mean_logits) if self.mean_logits else None,
+            layer_tokens=torch.stack(self.layer_tokens) if self.layer_tokens else None,
+        )
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    num_class_tokens: int,
+    first_patch: int,
+    every_row: bool,
+    class_rows: bool,
+    mean_logits: bool,
+    dropout: float = 0.0,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Softmax attention of q, k, v (B, H, N, d): its output (B, N, H·d), and the maps asked for, means over the heads.
+
+    'patch' (B, P, P) with `every_row`, 'class' (B, T, P) with `class_rows`, 'logits' (B, P, P) with `mean_logits`.
+    Class tokens come first; patches start at token `first_patch`.
+    """
+    heads, maps, out = q.shape[1], {}, None
+    if every_row:
+        # Without a gradient the weights of each head, which are there anyway, make its output too.
+        out = None if v.requires_grad else torch.empty_like(v)
+        mean = None
+        for head, weights in enumerate(head_weights(q, k, scale)):
+            if out is not None:
+                out[:, head] = F.dropout(weights.to(v.dtype), dropout, training=dropout > 0) @ v[:, head]
+            mean = weights.div_(heads) if mean is None else mean.add_(weights, alpha=1 / heads)
+        maps['patch'] = mean[:, first_patch:, first_patch:]  # (B, P, P)
+        if class_rows:
+            maps['class'] = mean[:, :num_class_tokens, first_patch:]  # (B, T, P)
+    elif class_rows:
+        maps['class'] = sum(head_weights(q[:, :, :num_class_tokens], k, scale))[..., first_patch:] / heads
+    if out is None:
+        out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale)
+    if mean_logits:
+        # Z = Q Kᵀ / (H √d) with the concatenated heads: one product, no (B, H, P, P) tensor.
+        queries, keys = (t[:, :, first_patch:].transpose(1, 2).flatten(2) for t in (q, k))  # (B, P, H·d)
+        maps['logits'] = (queries * (scale / heads)) @ keys.transpose(1, 2)  # (B, P, P)
+    return out.transpose(1, 2).flatten(2), maps
 
 
 @torch.no_grad()
