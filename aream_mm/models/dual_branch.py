@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-import torch
-import torch.nn.functional as F
 from mmengine.model import BaseModule
 from timm.layers.norm_act import SyncBatchNormAct
 from torch import Tensor, nn
 
-from aream_mm.models.vit import Attended, Normalize, create_timm_model
+from aream_mm.models.vit import Attended, Normalize, create_timm_model, levels_on_grid
 from aream_mm.registry import MODELS
 
 
@@ -97,5 +95,4 @@ class DualBranch(BaseModule):
         """As `AttentionViT.forward`; `features` (B, Σ D_i, h, w) are the CNN's."""
         attended = self.vit(images, affinity, logit_layers, token_layers)
         grid = attended.features.shape[-2:]
-        levels = [F.interpolate(level, grid, mode='bilinear', align_corners=False) for level in self.cnn(images)]
-        return attended._replace(features=torch.cat(levels, dim=1), class_affinity=None)
+        return attended._replace(features=levels_on_grid(self.cnn(images), grid), class_affinity=None)

@@ -59,6 +59,29 @@ class Normalize(nn.Module):
         return (images - self.mean) / self.std
 
 
+class CNNStem(BaseModule):
+    """What a CNN sees of each patch, (B, h, w, D): its levels on the token grid, concatenated and projected.
+
+    The 1×1 projection starts at zero, so that training starts from the pretrained transformer. It learns from the first
+    step, and a CNN that is not frozen from the second.
+    """
+
+    def __init__(self, cnn: Mapping, embed_dim: int) -> None:
+        super().__init__()
+        self.cnn = MODELS.build(cnn)
+        self.projection = nn.Conv2d(sum(self.cnn.out_channels), embed_dim, 1)
+        nn.init.zeros_(self.projection.weight)
+        nn.init.zeros_(self.projection.bias)
+
+    def forward(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+        return self.projection(levels_on_grid(self.cnn(images), grid)).permute(0, 2, 3, 1)
+
+
+def levels_on_grid(levels: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
+    """Feature levels (B, D_i, h_i, w_i) → (B, Σ D_i, *grid), bilinear."""
+    return torch.cat([F.interpolate(level, grid, mode='bilinear', align_corners=False) for level in levels], dim=1)
+
+
 @MODELS.register_module()
 class AttentionViT(BaseModule):
     """A plain timm ViT with one or C class tokens whose forward returns tokens and affinities (`Attended`).
@@ -80,6 +103,9 @@ class AttentionViT(BaseModule):
             evaluation mode; 0 trains everything, the number of layers nothing.
         with_cp: gradient checkpointing: keep the input of each layer for the backward pass and compute the rest again.
         mean, std: RGB statistics in 0..1. Default: those of the pretrained weights.
+        stem: config of a `TimmCNN` whose features are added to the patch embedding, see `CNNStem`. It has weights,
+            statistics and freezing of its own, and its projection is trained whatever is frozen. Learning rates are
+            set in the config: optim_wrapper.paramwise_cfg.custom_keys 'backbone.stem'.
         architecture: further arguments of timm's `VisionTransformer`, such as dict(depth=6, embed_dim=192).
 
     Raises:
@@ -100,6 +126,7 @@ class AttentionViT(BaseModule):
         with_cp: bool = False,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        stem: Mapping | None = None,
         architecture: Mapping | None = None,
     ) -> None:
         super().__init__()
@@ -127,6 +154,7 @@ class AttentionViT(BaseModule):
         self.grid_size = vit.patch_embed.grid_size
         self.patch_size = vit.patch_embed.patch_size[0]
         self.num_layers = len(vit.blocks)
+        self.stem = stem and CNNStem(stem, vit.embed_dim)
         for key, value in self._embeddings(vit).items():
             self.register_parameter(key, nn.Parameter(value))
         self.num_prefix_tokens = num_class_tokens + self.extra_tokens.shape[1]
@@ -160,12 +188,15 @@ class AttentionViT(BaseModule):
             )
 
     def init_weights(self) -> None:
-        """Load `pretrained`; called by mmengine's Runner when training starts."""
+        """Load `pretrained`, and that of the stem; called by mmengine's Runner when training starts."""
+        if self.stem is not None:
+            self.stem.init_weights()
         if self.pretrained and not self.is_init:
             vit = create_timm_model(self.name, self.pretrained, **self.arguments)
-            own_keys = self.state_dict().keys()
-            weights = {key: value for key, value in vit.state_dict().items() if key in own_keys}
-            self.load_state_dict(weights | self._embeddings(vit))
+            own = self.state_dict()
+            stem = {key: value for key, value in own.items() if key.startswith('stem.')}
+            weights = {key: value for key, value in vit.state_dict().items() if key in own}
+            self.load_state_dict(stem | weights | self._embeddings(vit))
         self.is_init = True
 
     def _frozen_parts(self) -> list[nn.Module | nn.Parameter]:
@@ -219,6 +250,8 @@ class AttentionViT(BaseModule):
         patches = self.patch_embed(self.normalize(images))  # (B, h, w, D)
         batch, h, w, _ = patches.shape
         patches = patches + self._position_embedding(h, w)
+        if self.stem is not None:
+            patches = patches + self.stem(images, (h, w))
         prefix = torch.cat([self.class_tokens, self.extra_tokens], dim=1).expand(batch, -1, -1)
         x = self.norm_pre(torch.cat([prefix, patches.flatten(1, 2)], dim=1))  # (B, T + R + P, D)
 
