@@ -1,7 +1,7 @@
 """The method: networks that expose attention, the CAM, AReAM and PAR, and the segmentor that puts them together."""
 
 from aream_mm.models.aream import AReAMLoss
-from aream_mm.models.dual_branch import DualBranch, TimmCNN
+from aream_mm.models.dual_branch import CNNBackbone, DualBranch, TimmCNN
 from aream_mm.models.head import CAMHead
 from aream_mm.models.par import PAR
 from aream_mm.models.segmentor import CAMSegmentor
@@ -10,4 +10,4 @@ from aream_mm.registry import MODELS
 
 MODELS.register_module(module=PAR)  # par.py knows tensors only
 
-__all__ = ['AReAMLoss', 'AttentionViT', 'CAMHead', 'CAMSegmentor', 'DualBranch', 'PAR', 'TimmCNN']
+__all__ = ['AReAMLoss', 'AttentionViT', 'CAMHead', 'CAMSegmentor', 'CNNBackbone', 'DualBranch', 'PAR', 'TimmCNN']
