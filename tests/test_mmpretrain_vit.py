@@ -126,7 +126,7 @@ def test_several_class_tokens_become_their_mean(tmp_path):
         ('vit_small_patch14_reg4_dinov2', {}, "got ['reg_token'"),
         ('vit_base_patch16_siglip_224', {}, 'expected a ViT with a class token'),
         ('vit_tiny_patch16_224', dict(qk_norm=True), "got ['blocks.0.attn.q_norm.weight'"),
-        ('vit_giant_patch14_dinov2', {}, 'expected an MLP of two plain layers, got shapes (192, 24) and (24, 96)'),
+        ('vit_giant_patch14_dinov2', {}, 'expected an MLP of two plain layers, got shapes (128, 24) and (24, 64)'),
         ('test_resnet', None, 'expected one ViT in the weights, got 0'),
     ],
 )
