@@ -40,7 +40,7 @@ def test_tags_of_the_file_and_of_the_masks_differ_for_the_images_known_to():
 
 
 @needs_weights
-@pytest.mark.parametrize(('img_size', 'patch_size'), [(196, 14), (224, 14), (224, 16)])
+@pytest.mark.parametrize(('img_size', 'patch_size'), [(196, 14), (224, 14), (224, 16), (336, 14), (336, 16)])
 def test_the_pretrained_vit_gives_the_tokens_of_timms_at_any_size(img_size, patch_size):
     vit = AttentionViT('vit_small_patch14_dinov2', pretrained=str(VIT), img_size=img_size, patch_size=patch_size)
     vit.init_weights()

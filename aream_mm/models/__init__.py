@@ -2,7 +2,7 @@
 
 from aream_mm.models.aream import AReAMLoss
 from aream_mm.models.conformer import AttentionConformer
-from aream_mm.models.dual_branch import DualBranch, TimmCNN
+from aream_mm.models.dual_branch import CNNBackbone, DualBranch, TimmCNN
 from aream_mm.models.head import CAMHead
 from aream_mm.models.par import PAR
 from aream_mm.models.segmentor import CAMSegmentor
@@ -11,4 +11,14 @@ from aream_mm.registry import MODELS
 
 MODELS.register_module(module=PAR)  # par.py knows tensors only
 
-__all__ = ['AReAMLoss', 'AttentionConformer', 'AttentionViT', 'CAMHead', 'CAMSegmentor', 'DualBranch', 'PAR', 'TimmCNN']
+__all__ = [
+    'AReAMLoss',
+    'AttentionConformer',
+    'AttentionViT',
+    'CAMHead',
+    'CAMSegmentor',
+    'CNNBackbone',
+    'DualBranch',
+    'PAR',
+    'TimmCNN',
+]

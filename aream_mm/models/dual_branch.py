@@ -1,14 +1,15 @@
-"""DualBranch: a timm CNN says what is where roughly, a timm ViT says which places belong together."""
+"""DualBranch: a timm CNN says what is where roughly, a timm ViT says which places belong together.
+
+`CNNBackbone` is the CNN alone, for the plain CAM.
+"""
 
 from collections.abc import Mapping, Sequence
 
-import torch
-import torch.nn.functional as F
 from mmengine.model import BaseModule
 from timm.layers.norm_act import SyncBatchNormAct
 from torch import Tensor, nn
 
-from aream_mm.models.vit import Attended, Normalize, create_timm_model
+from aream_mm.models.vit import Attended, Normalize, create_timm_model, levels_on_grid
 from aream_mm.registry import MODELS
 
 
@@ -97,5 +98,35 @@ class DualBranch(BaseModule):
         """As `AttentionViT.forward`; `features` (B, Σ D_i, h, w) are the CNN's."""
         attended = self.vit(images, affinity, logit_layers, token_layers)
         grid = attended.features.shape[-2:]
-        levels = [F.interpolate(level, grid, mode='bilinear', align_corners=False) for level in self.cnn(images)]
-        return attended._replace(features=torch.cat(levels, dim=1), class_affinity=None)
+        return attended._replace(features=levels_on_grid(self.cnn(images), grid), class_affinity=None)
+
+
+@MODELS.register_module()
+class CNNBackbone(BaseModule):
+    """A CNN alone, for the plain CAM: features at the size of the finest level, and nothing that attends.
+
+    Args:
+        cnn: config of a `TimmCNN`.
+    """
+
+    num_layers = 0
+
+    def __init__(self, cnn: dict) -> None:
+        super().__init__()
+        self.cnn = MODELS.build(cnn)
+        self.patch_size = min(self.cnn.cnn.feature_info.reduction())  # stride of the finest level
+
+    def forward(
+        self,
+        images: Tensor,
+        affinity: Mapping[int, float | Tensor] | None = None,
+        logit_layers: Sequence[int] = (),
+        token_layers: Sequence[int] = (),
+    ) -> Attended:
+        """As `AttentionViT.forward`, of a network without layers: only `features` (B, Σ D_i, h, w) are there."""
+        asked = [*(affinity or ()), *logit_layers, *token_layers]
+        if asked:
+            raise ValueError(f'CNNBackbone: expected no layers, a CNN has no attention, got {asked}')
+        levels = self.cnn(images)
+        finest = max((level.shape[-2:] for level in levels), key=lambda size: size[0])
+        return Attended(None, levels_on_grid(levels, finest), None, None, None, None)

@@ -12,13 +12,14 @@ class CAMHead(BaseModule):
     """Class map = conv D' → C on the features; patch logits = its spatial mean; class logits from the class tokens.
 
     With C class tokens the class logits are the mean over channels of each token. A single token is read by a linear
-    layer after a norm.
+    layer after a norm. A network without class tokens has patch logits alone: the plain CAM.
 
     Args:
         num_classes: C, without background.
         in_channels: D', channels of the features.
         kernel_size: of the convolution; 3 in MCTformer, 1 for the plain CAM of a CNN.
-        token_channels: D of the single class token; None where the network has one token per class.
+        token_channels: D of the single class token; None where the network has one token per class, or
+            none.
 
     Raises:
         ValueError: a checkpoint made for another number of classes.
@@ -47,6 +48,11 @@ class CAMHead(BaseModule):
     def forward(self, attended: Attended) -> tuple[Tensor, dict[str, Tensor]]:
         """Class map (B, C, h, w) before ReLU, and logits (B, C) by the name of the head: 'class' and 'patch'."""
         class_map = self.class_map(attended.features)
+        patch_logits = class_map.mean(dim=(-2, -1))
+        if attended.class_tokens is None:
+            if self.token_logits is not None:
+                raise ValueError('CAMHead: expected no token_channels for a network without class tokens')
+            return class_map, {'patch': patch_logits}
         if self.token_logits is None:
             class_logits = attended.class_tokens.mean(dim=-1)
         else:
@@ -56,4 +62,4 @@ class CAMHead(BaseModule):
                 f'CAMHead: expected {self.num_classes} class tokens (num_classes), got {class_logits.shape[1]}; set '
                 'num_class_tokens of the network, or token_channels of the head for a single token'
             )
-        return class_map, {'class': class_logits, 'patch': class_map.mean(dim=(-2, -1))}
+        return class_map, {'class': class_logits, 'patch': patch_logits}

@@ -1,6 +1,7 @@
 """AttentionViT: any plain timm vision transformer, returning its tokens and the affinities that CAM and AReAM read."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,20 +9,22 @@ import timm
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
-from timm.layers import Attention
+from timm.layers import Attention, PatchEmbed
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from aream_mm.registry import MODELS
 
+PLAIN_VIT = 'a plain timm VisionTransformer (all tokens attend to all, no windows, no rotary positions)'
+
 
 class Attended(NamedTuple):
     """What an attention-exposing network returns. T class tokens, P = h·w patches, L' layers asked for.
 
-    class_tokens    (B, T, D)         of the last layer, before any final norm
+    class_tokens    (B, T, D)         of the last layer, before any final norm; None if the network has none
     features        (B, D', h, w)     what the class map is read from
-    class_affinity  (B, T, P)         mean over all layers of A[l][class → patch]; None if not asked for, or if T = 1
+    class_affinity  (B, T, P)         mean over all layers of A[l][class → patch]; None if not asked for, or if T < 2
     patch_affinity  (B, P, P)         Σ_l weight[l] · A[l][patch → patch]; (G, B, P, P) for weights of shape (G,)
     mean_logits     (L', B, P, P)     Z[l], the mean over heads of the pre-softmax logits, patch block
     layer_tokens    (L', B, P, D)     patch tokens after each layer
@@ -29,7 +32,7 @@ class Attended(NamedTuple):
     The affinities carry no gradient: AReAM learns through the mean logits.
     """
 
-    class_tokens: Tensor
+    class_tokens: Tensor | None
     features: Tensor
     class_affinity: Tensor | None
     patch_affinity: Tensor | None
@@ -38,13 +41,44 @@ class Attended(NamedTuple):
 
 
 def create_timm_model(name: str, pretrained: bool | str, **arguments) -> nn.Module:
-    """timm's model `name`; `pretrained` is True for timm's own weights, or the path of a file in timm's key names."""
+    """timm's model `name`; `pretrained` is True for timm's own weights, or the path of a file in timm's key names.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file lacks weights of the model, as one in another program's key names does.
+    """
     if not isinstance(pretrained, str):
         return timm.create_model(name, pretrained=pretrained, **arguments)
     if not Path(pretrained).is_file():
         raise FileNotFoundError(f'pretrained weights of {name!r}: expected a file, got {pretrained!r}')
     overlay = dict(file=pretrained, custom_load=pretrained.endswith('.npz'))
-    return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
+    with missing_keys() as missing:
+        model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
+    own = {key.replace('.', '_') for key in model.state_dict()}  # timm flattens the names of feature levels
+    after_the_layers = ('norm.', 'fc_norm.', 'attn_pool.')  # nothing here reads them
+    lost = [key for key in missing if key.replace('.', '_') in own and not key.startswith(after_the_layers)]
+    if lost:
+        raise ValueError(
+            f"{pretrained}: expected weights of {name!r} in timm's key names, {len(lost)} lack: {lost[:3]}"
+        )
+    return model
+
+
+@contextmanager
+def missing_keys() -> Iterator[list[str]]:
+    """The weights that `load_state_dict` does not find. timm does not insist on them once it has cut the classifier."""
+    missing, load = [], nn.Module.load_state_dict
+
+    def recorded(module: nn.Module, *args, **kwargs):
+        result = load(module, *args, **kwargs)
+        missing.extend(result.missing_keys)
+        return result
+
+    nn.Module.load_state_dict = recorded
+    try:
+        yield missing
+    finally:
+        nn.Module.load_state_dict = load
 
 
 class Normalize(nn.Module):
@@ -59,9 +93,32 @@ class Normalize(nn.Module):
         return (images - self.mean) / self.std
 
 
+class CNNStem(BaseModule):
+    """What a CNN sees of each patch, (B, h, w, D): its levels on the token grid, concatenated and projected.
+
+    The 1×1 projection starts at zero, so that training starts from the pretrained transformer. It learns from the first
+    step, and a CNN that is not frozen from the second.
+    """
+
+    def __init__(self, cnn: Mapping, embed_dim: int) -> None:
+        super().__init__()
+        self.cnn = MODELS.build(cnn)
+        self.projection = nn.Conv2d(sum(self.cnn.out_channels), embed_dim, 1)
+        nn.init.zeros_(self.projection.weight)
+        nn.init.zeros_(self.projection.bias)
+
+    def forward(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+        return self.projection(levels_on_grid(self.cnn(images), grid)).permute(0, 2, 3, 1)
+
+
+def levels_on_grid(levels: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
+    """Feature levels (B, D_i, h_i, w_i) → (B, Σ D_i, *grid), bilinear."""
+    return torch.cat([F.interpolate(level, grid, mode='bilinear', align_corners=False) for level in levels], dim=1)
+
+
 @MODELS.register_module()
 class AttentionViT(BaseModule):
-    """A plain timm ViT with one or C class tokens whose forward returns tokens and affinities (`Attended`).
+    """A plain timm ViT with one, C or no class tokens whose forward returns tokens and affinities (`Attended`).
 
     The pretrained class token and its position embedding are copied C times (MCTformer-V2). Register and distillation
     tokens are kept: they take part in attention and are not returned. There is no final norm: the heads read the
@@ -69,7 +126,8 @@ class AttentionViT(BaseModule):
 
     Args:
         name: timm's model name, such as 'deit_small_patch16_224'.
-        num_class_tokens: 1 for the model's own token, or the number of classes C.
+        num_class_tokens: 1 for the model's own token, or the number of classes C. 0 for a model that has none, such as
+            SigLIP's: the class map is then all that is trained, and there is no class affinity.
         pretrained: False, True (timm's weights), or the path of a weights file in timm's key names. Read by
             `init_weights`, that is when training starts, never for testing.
         img_size: side in pixels, or (height, width), to which the position embedding is resampled when the weights
@@ -80,12 +138,16 @@ class AttentionViT(BaseModule):
             evaluation mode; 0 trains everything, the number of layers nothing.
         with_cp: gradient checkpointing: keep the input of each layer for the backward pass and compute the rest again.
         mean, std: RGB statistics in 0..1. Default: those of the pretrained weights.
+        stem: config of a `TimmCNN` whose features are added to the patch embedding, see `CNNStem`. It has weights,
+            statistics and freezing of its own, and its projection is trained whatever is frozen. Learning rates are
+            set in the config: optim_wrapper.paramwise_cfg.custom_keys 'backbone.stem'.
         architecture: further arguments of timm's `VisionTransformer`, such as dict(depth=6, embed_dim=192).
 
     Raises:
         TypeError: the timm model is no plain ViT, so its attention cannot be exposed.
-        ValueError: the timm model has no class token, or fewer layers than are to be frozen.
-        FileNotFoundError: `pretrained` names no file.
+        ValueError: class tokens are asked for of a timm model that has none, or none of one that has; a patch
+            embedding other than plain patches; fewer layers than are to be frozen.
+        FileNotFoundError, ValueError: `pretrained` names no file, or one without the model's weights.
     """
 
     def __init__(
@@ -100,6 +162,7 @@ class AttentionViT(BaseModule):
         with_cp: bool = False,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        stem: Mapping | None = None,
         architecture: Mapping | None = None,
     ) -> None:
         super().__init__()
@@ -118,8 +181,11 @@ class AttentionViT(BaseModule):
         try:
             vit = create_timm_model(name, pretrained=False, **self.arguments)
         except TypeError as error:  # timm's other families do not take the arguments of a plain ViT
-            raise TypeError(f'AttentionViT: expected a plain timm VisionTransformer, got {name!r}: {error}') from error
+            raise TypeError(f'AttentionViT: expected {PLAIN_VIT}, got {name!r}: {error}') from error
         check_plain_vit(name, vit)
+        if num_class_tokens < 1 if vit.has_class_token else num_class_tokens != 0:
+            expected = 'at least 1 for a model with a class token' if vit.has_class_token else '0 for one without any'
+            raise ValueError(f'AttentionViT: expected num_class_tokens of {expected}, got {num_class_tokens}, {name!r}')
         if not 0 <= frozen_layers <= len(vit.blocks):
             raise ValueError(f'AttentionViT: expected frozen_layers in 0..{len(vit.blocks)}, got {frozen_layers}')
         self.normalize = Normalize(mean or vit.pretrained_cfg['mean'], std or vit.pretrained_cfg['std'])
@@ -127,6 +193,7 @@ class AttentionViT(BaseModule):
         self.grid_size = vit.patch_embed.grid_size
         self.patch_size = vit.patch_embed.patch_size[0]
         self.num_layers = len(vit.blocks)
+        self.stem = stem and CNNStem(stem, vit.embed_dim)
         for key, value in self._embeddings(vit).items():
             self.register_parameter(key, nn.Parameter(value))
         self.num_prefix_tokens = num_class_tokens + self.extra_tokens.shape[1]
@@ -138,14 +205,15 @@ class AttentionViT(BaseModule):
         """Class, extra and position embeddings; a prefix token's position embedding is folded into the token."""
         # timm orders the prefix class, distillation, register.
         tokens = (vit.cls_token, getattr(vit, 'dist_token', None), vit.reg_token)
-        prefix = torch.cat([token for token in tokens if token is not None], dim=1).detach()  # (1, 1 + R, D)
-        positions = vit.pos_embed.detach()
+        positions, own = vit.pos_embed.detach(), int(vit.has_class_token)
+        prefix = [token.detach() for token in tokens if token is not None]
+        prefix = torch.cat([positions[:, :0], *prefix], dim=1)  # (1, own + R, D)
         if not vit.no_embed_class:
             prefix = prefix + positions[:, : prefix.shape[1]]
             positions = positions[:, prefix.shape[1] :]
         return dict(
-            class_tokens=prefix[:, :1].repeat(1, self.num_class_tokens, 1),  # (1, T, D)
-            extra_tokens=prefix[:, 1:].clone(),  # (1, R, D)
+            class_tokens=prefix[:, :own].repeat(1, self.num_class_tokens, 1),  # (1, T, D)
+            extra_tokens=prefix[:, own:].clone(),  # (1, R, D)
             pos_embed=positions.clone(),  # (1, P, D)
         )
 
@@ -160,12 +228,15 @@ class AttentionViT(BaseModule):
             )
 
     def init_weights(self) -> None:
-        """Load `pretrained`; called by mmengine's Runner when training starts."""
+        """Load `pretrained`, and that of the stem; called by mmengine's Runner when training starts."""
+        if self.stem is not None:
+            self.stem.init_weights()
         if self.pretrained and not self.is_init:
             vit = create_timm_model(self.name, self.pretrained, **self.arguments)
-            own_keys = self.state_dict().keys()
-            weights = {key: value for key, value in vit.state_dict().items() if key in own_keys}
-            self.load_state_dict(weights | self._embeddings(vit))
+            own = self.state_dict()
+            stem = {key: value for key, value in own.items() if key.startswith('stem.')}
+            weights = {key: value for key, value in vit.state_dict().items() if key in own}
+            self.load_state_dict(stem | weights | self._embeddings(vit))
         self.is_init = True
 
     def _frozen_parts(self) -> list[nn.Module | nn.Parameter]:
@@ -215,6 +286,8 @@ class AttentionViT(BaseModule):
         patches = self.patch_embed(self.normalize(images))  # (B, h, w, D)
         batch, h, w, _ = patches.shape
         patches = patches + self._position_embedding(h, w)
+        if self.stem is not None:
+            patches = patches + self.stem(images, (h, w))
         prefix = torch.cat([self.class_tokens, self.extra_tokens], dim=1).expand(batch, -1, -1)
         x = self.norm_pre(torch.cat([prefix, patches.flatten(1, 2)], dim=1))  # (B, T + R + P, D)
 
@@ -296,7 +369,7 @@ class AttentionMaps:
     def attended(self, x: Tensor, features: Tensor) -> Attended:
         """The tokens (B, N, D) after the last layer and the features (B, D', h, w), with what was gathered."""
         return Attended(
-            class_tokens=x[:, : self.network.num_class_tokens],
+            class_tokens=x[:, : self.network.num_class_tokens] if self.network.num_class_tokens else None,
             features=features,
             class_affinity=self.class_affinity,
             patch_affinity=self.patch_affinity,
@@ -358,16 +431,21 @@ def head_weights(q: Tensor, k: Tensor, scale: float) -> Iterator[Tensor]:
 
 
 def check_plain_vit(name: str, vit: nn.Module) -> None:
-    """Refuse, by name, a timm model whose attention is not that of a plain ViT."""
+    """Refuse, by name, a timm model whose attention or patches are not those of a plain ViT."""
     if not isinstance(vit, VisionTransformer):
-        raise TypeError(f'AttentionViT: expected a plain timm VisionTransformer, got {type(vit).__name__} for {name!r}')
+        raise TypeError(f'AttentionViT: expected {PLAIN_VIT}, got {type(vit).__name__} for {name!r}')
     for block in vit.blocks:
-        if type(block) is not Block or type(block.attn) is not Attention:
+        gated = getattr(getattr(block, 'attn', None), 'gate', None) is not None
+        if type(block) is not Block or type(block.attn) is not Attention or gated:
             raise TypeError(
                 f'AttentionViT: expected blocks of plain softmax attention, got {type(block).__name__} with '
-                f'{type(getattr(block, "attn", None)).__name__} for {name!r}'
+                f'{"gated " * gated}{type(getattr(block, "attn", None)).__name__} for {name!r}'
             )
+    patch_size = vit.patch_embed.patch_size
+    if type(vit.patch_embed) is not PatchEmbed or patch_size[0] != patch_size[1]:
+        raise ValueError(
+            f'AttentionViT: expected square patches of the picture, got {type(vit.patch_embed).__name__} with '
+            f'{patch_size} for {name!r}; for a CNN in front of a ViT there is the option `stem`'
+        )
     if vit.pos_embed is None or vit.pos_drop.p > 0 or not isinstance(vit.patch_drop, nn.Identity):
         raise ValueError(f'AttentionViT: expected a position embedding and no dropout of tokens in {name!r}')
-    if vit.cls_token is None:
-        raise ValueError(f'AttentionViT: expected a model with a class token, got {name!r} which has none')
