@@ -23,7 +23,7 @@ from prettytable import PrettyTable
 from torch.utils.benchmark import Timer
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
-GROWTH = dict(size=(224, 320, 448, 640), batch=(1, 2, 4, 8), num_classes=(20, 80))
+GROWTH = dict(size=(224, 384, 640), batch=(1, 4, 8), num_classes=(20, 80))
 
 
 class Setting(NamedTuple):
@@ -145,7 +145,7 @@ def main(description: str, variants: Variants, default: Setting) -> None:
     grown = {}
     if args.growth:
         for axis, settings in growth(start).items():
-            grown[axis] = [row for setting in settings for row in measure(variants, setting, 3, plain=False)]
+            grown[axis] = [row for setting in settings for row in measure(variants, setting, 2, plain=False)]
             print(as_table(grown[axis]))
     if args.out:
         machine = dict(device=DEVICE, threads=torch.get_num_threads(), torch=torch.__version__)

@@ -3,6 +3,7 @@
 import os
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -18,11 +19,12 @@ SOON = 100  # seconds; gloo and torchrun wait for half an hour
 
 
 def start(*command, **environment):
-    """Start a script of the repository; what it prints comes from `finish`."""
+    """Start a script of the repository in this environment, activated; what it prints comes from `finish`."""
+    activated = dict(PATH=f'{Path(sys.executable).parent}:{os.environ["PATH"]}')
     return subprocess.Popen(
         list(map(str, command)),
         cwd=ROOT,
-        env={**os.environ, **environment},
+        env={**os.environ, **activated, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -52,7 +52,9 @@ def test_mmpretrain_has_timms_features_and_the_way_back_timms_weights(name, tmp_
     clip = 'clip' in name
     norm = dict(type='LN', eps=theirs.norm.eps)
     options = dict(pre_norm=clip, layer_scale_init_value=1e-5 * ('ls1.gamma' in str(theirs.state_dict().keys())))
-    config = dict(type='VisionTransformer', arch=arch, img_size=4 * patch, patch_size=patch, out_type='raw', **options)
+    config = dict(
+        type='mmpretrain.VisionTransformer', arch=arch, img_size=4 * patch, patch_size=patch, out_type='raw', **options
+    )
     vit = MMPRETRAIN.build(dict(config, norm_cfg=norm))
     vit.eval()  # returns nothing
     weights = CheckpointLoader.load_checkpoint(str(tmp_path / 'mmpretrain.pth'))['state_dict']
@@ -72,7 +74,9 @@ def test_mmpretrain_has_timms_features_and_the_way_back_timms_weights(name, tmp_
 
 def test_attention_vit_reads_the_weights_of_mmpretrain(tmp_path):
     arch = dict(embed_dims=24, num_layers=3, num_heads=3, feedforward_channels=96)
-    vit = MMPRETRAIN.build(dict(type='VisionTransformer', arch=arch, img_size=64, out_type='raw', final_norm=False))
+    vit = MMPRETRAIN.build(
+        dict(type='mmpretrain.VisionTransformer', arch=arch, img_size=64, out_type='raw', final_norm=False)
+    )
     scramble(vit)
     save_checkpoint(dict(state_dict=vit.state_dict()), str(tmp_path / 'mmpretrain.pth'))
     convert(tmp_path / 'mmpretrain.pth', tmp_path / 'timm.pth', 'timm')
