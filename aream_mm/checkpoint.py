@@ -105,7 +105,8 @@ def require_fitting_shapes(model: nn.Module, checkpoint: str, resume: bool = Fal
             f'{checkpoint}: expected the weights of the model in the config, {len(other)} have another shape, as with '
             f'another number of classes: {first_few(other)}'
         )
-    if nan := [key for key, value in weights.items() if key in own and value.isnan().any()]:
+    # Where the model itself begins with NaN, as in layer weights that are measured later, the checkpoint may too.
+    if nan := [key for key, value in weights.items() if key in own and (value.isnan() & ~own[key].cpu().isnan()).any()]:
         raise ValueError(f'{checkpoint}: expected numbers as weights, {len(nan)} tensors hold NaN: {first_few(nan)}')
     if resume:
         require_run(loaded, checkpoint)

@@ -8,6 +8,7 @@ from mmengine.runner import load_checkpoint
 from mmseg.apis import init_model
 from torch.testing import assert_close
 
+from aream_mm.checkpoint import require_fitting_shapes
 from aream_mm.models import cam
 from aream_mm.registry import MODELS
 
@@ -160,6 +161,16 @@ def test_gradient_checkpointing_keeps_less_of_a_layer(build_toy, images, tagged)
             build_toy(backbone=dict(with_cp=with_cp)).train().loss(images, tagged)
         kept.append(sum(sizes))
     assert kept[1] < kept[0] / 2
+
+
+def test_a_compiled_loss_is_the_same(build_toy, images, tagged):
+    model = build_toy().train()
+    expected = model.loss(images, tagged)
+    # Traced, not translated: that takes a C++ compiler and minutes.
+    losses = torch.compile(model.loss, backend='eager')(images, tagged)
+    assert_close(losses, expected, rtol=1e-5, atol=0)
+    sum(losses.values()).backward()
+    assert {'backbone.blocks.3.attn.qkv.weight', 'head.class_map.weight'} <= reached(model)
 
 
 def test_losses_are_float32_in_mixed_precision(build_toy, images, tagged):
@@ -373,6 +384,19 @@ def test_tensor_mode_gives_class_map_and_logits(toy_segmentor, images, golden):
 
 
 # Construction, options and mismatches
+
+
+def test_a_checkpoint_from_before_the_layer_weights_are_measured_loads_again(toy_config, tmp_path):
+    toy_config['aream']['weights'] = 'entropy'
+    model = MODELS.build(toy_config)
+    path = str(tmp_path / 'epoch_1.pth')
+    torch.save(dict(state_dict=model.state_dict()), path)
+    require_fitting_shapes(model, path)
+    with torch.no_grad():
+        model.head.class_map.weight[0] = torch.nan
+    torch.save(dict(state_dict=model.state_dict()), path)
+    with pytest.raises(ValueError, match='1 tensors hold NaN: head.class_map.weight'):
+        require_fitting_shapes(MODELS.build(toy_config), path)
 
 
 def test_checkpoint_of_another_class_count_is_refused(toy_config, converted_checkpoint):
