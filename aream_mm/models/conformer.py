@@ -9,7 +9,8 @@ from mmengine.runner import CheckpointLoader
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from aream_mm.models.vit import Attended, AttentionMaps, Normalize, attend
+from aream_mm.models.attention import Attended, AttentionMaps, attend
+from aream_mm.models.vit import Normalize
 from aream_mm.registry import MODELS
 
 

@@ -9,7 +9,8 @@ from mmengine.model import BaseModule
 from timm.layers.norm_act import SyncBatchNormAct
 from torch import Tensor, nn
 
-from aream_mm.models.vit import Attended, Normalize, create_timm_model, levels_on_grid
+from aream_mm.models.attention import Attended
+from aream_mm.models.vit import Normalize, create_timm_model, levels_on_grid
 from aream_mm.registry import MODELS
 
 

@@ -3,7 +3,7 @@
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from aream_mm.models.vit import Attended
+from aream_mm.models.attention import Attended
 from aream_mm.registry import MODELS
 
 

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from aream_mm.models import cam as cams
 from aream_mm.models.aream import layer_entropy, pair_labels
-from aream_mm.models.vit import Attended
+from aream_mm.models.attention import Attended
 from aream_mm.registry import MODELS
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import timm
 import torch
@@ -14,30 +13,10 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from aream_mm.models.attention import Attended, AttentionMaps, attend
 from aream_mm.registry import MODELS
 
 PLAIN_VIT = 'a plain timm VisionTransformer (all tokens attend to all, no windows, no rotary positions)'
-
-
-class Attended(NamedTuple):
-    """What an attention-exposing network returns. T class tokens, P = h·w patches, L' layers asked for.
-
-    class_tokens    (B, T, D)         of the last layer, before any final norm; None if the network has none
-    features        (B, D', h, w)     what the class map is read from
-    class_affinity  (B, T, P)         mean over all layers of A[l][class → patch]; None if not asked for, or if T < 2
-    patch_affinity  (B, P, P)         Σ_l weight[l] · A[l][patch → patch]; (G, B, P, P) for weights of shape (G,)
-    mean_logits     (L', B, P, P)     Z[l], the mean over heads of the pre-softmax logits, patch block
-    layer_tokens    (L', B, P, D)     patch tokens after each layer
-
-    The affinities carry no gradient: AReAM learns through the mean logits.
-    """
-
-    class_tokens: Tensor | None
-    features: Tensor
-    class_affinity: Tensor | None
-    patch_affinity: Tensor | None
-    mean_logits: Tensor | None
-    layer_tokens: Tensor | None
 
 
 def create_timm_model(name: str, pretrained: bool | str, **arguments) -> nn.Module:
@@ -315,119 +294,6 @@ class AttentionViT(BaseModule):
         dropout = attention.attn_drop.p if self.training else 0.0
         out, found = attend(q, k, v, attention.scale, *prefix, **maps, dropout=dropout)
         return attention.proj_drop(attention.proj(attention.norm(out))), found
-
-
-class AttentionMaps:
-    """What a forward pass was asked for, gathered over the layers of a network.
-
-    Args:
-        network: has `num_layers`, `num_class_tokens` and `num_prefix_tokens`, those in front of the patches.
-        affinity, logit_layers, token_layers: as for `AttentionViT.forward`.
-
-    Raises:
-        ValueError: layers that the network does not have.
-    """
-
-    def __init__(
-        self,
-        network: nn.Module,
-        affinity: Mapping[int, float | Tensor] | None,
-        logit_layers: Sequence[int],
-        token_layers: Sequence[int],
-    ) -> None:
-        layers = (*(affinity or ()), *logit_layers, *token_layers)
-        outside = [layer for layer in layers if not 0 <= layer < network.num_layers]
-        if outside:
-            raise ValueError(f'{type(network).__name__}: expected layers in 0..{network.num_layers - 1}, got {outside}')
-        self.network, self.affinity = network, affinity
-        self.logit_layers, self.token_layers = logit_layers, token_layers
-        self.class_affinity, self.patch_affinity, self.mean_logits, self.layer_tokens = None, None, [], []
-
-    def asked(self, layer: int) -> dict[str, bool]:
-        """Which maps of this layer are read: the last arguments of `attend`."""
-        return dict(
-            every_row=self.affinity is not None and layer in self.affinity,
-            class_rows=self.affinity is not None and self.network.num_class_tokens > 1,
-            mean_logits=layer in self.logit_layers,
-        )
-
-    def add(self, layer: int, x: Tensor, maps: dict[str, Tensor]) -> None:
-        """The tokens (B, N, D) after a layer and the maps that were asked for; the maps are not to be used again."""
-        if 'class' in maps:
-            term = maps['class'] / self.network.num_layers
-            self.class_affinity = term if self.class_affinity is None else self.class_affinity + term
-        if 'patch' in maps:
-            weight = self.affinity[layer]
-            weight = weight[..., None, None, None] if isinstance(weight, Tensor) else weight
-            term = weight * maps['patch']
-            self.patch_affinity = term if self.patch_affinity is None else self.patch_affinity.add_(term)
-        if 'logits' in maps:
-            self.mean_logits.append(maps['logits'])
-        if layer in self.token_layers:
-            self.layer_tokens.append(x[:, self.network.num_prefix_tokens :])
-
-    def attended(self, x: Tensor, features: Tensor) -> Attended:
-        """The tokens (B, N, D) after the last layer and the features (B, D', h, w), with what was gathered."""
-        return Attended(
-            class_tokens=x[:, : self.network.num_class_tokens] if self.network.num_class_tokens else None,
-            features=features,
-            class_affinity=self.class_affinity,
-            patch_affinity=self.patch_affinity,
-            mean_logits=torch.stack(self.mean_logits) if self.mean_logits else None,
-            layer_tokens=torch.stack(self.layer_tokens) if self.layer_tokens else None,
-        )
-
-
-def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    scale: float,
-    num_class_tokens: int,
-    first_patch: int,
-    every_row: bool,
-    class_rows: bool,
-    mean_logits: bool,
-    dropout: float = 0.0,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Softmax attention of q, k, v (B, H, N, d): its output (B, N, H·d), and the maps asked for, means over the heads.
-
-    'patch' (B, P, P) with `every_row`, 'class' (B, T, P) with `class_rows`, 'logits' (B, P, P) with `mean_logits`.
-    Class tokens come first; patches start at token `first_patch`.
-    """
-    heads, maps, out = q.shape[1], {}, None
-    if every_row:
-        # Without a gradient the weights of each head, which are there anyway, make its output too.
-        out = None if v.requires_grad else torch.empty_like(v)
-        mean = None
-        for head, weights in enumerate(head_weights(q, k, scale)):
-            if out is not None:
-                out[:, head] = F.dropout(weights.to(v.dtype), dropout, training=dropout > 0) @ v[:, head]
-            mean = weights.div_(heads) if mean is None else mean.add_(weights, alpha=1 / heads)
-        maps['patch'] = mean[:, first_patch:, first_patch:]  # (B, P, P)
-        if class_rows:
-            maps['class'] = mean[:, :num_class_tokens, first_patch:]  # (B, T, P)
-    elif class_rows:
-        maps['class'] = sum(head_weights(q[:, :, :num_class_tokens], k, scale))[..., first_patch:] / heads
-    if out is None:
-        out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale)
-    if mean_logits:
-        # Z = Q Kᵀ / (H √d) with the concatenated heads: one product, no (B, H, P, P) tensor.
-        queries, keys = (t[:, :, first_patch:].transpose(1, 2).flatten(2) for t in (q, k))  # (B, P, H·d)
-        maps['logits'] = (queries * (scale / heads)) @ keys.transpose(1, 2)  # (B, P, P)
-    return out.transpose(1, 2).flatten(2), maps
-
-
-@torch.no_grad()
-def head_weights(q: Tensor, k: Tensor, scale: float) -> Iterator[Tensor]:
-    """softmax(scale · q kᵀ) of one head after another, (B, N', N), so that no (B, H, N', N) tensor is held.
-
-    q (B, H, N', d), k (B, H, N, d); float32 or wider.
-    """
-    for queries, keys in zip(q.unbind(1), k.unbind(1), strict=True):
-        logits = queries * scale @ keys.transpose(1, 2)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        yield torch.softmax(logits, dim=-1, out=logits)  # in place, which on a CPU takes half the time
 
 
 def check_plain_vit(name: str, vit: nn.Module) -> None:
