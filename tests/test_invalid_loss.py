@@ -14,7 +14,7 @@ def start(tmp_path):
     """start(): the runner of a run of two epochs of two steps, and the files of each step, filled as it trains."""
 
     def start():
-        cfg = run_config(make_voc(tmp_path / 'voc'), tmp_path / 'work')
+        cfg = run_config(make_voc(tmp_path / 'voc'), tmp_path / 'run')
         cfg.custom_hooks = cfg.custom_hooks[:1]
         cfg.default_hooks = dict(
             checkpoint=dict(type='aream_mm.SafeCheckpointHook', interval=1),
@@ -48,8 +48,8 @@ def test_the_step_whose_loss_is_no_number_is_named_with_its_files_and_the_last_c
     message = str(caught.value)
     assert f"'loss_patch': {value}" in message
     assert f'Its files: {", ".join(steps[3])}. Those of the step before: {", ".join(steps[2])}.' in message
-    assert message.endswith(f'The last good checkpoint: {tmp_path}/work/epoch_1.pth')
-    assert [path.name for path in (tmp_path / 'work').glob('*.pth')] == ['epoch_1.pth']
+    assert message.endswith(f'The last good checkpoint: {tmp_path}/run/epoch_1.pth')
+    assert [path.name for path in (tmp_path / 'run').glob('*.pth')] == ['epoch_1.pth']
 
 
 def test_weights_that_a_gradient_has_spoilt_under_a_finite_loss_are_not_saved(start, tmp_path):
@@ -61,7 +61,7 @@ def test_weights_that_a_gradient_has_spoilt_under_a_finite_loss_are_not_saved(st
     ) as caught:
         runner.train()
     assert ', '.join(steps[1]) in str(caught.value) and str(caught.value).endswith('none yet')
-    assert not list((tmp_path / 'work').glob('*.pth*'))
+    assert not list((tmp_path / 'run').glob('*.pth*'))
 
 
 def test_a_run_of_finite_losses_is_left_alone(start):
