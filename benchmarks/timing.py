@@ -114,6 +114,10 @@ def plot(grown: dict[str, list[dict]], path: Path) -> None:
             own = [row for row in rows if row['variant'] == name]
             plane.loglog([row[axis] for row in own], [row['seconds'] / row['batch'] for row in own], 'o-', label=name)
         plane.set(xlabel=axis.replace('_', ' '), ylabel='seconds a picture')
+        plane.set_xticks(values := sorted({row[axis] for row in rows}), labels=map(str, values))
+        plane.yaxis.set_major_formatter('{x:.3g}')
+        plane.yaxis.set_minor_formatter('{x:.2g}')
+        plane.xaxis.minorticks_off()
     planes[0].legend()
     FigureCanvasAgg(figure).print_png(path)
 
