@@ -9,28 +9,14 @@
 # Expect: seeds 68.0 and 67.3 mIoU in two runs, pseudo masks 68.8 (measured in the first), on 437 `train` photographs;
 # 43 minutes on two CPU cores with other work beside it, and 6.5 for the masks. The ViT weights of these runs had been
 # trained on saliency: see the README.
-_base_ = ['_base_/datasets/animals_tags.py', '_base_/models/aream_dual.py', '_base_/default_runtime.py']
+_base_ = ['_base_/models/aream_dual.py', '_base_/schedules/animals.py', '_base_/default_runtime.py']
 model = dict(
     backbone=dict(vit=dict(frozen_layers=7)),  # the shallow layers are the teacher
     head=dict(num_classes=6),
     test_cfg=dict(background=0.55, propagate_layers=(11,), propagate_steps=3, scales=(2 / 3,)),
 )
 optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
+    optimizer=dict(lr=1e-3),
     paramwise_cfg=dict(custom_keys={'backbone.cnn': dict(lr_mult=0.1), 'backbone.vit': dict(lr_mult=0.01)}),
 )
-max_epochs = 4
-param_scheduler = dict(type='CosineAnnealingLR', T_max=max_epochs, eta_min_ratio=0.01, convert_to_iter_based=True)
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-custom_hooks = [
-    dict(type='aream_mm.WarmUpHook', end=3),
-    dict(
-        type='aream_mm.PseudoMaskHook',
-        dataloader=_base_.pseudo_mask_dataloader,
-        test_cfg=dict(refine=dict(type='aream_mm.PAR', dilations=(1, 2, 4, 8))),
-    ),
-    dict(type='aream_mm.AffinityProfileHook', dataloader=_base_.val_dataloader),
-]
+custom_hooks = [dict(type='aream_mm.WarmUpHook', end=3), *_base_.custom_hooks]
