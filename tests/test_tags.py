@@ -383,7 +383,7 @@ def test_only_voc_annotations_know_difficult_objects(tmp_path):
         read_tags(*write_json_by_image(tmp_path, TABLE), skip_difficult=True)
 
 
-@pytest.mark.parametrize('source', set(SOURCES) - {'masks', 'npy'})
+@pytest.mark.parametrize('source', sorted(SOURCES.keys() - {'masks', 'npy'}))
 def test_tags_outside_the_given_classes_are_refused_in_every_source(tmp_path, source):
     path, _ = SOURCES[source][0](tmp_path, TABLE)
     message = (
