@@ -15,8 +15,7 @@ from collections.abc import Callable
 
 import plain
 import torch
-from mmengine.runner import autocast
-from networks import photographs, samples, segmentor, tags, timm_network
+from networks import photographs, prediction, segmentor, tags, timm_network
 from timing import Setting, Work, main
 
 
@@ -28,14 +27,7 @@ def floor_forward(setting: Setting, images: torch.Tensor) -> Work:
 
 
 def our_cam(images: torch.Tensor, labels: torch.Tensor, fp16: bool = False, **test_cfg) -> Work:
-    network = segmentor(labels.shape[1], test_cfg=test_cfg).eval()
-
-    @torch.no_grad()
-    def predict() -> None:
-        with autocast(enabled=fp16):
-            network.predict(images, samples(labels, images.shape[-2:]))
-
-    return predict
+    return prediction(segmentor(labels.shape[1], test_cfg=test_cfg), images, labels, fp16)
 
 
 def plain_cam(images: torch.Tensor, labels: torch.Tensor) -> Work:

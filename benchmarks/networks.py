@@ -2,8 +2,9 @@
 
 import timm
 import torch
+from mmengine.runner import autocast
 from mmseg.structures import SegDataSample
-from timing import DEVICE
+from timing import DEVICE, Work
 from torch import Tensor, nn
 
 from aream_mm.models.segmentor import CAMSegmentor
@@ -52,3 +53,29 @@ def samples(tags: Tensor, size: tuple[int, int]) -> list[SegDataSample]:
     for sample, tag in zip(packed, tags, strict=True):
         sample.gt_score = tag
     return packed
+
+
+def training_step(network: CAMSegmentor, images: Tensor, labels: Tensor) -> Work:
+    """Forward, backward and AdamW."""
+    network.train()
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-5)
+    packed = samples(labels, images.shape[-2:])
+
+    def step() -> None:
+        optimizer.zero_grad()
+        sum(network.loss(images, packed).values()).backward()
+        optimizer.step()
+
+    return step
+
+
+def prediction(network: CAMSegmentor, images: Tensor, labels: Tensor, fp16: bool = False) -> Work:
+    """CAMs and masks of photographs."""
+    network.eval()
+
+    @torch.no_grad()
+    def predict() -> None:
+        with autocast(enabled=fp16):
+            network.predict(images, samples(labels, images.shape[-2:]))
+
+    return predict

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import plain
 import torch
 import torch.nn.functional as F
-from networks import photographs, samples, segmentor, tags, timm_network
+from networks import photographs, segmentor, tags, timm_network, training_step
 from timing import Setting, Work, main
 
 
@@ -36,16 +36,7 @@ def floor_step(setting: Setting, images: torch.Tensor, labels: torch.Tensor) -> 
 
 
 def our_step(images: torch.Tensor, labels: torch.Tensor, **model) -> Work:
-    network = segmentor(labels.shape[1], **model).train()
-    optimizer = torch.optim.AdamW(network.parameters(), 1e-5)
-    packed = samples(labels, images.shape[-2:])
-
-    def step() -> None:
-        optimizer.zero_grad()
-        sum(network.loss(images, packed).values()).backward()
-        optimizer.step()
-
-    return step
+    return training_step(segmentor(labels.shape[1], **model), images, labels)
 
 
 def plain_step(images: torch.Tensor, labels: torch.Tensor) -> Work:

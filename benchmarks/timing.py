@@ -7,7 +7,7 @@ are what the others are compared with.
 import argparse
 import json
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from mmengine.registry import init_default_scope
-from mmengine.utils import ProgressBar
+from mmengine.utils import ProgressBar, track_iter_progress
 from prettytable import PrettyTable
 from torch.utils.benchmark import Timer
 
@@ -70,12 +70,18 @@ def peak_of_this_process(variants: Variants, setting: Setting, name: str) -> flo
     return torch.cuda.max_memory_allocated() if DEVICE == 'cuda' else resident('VmHWM') - empty
 
 
-def peak_memory(variants: Variants, setting: Setting, names: Iterable[str]) -> dict[str, float | None]:
+def peak_memory(variants: Variants, setting: Setting, names: Collection[str]) -> dict[str, float | None]:
     """The same in a new process for each name; None where the system does not tell."""
     if DEVICE == 'cpu' and platform.system() != 'Linux':
         return dict.fromkeys(names)
     with get_context('spawn').Pool(1, maxtasksperchild=1) as pool:
-        return dict(zip(names, pool.map(partial(peak_of_this_process, variants, setting), names, 1), strict=True))
+        peaks = pool.imap(partial(peak_of_this_process, variants, setting), names)
+        return dict(zip(names, track_iter_progress((peaks, len(names))), strict=True))
+
+
+def median_ratio(times: list[float], others: list[float]) -> float:
+    """Of runs side by side."""
+    return median(a / b for a, b in zip(times, others, strict=True))
 
 
 def measure(variants: Variants, setting: Setting, runs: int, memory: bool = False, plain: bool = True) -> list[dict]:
@@ -88,7 +94,7 @@ def measure(variants: Variants, setting: Setting, runs: int, memory: bool = Fals
         row = dict(setting._asdict(), variant=name, seconds=median(values))
         for other in ('floor', 'plain'):
             if other in times:
-                row[f'time / {other}'] = median(a / b for a, b in zip(values, times[other], strict=True))
+                row[f'time / {other}'] = median_ratio(values, times[other])
         row['peak MB'] = peaks[name] and peaks[name] / 1e6
         if peaks.get('floor'):
             row['peak / floor'] = peaks[name] / peaks['floor']
@@ -131,6 +137,13 @@ def as_table(rows: list[dict]) -> PrettyTable:
     return table
 
 
+def write_figures(path: Path, **figures: object) -> None:
+    """JSON of the figures and of what they were measured on."""
+    machine = dict(device=DEVICE, threads=torch.get_num_threads(), torch=torch.__version__)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(dict(machine=machine, **figures), indent=2))
+
+
 def main(description: str, variants: Variants, default: Setting) -> None:
     """Measure at one setting, then with --growth along each of its three axes; print a table and write JSON."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -152,8 +165,6 @@ def main(description: str, variants: Variants, default: Setting) -> None:
             grown[axis] = [row for setting in settings for row in measure(variants, setting, 2, plain=False)]
             print(as_table(grown[axis]))
     if args.out:
-        machine = dict(device=DEVICE, threads=torch.get_num_threads(), torch=torch.__version__)
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(dict(machine=machine, rows=rows, growth=grown), indent=2))
+        write_figures(args.out, rows=rows, growth=grown)
         if grown:
             plot(grown, args.out.with_suffix('.png'))
