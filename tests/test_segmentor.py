@@ -91,7 +91,7 @@ def test_frozen_shallow_layers_get_no_gradient(build_toy, images, tagged):
     model = build_toy(backbone=dict(frozen_layers=FIRST_DEEP)).train()
     sum(model.loss(images, tagged).values()).backward()
     frozen = tuple(f'backbone.blocks.{layer}.' for layer in range(FIRST_DEEP))
-    assert not [name for name in reached(model) if name.startswith((*frozen, 'backbone.pos', 'backbone.class'))]
+    assert not [name for name in reached(model) if name.startswith((*frozen, 'backbone.pos', 'backbone.patch'))]
     assert {'backbone.blocks.3.attn.qkv.weight', 'head.class_map.weight'} <= reached(model)
 
 

@@ -244,10 +244,11 @@ def test_other_attention_inside_a_plain_vit_is_refused_by_name(option, got):
         AttentionViT('vit_tiny_patch16_224', architecture=SMALL | option)
 
 
-def test_frozen_layers_freeze_the_embeddings_and_the_first_layers():
-    vit = small_vit(num_class_tokens=5, frozen_layers=2)
+@pytest.mark.parametrize('num_class_tokens', [1, 5])
+def test_frozen_layers_freeze_the_embeddings_and_the_first_layers(num_class_tokens):
+    vit = small_vit(num_class_tokens=num_class_tokens, frozen_layers=2)
     frozen = {name for name, weight in vit.named_parameters() if not weight.requires_grad}
-    embeddings = ('class_tokens', 'extra_tokens', 'pos_embed', 'patch_embed.', 'norm_pre.')
+    embeddings = ['extra_tokens', 'pos_embed', 'patch_embed.', 'norm_pre.'] + ['class_tokens'] * (num_class_tokens == 1)
     first = (*embeddings, 'blocks.0.', 'blocks.1.')
     assert frozen == {name for name, _ in vit.named_parameters() if name.startswith(first)}
     vit.train()
@@ -255,8 +256,25 @@ def test_frozen_layers_freeze_the_embeddings_and_the_first_layers():
     assert [block.mlp.training for block in vit.blocks] == [False, False, True, True]
 
 
+def test_copies_of_a_class_token_become_different_under_frozen_layers(images):
+    vit = AttentionViT('vit_tiny_patch16_224', 5, img_size=64, frozen_layers=4, architecture=SMALL).train()
+    optimizer = torch.optim.SGD(vit.parameters(), lr=1.0)
+    logits = vit(images).class_tokens.mean(dim=-1)
+    assert_close(logits, logits[:, :1].expand(-1, 5))
+    (logits * torch.arange(5)).sum().backward()
+    optimizer.step()
+    assert vit(images).class_tokens.mean(dim=-1).std(dim=1).min() > 0.01
+
+
+def test_attention_dropout_spares_frozen_layers(images):
+    vit = AttentionViT('vit_tiny_patch16_224', frozen_layers=4, architecture=SMALL | dict(attn_drop_rate=0.5)).train()
+    with torch.no_grad():
+        for affinity in (None, dict.fromkeys(range(4), 1.0)):
+            assert torch.equal(vit(images, affinity).features, vit(images, affinity).features)
+
+
 def test_gradient_of_mean_logits_stops_at_frozen_layers(images):
-    vit = small_vit(num_class_tokens=5, frozen_layers=2)
+    vit = small_vit(frozen_layers=2)
     vit(images, logit_layers=[3]).mean_logits.square().sum().backward()
     reached = {name for name, weight in vit.named_parameters() if weight.grad is not None and weight.grad.any()}
     assert {'blocks.2.attn.qkv.weight', 'blocks.2.mlp.fc1.weight', 'blocks.3.attn.qkv.weight'} <= reached

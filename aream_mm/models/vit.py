@@ -114,7 +114,8 @@ class AttentionViT(BaseModule):
         patch_size: patch side in pixels; the patch embedding is resampled when the weights load. Default: its own.
         drop_path_rate: stochastic depth at the last layer, rising linearly from 0.
         frozen_layers: how many of the first layers, and with them the embeddings, keep their weights and stay in
-            evaluation mode; 0 trains everything, the number of layers nothing.
+            evaluation mode; 0 trains everything, the number of layers nothing. Several class tokens are trained all the
+            same: copies of one would stay equal.
         with_cp: gradient checkpointing: keep the input of each layer for the backward pass and compute the rest again.
         mean, std: RGB statistics in 0..1. Default: those of the pretrained weights.
         stem: config of a `TimmCNN` whose features are added to the patch embedding, see `CNNStem`. It has weights,
@@ -219,7 +220,9 @@ class AttentionViT(BaseModule):
         self.is_init = True
 
     def _frozen_parts(self) -> list[nn.Module | nn.Parameter]:
-        embeddings = [self.patch_embed, self.norm_pre, self.class_tokens, self.extra_tokens, self.pos_embed]
+        embeddings = [self.patch_embed, self.norm_pre, self.extra_tokens, self.pos_embed]
+        if self.num_class_tokens <= 1:
+            embeddings.append(self.class_tokens)
         return [*embeddings, *self.blocks[: self.frozen_layers]] if self.frozen_layers else []
 
     def train(self, mode: bool = True) -> 'AttentionViT':
@@ -291,7 +294,7 @@ class AttentionViT(BaseModule):
         q, k, v = attention.qkv(x).view(batch, tokens, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
         q, k = attention.q_norm(q), attention.k_norm(k)
         prefix = (self.num_class_tokens, self.num_prefix_tokens)
-        dropout = attention.attn_drop.p if self.training else 0.0
+        dropout = attention.attn_drop.p if attention.training else 0.0
         out, found = attend(q, k, v, attention.scale, *prefix, **maps, dropout=dropout)
         return attention.proj_drop(attention.proj(attention.norm(out))), found
 
