@@ -1,6 +1,7 @@
 """The converter of ViT weights: features stay what they are in timm, mmpretrain, mmseg and from stage 1 to stage 2."""
 
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from mmengine.runner import CheckpointLoader, save_checkpoint
 from mmpretrain.registry import MODELS as MMPRETRAIN
 from mmseg.models.backbones import VisionTransformer
+from test_fuzz import Code
 from test_vit import scramble
 from torch.testing import assert_close
 
@@ -122,6 +124,36 @@ def test_several_class_tokens_become_their_mean(tmp_path):
     vit = mmseg_vit('deit', 16, tmp_path / 'vit.pth')
     assert_close(vit.cls_token[0, 0] + vit.pos_embed[0, 0], ours.class_tokens[0].mean(dim=0))
     assert torch.equal(vit.pos_embed[:, 1:], ours.pos_embed)
+
+
+def test_the_position_embedding_of_an_oblong_grid_belongs_to_the_patches_alone(tmp_path):
+    ours = scramble(AttentionViT('deit_tiny_patch16_224', img_size=(48, 80), architecture=SMALL))
+    torch.save(ours.state_dict(), tmp_path / 'ours.pth')
+    convert(tmp_path / 'ours.pth', tmp_path / 'vit.pth', 'timm')
+    again = AttentionViT(
+        'deit_tiny_patch16_224', img_size=(48, 80), architecture=SMALL, pretrained=str(tmp_path / 'vit.pth')
+    )
+    again.init_weights()
+    for key, value in ours.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value), key
+
+
+def test_a_file_of_code_is_refused_and_not_run(tmp_path):
+    """In a process of its own: here, other tests have made mmengine's loading safe."""
+    torch.save(dict(state_dict=Code(tmp_path / 'canary')), tmp_path / 'code.pth')
+    command = [sys.executable, CONVERTER, tmp_path / 'code.pth', tmp_path / 'out.pth', '--to', 'timm']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0 and 'code.pth: expected a checkpoint of tensors' in done.stderr
+    assert not (tmp_path / 'canary').exists() and not (tmp_path / 'out.pth').exists()
+
+
+@pytest.mark.parametrize('lost', ['pos_embed', 'blocks.', 'blocks.0.mlp.fc1.weight'])
+def test_a_vit_that_lacks_weights_is_refused_by_name(lost, tmp_path, capsys):
+    weights = timm_vit('deit_tiny_patch16_224')[0].state_dict()
+    torch.save({key: value for key, value in weights.items() if not key.startswith(lost)}, tmp_path / 'part.pth')
+    with pytest.raises(SystemExit):
+        convert(tmp_path / 'part.pth', tmp_path / 'out.pth', 'mmseg')
+    assert f"part.pth: expected a ViT with a class token, missing: ['{lost}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

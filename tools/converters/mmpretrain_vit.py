@@ -13,8 +13,9 @@ import argparse
 import math
 
 import torch
-from mmengine.runner import CheckpointLoader
 from torch import Tensor
+
+from aream_mm.checkpoint import read_checkpoint
 
 # timm: (mmpretrain, mmseg). {} is 'weight' or 'bias'.
 WHOLE = {
@@ -34,6 +35,7 @@ LAYER = {
     'mlp.fc2.{}': ('ffn.layers.1.{}', 'ffn.layers.1.{}'),
     'ls2.gamma': ('ffn.gamma2.weight', 'ffn.gamma2.weight'),
 }
+NEEDED = ('cls_token', 'pos_embed', 'blocks.0.mlp.fc1.weight', 'blocks.0.mlp.fc2.weight')
 HEADS = ('head.', 'head_dist.', 'fc_norm.', 'ln2.')
 PROGRAMS = ('mmpretrain', 'mmseg')
 
@@ -58,7 +60,8 @@ def renamed(weights: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tens
 
 
 def count_layers(weights: dict[str, Tensor]) -> int:
-    return 1 + max(int(key.split('.')[1]) for key in weights if key.startswith(('blocks.', 'layers.')))
+    layers = [int(key.split('.')[1]) for key in weights if key.startswith(('blocks.', 'layers.'))]
+    return 1 + max(layers, default=-1)
 
 
 def to_timm(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -73,7 +76,8 @@ def to_timm(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         raise ValueError(f'expected one ViT in the weights, got {len(prefixes)} among keys such as {list(weights)[:3]}')
     weights = {key.removeprefix(prefixes[0]): value for key, value in weights.items() if key.startswith(prefixes[0])}
     weights = {key: value for key, value in weights.items() if not key.startswith(HEADS)}
-    if 'class_tokens' in weights:  # AttentionViT, whose tokens hold their position embedding
+    ours = 'class_tokens' in weights  # AttentionViT, whose tokens hold their position embedding
+    if ours:
         if not weights['extra_tokens'].numel():
             del weights['extra_tokens']
         if weights['class_tokens'].numel():
@@ -82,13 +86,14 @@ def to_timm(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         is_mmseg = 'layers.0.attn.attn.in_proj_weight' in weights
         names = key_names(PROGRAMS[is_mmseg], count_layers(weights))
         weights = renamed(weights, {other: key for key, other in names.items()})
-    if 'cls_token' not in weights:
-        raise ValueError('expected a ViT with a class token, got one without')
+    missing = [key for key in NEEDED if not isinstance(weights.get(key), Tensor)]
+    if missing:
+        raise ValueError(f'expected a ViT with a class token, missing: {missing}')
     inner, outer = (tuple(weights[f'blocks.0.mlp.fc{i}.weight'].shape) for i in (1, 2))
     if inner != outer[::-1]:
         raise ValueError(f'expected an MLP of two plain layers, got shapes {inner} and {outer}')
     positions = weights['pos_embed']
-    if math.isqrt(positions.shape[1]) ** 2 == positions.shape[1]:  # of the patches alone
+    if ours or math.isqrt(positions.shape[1]) ** 2 == positions.shape[1]:  # of the patches alone
         weights['pos_embed'] = torch.cat([torch.zeros_like(positions[:, :1]), positions], dim=1)
     return renamed(weights, {key: key for key in key_names('mmpretrain', count_layers(weights))})
 
@@ -119,7 +124,7 @@ def main() -> None:
     parser.add_argument('dst', help='where to write the converted weights')
     parser.add_argument('--to', choices=('timm', *PROGRAMS), required=True, help='whose key names')
     args = parser.parse_args()
-    checkpoint = CheckpointLoader.load_checkpoint(args.src, map_location='cpu')
+    checkpoint = read_checkpoint(args.src, map_location='cpu')
     weights = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
     try:
         converted = from_timm(to_timm(weights), args.to)
