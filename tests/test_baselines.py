@@ -106,6 +106,12 @@ def test_a_head_for_a_class_token_is_refused_where_there_is_none(build, toy_conf
         build('cnn')._forward(torch.rand(1, 3, 64, 64))
 
 
+def test_a_head_for_a_single_class_token_is_refused_where_there_are_several(toy_config):
+    toy_config['head']['token_channels'] = 24
+    with pytest.raises(ValueError, match='expected a single class token for token_channels, got 5'):
+        MODELS.build(toy_config)._forward(torch.rand(1, 3, 64, 64))
+
+
 @pytest.mark.parametrize('name', ['vit_cam_voc', 'mctformer_voc', 'cnn_cam_voc'])
 def test_the_baselines_have_no_aream(name):
     cfg = load_config(CONFIGS / f'{name}.py')

@@ -18,11 +18,11 @@ class CAMHead(BaseModule):
         num_classes: C, without background.
         in_channels: D', channels of the features.
         kernel_size: of the convolution; 3 in MCTformer, 1 for the plain CAM of a CNN.
-        token_channels: D of the single class token; None where the network has one token per class, or
-            none.
+        token_channels: D of the single class token; None where the network has one token per class, or none.
 
     Raises:
-        ValueError: a checkpoint made for another number of classes.
+        ValueError: a checkpoint made for another number of classes; class tokens of the network that do not go with
+            `num_classes` and `token_channels`.
     """
 
     def __init__(
@@ -55,8 +55,12 @@ class CAMHead(BaseModule):
             return class_map, {'patch': patch_logits}
         if self.token_logits is None:
             class_logits = attended.class_tokens.mean(dim=-1)
-        else:
+        elif attended.class_tokens.shape[1] == 1:
             class_logits = self.token_logits(attended.class_tokens[:, 0])
+        else:
+            raise ValueError(
+                f'CAMHead: expected a single class token for token_channels, got {attended.class_tokens.shape[1]}'
+            )
         if class_logits.shape[1] != self.num_classes:
             raise ValueError(
                 f'CAMHead: expected {self.num_classes} class tokens (num_classes), got {class_logits.shape[1]}; set '
