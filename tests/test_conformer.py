@@ -244,10 +244,33 @@ def test_the_affinity_profile_and_the_layer_entropy_measure_it(segmentor, images
     assert entropy.shape == (6,) and 0 < entropy.min() < entropy.max() <= 4  # 16 patches have 4 bits
 
 
+def published_keys():
+    """The names in the published files, spelt out, so that mmpretrain's code is not the only source."""
+    linear = ('weight', 'bias')
+    norm = (*linear, 'running_mean', 'running_var', 'num_batches_tracked')
+    half = {'conv_project': linear}
+    transformer = dict.fromkeys(('ln1', 'attn.qkv', 'attn.proj', 'ln2', 'ffn.layers.0.0', 'ffn.layers.1'), linear)
+
+    def block(residual):
+        parts = {f'conv{i}': ('weight',) for i in (1, 2, 3)} | {f'bn{i}': norm for i in (1, 2, 3)}
+        return parts | residual * {'residual_conv': ('weight',), 'residual_bn': norm}
+
+    modules = {'conv1': ('weight',), 'bn1': norm, 'trans_patch_conv': linear, 'trans_norm': linear}
+    modules |= {f'conv_1.{part}': kinds for part, kinds in block(residual=True).items()}
+    modules |= {f'trans_1.{part}': kinds for part, kinds in transformer.items()}
+    for i in range(2, 13):
+        stage = dict(cnn_block=block(residual=i in (5, 9)), fusion_block=block(residual=i == 12))
+        stage |= dict(squeeze_block=half | {'ln': linear}, expand_block=half | {'bn': norm}, trans_block=transformer)
+        for name, parts in stage.items():
+            modules |= {f'conv_trans_{i}.{name}.{part}': kinds for part, kinds in parts.items()}
+    return {'cls_token', *(f'{module}.{kind}' for module, kinds in modules.items() for kind in kinds)}
+
+
 @pytest.mark.parametrize('prefix', ['backbone.', ''], ids=['classifier', 'Conformer alone'])
 def test_weights_of_conformer_s_load_strictly(tmp_path, prefix):
-    published = MODELS.build(dict(type='mmpretrain.Conformer', arch='small'))
-    weights = {f'{prefix}{key}': torch.full_like(value, 3) for key, value in published.state_dict().items()}
+    published = MODELS.build(dict(type='mmpretrain.Conformer', arch='small')).state_dict()
+    assert published.keys() == published_keys()
+    weights = {f'{prefix}{key}': torch.full_like(value, 3) for key, value in published.items()}
     if prefix:
         head = MODELS.build(dict(type='mmpretrain.ConformerHead', num_classes=10, in_channels=[1024, 384]))
         weights |= {f'head.{key}': value for key, value in head.state_dict().items()}
@@ -296,8 +319,10 @@ def test_without_pretrained_weights_init_weights_makes_mmpretrains_random_ones()
     assert 0.015 < ours.conformer.trans_1.attn.qkv.weight.std() < 0.025
 
 
-@pytest.mark.parametrize('arch', ['tiny', 'small', 'base'])
-def test_pretrained_true_takes_mmpretrains_address(monkeypatch, arch):
+@pytest.mark.parametrize(('arch', 'parameters'), [('tiny', 23_524_704), ('small', 37_673_424), ('base', 83_289_136)])
+def test_pretrained_true_takes_mmpretrains_address_and_the_architecture_has_the_published_size(
+    monkeypatch, arch, parameters
+):
     addresses = []
 
     def load(address, map_location):
@@ -305,8 +330,12 @@ def test_pretrained_true_takes_mmpretrains_address(monkeypatch, arch):
         return dict(state_dict={})
 
     monkeypatch.setattr(CheckpointLoader, 'load_checkpoint', load)
+    ours = AttentionConformer(arch, pretrained=True)
+    tokens, features = ours.conformer.embed_dims, ours.conformer.conv_trans_12.fusion_block.conv3.out_channels
+    beside = 2 * tokens + 1000 * (tokens + 1) + 1000 * (features + 1)  # the final norm and two classifiers
+    assert sum(weight.numel() for weight in ours.parameters()) + beside == parameters
     with pytest.raises(ValueError, match=rf'(?s)conformer-{arch}-p16.*Missing key'):
-        AttentionConformer(arch, pretrained=True).init_weights()
+        ours.init_weights()
     assert addresses[0].startswith('https://') and f'/conformer-{arch}-p16_3rdparty' in addresses[0]
 
 
