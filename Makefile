@@ -23,7 +23,7 @@ demo: $(CNN_WEIGHTS)
 	$(BIN)/python tools/analysis/summary.py $(SEED_CONFIG) $(SEG_CONFIG) --out work_dirs/demo
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 bench: .venv/installed
 	for part in step cam par; do $(BIN)/python benchmarks/$$part.py --growth --out work_dirs/bench/$$part.json || exit; done

@@ -1,6 +1,7 @@
 """What the tests share: the golden vectors, the toy segmentor with the authors' weights, samples with tags."""
 
 import gc
+import os
 import subprocess
 import sys
 from copy import deepcopy
@@ -14,7 +15,9 @@ from mmseg.structures import SegDataSample
 
 from aream_mm.registry import MODELS
 
-torch.set_num_threads(1)  # the toys are small, and a machine may be busy
+# The toys are small, and a machine may be busy, be it with the tests of another worker.
+torch.set_num_threads(1)
+os.environ['OMP_NUM_THREADS'] = '1'  # of the processes that tests start
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / 'tests' / 'data'
