@@ -1,4 +1,4 @@
-"""What the tests share: the golden vectors, the toy segmentor with the authors' weights, samples with tags."""
+"""What the tests share: golden vectors, the toy segmentor with the authors' weights, samples with tags, toy data."""
 
 import gc
 import os
@@ -12,7 +12,11 @@ import pytest
 import torch
 from mmengine.runner import load_checkpoint
 from mmseg.structures import SegDataSample
+from toy_coco import make_coco
+from toy_own import make_own
+from toy_voc import make_voc
 
+from aream_mm.datasets.demo import generate_demo
 from aream_mm.registry import MODELS
 
 # The toys are small, and a machine may be busy, be it with the tests of another worker.
@@ -62,6 +66,17 @@ def converted_checkpoint(tmp_path_factory):
     converter = ROOT / 'tools' / 'converters' / 'authors_checkpoint.py'
     subprocess.run([sys.executable, converter, DATA / 'authors_toy_checkpoint.pth', path], check=True)
     return str(path)
+
+
+@pytest.fixture(scope='session')
+def toy_folders(tmp_path_factory):
+    """Folders that stand for VOC, for COCO, for the demo set and for somebody's own photographs; never written to."""
+    folder = tmp_path_factory.mktemp('data')
+    generate_demo(folder / 'demo', num_train=4, num_val=2, size=64)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        make_coco(folder / 'coco', monkeypatch)
+    make_voc(folder / 'voc'), make_own(folder / 'own')
+    return {kind: folder / kind for kind in ('voc', 'coco', 'demo', 'own')}
 
 
 @pytest.fixture
