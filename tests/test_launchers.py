@@ -15,7 +15,7 @@ from aream_mm.launcher import join_processes_without_gpu
 
 ROOT = Path(__file__).parents[1]
 CONFIG = 'configs/demo/aream_demo.py'
-SOON = 100  # seconds; gloo and torchrun wait for half an hour
+SOON = 300  # seconds; gloo and torchrun wait for half an hour
 
 
 def start(*command, **environment):
