@@ -56,13 +56,8 @@ def network(config: str) -> CAMSegmentor:
     return model
 
 
-def crop_size(config: str) -> int:
-    """Pixels of a side in training."""
-    return load_config(CONFIGS / config).crop_size
-
-
 def step(config: str, setting: Setting) -> Work:
-    model, side = network(config), crop_size(config)
+    model, side = network(config), load_config(CONFIGS / config).crop_size
     return training_step(model, photographs(setting.batch, side, side), tags(setting.batch, model.head.num_classes))
 
 
@@ -93,7 +88,7 @@ class AllAffinities(nn.Module):
 
 def size(config: str) -> dict[str, float]:
     """Parameters in millions, training size in pixels and GFLOPs of one picture of it."""
-    model, side = network(config).eval(), crop_size(config)
+    model, side = network(config).eval(), load_config(CONFIGS / config).crop_size
     counts = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
     info = get_model_complexity_info(AllAffinities(model), (3, side, side), show_table=False, show_arch=False)
     return {

@@ -253,7 +253,7 @@ def published_keys():
 
     def block(residual):
         parts = {f'conv{i}': ('weight',) for i in (1, 2, 3)} | {f'bn{i}': norm for i in (1, 2, 3)}
-        return parts | residual * {'residual_conv': ('weight',), 'residual_bn': norm}
+        return parts | ({'residual_conv': ('weight',), 'residual_bn': norm} if residual else {})
 
     modules = {'conv1': ('weight',), 'bn1': norm, 'trans_patch_conv': linear, 'trans_norm': linear}
     modules |= {f'conv_1.{part}': kinds for part, kinds in block(residual=True).items()}

@@ -147,13 +147,13 @@ def test_a_file_of_code_is_refused_and_not_run(tmp_path):
     assert not (tmp_path / 'canary').exists() and not (tmp_path / 'out.pth').exists()
 
 
-@pytest.mark.parametrize('lost', ['pos_embed', 'blocks.', 'blocks.0.mlp.fc1.weight'])
+@pytest.mark.parametrize('lost', ['pos_embed', 'blocks.0.mlp.fc1.weight'])
 def test_a_vit_that_lacks_weights_is_refused_by_name(lost, tmp_path, capsys):
     weights = timm_vit('deit_tiny_patch16_224')[0].state_dict()
-    torch.save({key: value for key, value in weights.items() if not key.startswith(lost)}, tmp_path / 'part.pth')
+    torch.save({key: value for key, value in weights.items() if key != lost}, tmp_path / 'part.pth')
     with pytest.raises(SystemExit):
         convert(tmp_path / 'part.pth', tmp_path / 'out.pth', 'mmseg')
-    assert f"part.pth: expected a ViT with a class token, missing: ['{lost}" in capsys.readouterr().err
+    assert f"part.pth: expected a ViT with a class token, missing: ['{lost}']" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -60,8 +60,7 @@ def renamed(weights: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tens
 
 
 def count_layers(weights: dict[str, Tensor]) -> int:
-    layers = [int(key.split('.')[1]) for key in weights if key.startswith(('blocks.', 'layers.'))]
-    return 1 + max(layers, default=-1)
+    return 1 + max(int(key.split('.')[1]) for key in weights if key.startswith(('blocks.', 'layers.')))
 
 
 def to_timm(weights: dict[str, Tensor]) -> dict[str, Tensor]:
