@@ -9,6 +9,7 @@ parameters, M   of network and heads, in millions
 trained, M      those of them that are not frozen
 GFLOPs          of the forward pass of one picture of the training size, as mmengine counts: a multiplication with its
                 addition is one. The affinities of all layers are read, because it cannot count fused attention.
+px              a side of that picture
 step            forward, backward and AdamW at the training size, with the label and loss of AReAM where there is one
 memory          the most that steps take above the empty process, each network in a new one
 CAM             of one photograph, at the config's scales and with its mirror image, up to the mask
@@ -20,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from mmengine.analysis import get_model_complexity_info
+from mmengine.analysis import FlopAnalyzer
 from mmengine.registry import init_default_scope
 from mmengine.utils import track_iter_progress
 from networks import photographs, prediction, tags, training_step
@@ -90,12 +91,13 @@ def size(config: str) -> dict[str, float]:
     """Parameters in millions, training size in pixels and GFLOPs of one picture of it."""
     model, side = network(config).eval(), load_config(CONFIGS / config).crop_size
     counts = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
-    info = get_model_complexity_info(AllAffinities(model), (3, side, side), show_table=False, show_arch=False)
+    flops = FlopAnalyzer(AllAffinities(model), photographs(1, side, side))
+    flops.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings('none')
     return {
         'parameters, M': sum(count for count, _ in counts) / 1e6,
         'trained, M': sum(count for count, trained in counts if trained) / 1e6,
         'px': side,
-        'GFLOPs': info['flops'] / 1e9,
+        'GFLOPs': flops.total() / 1e9,
     }
 
 
