@@ -179,8 +179,21 @@ def test_what_runs_that_were_killed_left_over_is_removed_at_start(root, tmp_path
     assert not any(path.exists() for path in leftovers) and (tmp_path / 'pseudo_masks/7.png').exists()
 
 
-def test_both_stages_survive_kills_while_they_train_and_write(tmp_path, benchmark):
+# Of a small CNN, whose checkpoints the disk takes in no time.
+SMALL_1 = """
+model['backbone']['cnn']['name'] = 'test_efficientnet'
+model['head']['in_channels'] = 48 + 64
+"""
+SMALL_2 = """
+model['backbone']['name'] = 'test_efficientnet'
+model['decode_head'] = dict(in_channels=64, c1_in_channels=24)
+"""
+
+
+def test_both_stages_survive_kills_while_they_train_and_write(tmp_path, monkeypatch, benchmark):
     """The short version of benchmarks/interruptions.py."""
+    monkeypatch.setattr(benchmark, 'STAGE_1', benchmark.STAGE_1 + SMALL_1)
+    monkeypatch.setattr(benchmark, 'STAGE_2', benchmark.STAGE_2 + SMALL_2)
     generate_demo(tmp_path / 'pictures', num_train=8, num_val=2, size=64)
     list(benchmark.train(tmp_path / 'alone', tmp_path / 'pictures', []))
     names = ('stage 1: writing masks', 'stage 2: training')
