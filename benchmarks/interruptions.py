@@ -17,6 +17,7 @@ about 10 seconds a kill on two CPU cores; exits with 1 unless all runs survive.
 
 import argparse
 import contextlib
+import gc
 import itertools
 import json
 import os
@@ -143,6 +144,7 @@ def start(config: Path, pictures: Path, fresh: bool) -> int:
         return pid
     code = 1
     try:
+        gc.freeze()  # what it has inherited, which mmengine searches for garbage; that would copy all of its memory
         os.setsid()
         log = os.open(config.with_suffix('.log'), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
