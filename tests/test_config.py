@@ -1,4 +1,4 @@
-"""Every config builds, and the data folder is set in one place."""
+"""Every config of stage 1 and of the demo builds, and the data folder is set in one place."""
 
 import shutil
 from pathlib import Path
@@ -29,7 +29,7 @@ def data(tmp_path_factory):
     return dict(voc=make_voc(folder / 'voc'), coco=folder / 'coco', demo=folder / 'demo', own=own)
 
 
-@pytest.mark.parametrize('path', RUNS, ids=lambda path: path.stem)
+@pytest.mark.parametrize('path', [path for path in RUNS if path.parent.name != 'seg'], ids=lambda path: path.stem)
 def test_a_config_builds_and_takes_one_training_step(path, data, tmp_path):
     stem = path.stem
     kind = 'demo' if 'demo' in path.parts else 'own' if 'own' in stem else 'coco' if stem.endswith('_coco') else 'voc'
