@@ -432,17 +432,12 @@ def test_a_wrong_submission_is_refused_by_name(root, predictions, tmp_path, spoi
 
 @pytest.fixture(scope='module')
 def stage_2(tmp_path_factory):
-    """A config of a small net over the data of stage 2, and a checkpoint with random weights."""
-    folder = tmp_path_factory.mktemp('stage_2')
-    (folder / 'config.py').write_text(f"""
-_base_ = [{str(CONFIGS / '_base_/models/deeplabv3plus_lite0.py')!r}, 'mmseg::_base_/default_runtime.py',
-          'mmseg::_base_/schedules/schedule_20k.py', {str(CONFIGS / '_base_/datasets/voc_pseudo.py')!r}]
-model = dict(backbone=dict(pretrained=False), decode_head=dict(num_classes=21))
-""")
-    cfg = load_config(folder / 'config.py')
+    """A config of stage 2 and a checkpoint with random weights."""
+    folder, path = tmp_path_factory.mktemp('stage_2'), CONFIGS / 'seg/deeplabv3plus_lite0_voc.py'
+    cfg = load_config(path)
     init_default_scope('mmseg')
     torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict(), meta={}), folder / 'checkpoint.pth')
-    return [folder / 'config.py', folder / 'checkpoint.pth', '--work-dir', folder / 'work']
+    return [path, folder / 'checkpoint.pth', '--work-dir', folder / 'work']
 
 
 ON_TEST = ['test_evaluator.format_only=True', f'test_dataloader.dataset.dataset.ann_file={LISTS}/test.txt']

@@ -1,8 +1,9 @@
-"""Hooks: when the method's parts run, and the files they write."""
+"""Hooks and loops: when the method's parts run, and the files they write."""
 
 from aream_mm.engine.affinity_profile import AffinityProfileHook
 from aream_mm.engine.cam_pictures import CAMPictureHook
 from aream_mm.engine.checkpoints import SafeCheckpointHook
+from aream_mm.engine.cyclic import CyclicTrainLoop
 from aream_mm.engine.invalid_loss import InvalidLossHook
 from aream_mm.engine.layer_entropy import LayerEntropyHook
 from aream_mm.engine.pseudo_masks import PseudoMaskHook
@@ -13,6 +14,7 @@ from aream_mm.engine.warm_up import WarmUpHook
 __all__ = [
     'AffinityProfileHook',
     'CAMPictureHook',
+    'CyclicTrainLoop',
     'InvalidLossHook',
     'LayerEntropyHook',
     'PseudoMaskHook',

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from mmengine.config import ConfigDict
 from mmengine.dist import barrier, broadcast, broadcast_object_list, get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
@@ -26,6 +27,8 @@ from torch import Tensor, nn
 
 from aream_mm.engine.warm_up import bare
 from aream_mm.files import write_atomically
+from aream_mm.models.cam import class_ids
+from aream_mm.models.segmentor import CAMSegmentor
 from aream_mm.registry import HOOKS
 
 IGNORED_COLOUR = (224, 224, 192)  # of VOC's borders
@@ -35,7 +38,10 @@ WRITERS, MAX_WAITING = 4, 64  # threads, and pictures that wait for them
 
 @HOOKS.register_module()
 class PseudoMaskHook(Hook):
-    """Runs a `CAMSegmentor` over the training images after training and writes their masks and a manifest.json.
+    """Runs a segmentor over the training images after training and writes their masks and a manifest.json.
+
+    That of stage 1, a `CAMSegmentor`, or mmseg's of stage 2, whose masks are those of its highest logits among the
+    classes that the image is tagged with, and background.
 
     A mask is a palette PNG of ids 0..C (255 ignored) at `out_dir/<sample_id>.png`. Masks that the same weights have
     written with the same settings are kept, so an interrupted run goes on where it was; the manifest appears when all
@@ -48,7 +54,9 @@ class PseudoMaskHook(Hook):
         out_dir: folder. Default: `pseudo_masks` in the work dir.
         cam_dir: folder that also gets the CAM of each picture, before refinement, as `<sample_id>.npz`: `classes` (K,)
             int64 in 1..C and `cam` (K, h, w) float16 in 0..1, an eighth of the picture's sides, rounded up.
-        test_cfg: `TestSettings` that differ from the model's, such as dict(background=0.3).
+            Of a `CAMSegmentor` alone.
+        test_cfg: what differs from the model's `test_cfg`: `TestSettings` of a `CAMSegmentor`, such as
+            dict(background=0.3), or mmseg's.
         after_test: write the masks after testing too (`tools/test.py --pseudo-masks`).
         fp16: run the network under autocast, as mmengine's test loop does with its `fp16`; bfloat16 on a CPU.
     """
@@ -82,11 +90,22 @@ class PseudoMaskHook(Hook):
     def _prepare(self, runner: Runner) -> None:
         self.out_dir = self.out_dir or Path(runner.work_dir) / 'pseudo_masks'
         model = bare(runner.model)
+        self.dataset = MMENGINE_DATASETS.build(self.dataloader['dataset'])
+        classes = self.dataset.metainfo['classes']
+        if not isinstance(model, CAMSegmentor):
+            self.settings = ConfigDict({**model.test_cfg, **self.test_cfg})
+            if self.cam_dir:
+                raise ValueError(f'PseudoMaskHook: expected a CAMSegmentor for cam_dir, got {type(model).__name__}')
+            if model.out_channels != len(classes):
+                raise ValueError(
+                    f'PseudoMaskHook: expected a data set of {model.out_channels} classes, one for each plane of the '
+                    f'network, got {tuple(classes)}'
+                )
+            return
         self.settings = dataclasses.replace(model.test_cfg, **self.test_cfg)
         model.check_propagate_layers(self.settings)
-        self.dataset = MMENGINE_DATASETS.build(self.dataloader['dataset'])
         background = int(self.settings.background is not None)
-        classes, expected = self.dataset.metainfo['classes'], background + bare(runner.model).head.num_classes
+        expected = background + model.head.num_classes
         if len(classes) != expected or (classes[0] == 'background') != bool(background):
             raise ValueError(
                 f'PseudoMaskHook: expected a data set of {expected} classes, {"with" if background else "without"} '
@@ -100,13 +119,14 @@ class PseudoMaskHook(Hook):
         if self.write_after_test:
             self.write(runner, runner._load_from)
 
-    def write(self, runner: Runner, checkpoint: str | None) -> None:
-        """Write what is missing, measure what is there, and only then the manifest."""
+    def write(self, runner: Runner, checkpoint: str | None) -> dict:
+        """Write what is missing, measure what is there, and only then the manifest, which is returned."""
         for buffer in bare(runner.model).buffers():  # each process has its own running statistics of a BatchNorm
             broadcast(buffer)
+        settings = self.settings if isinstance(self.settings, dict) else dataclasses.asdict(self.settings)
         identity = dict(
             weights=fingerprint(bare(runner.model)),
-            settings=dict(dataclasses.asdict(self.settings), fp16=self.fp16),
+            settings=dict(settings, fp16=self.fp16),
             classes=list(self.dataset.metainfo['classes']),
         )
         infos = [self.dataset.get_data_info(i) for i in range(len(self.dataset))]
@@ -129,6 +149,7 @@ class PseudoMaskHook(Hook):
             (self.out_dir / 'unfinished.json').unlink(missing_ok=True)
         runner.logger.info(f'Pseudo masks: {len(files)} in {self.out_dir}, mIoU {manifest["mIoU"]}')
         barrier()
+        return manifest
 
     def _pending(self, files: list[Path], cams: list[Path], identity: dict) -> list[int]:
         """Indices of the pictures still to do; forgets masks and CAMs that other weights or settings made."""
@@ -162,6 +183,8 @@ class PseudoMaskHook(Hook):
                 for batch in loader:
                     with autocast(enabled=self.fp16):
                         samples = model.test_step(batch)
+                    if not isinstance(model, CAMSegmentor):
+                        keep_to_tags(samples, self.dataset.first_id)
                     for sample in samples:
                         writing.append(pool.submit(self._write, sample.sample_id, *self._outputs(sample)))
                         if len(writing) > MAX_WAITING:
@@ -211,6 +234,13 @@ class PseudoMaskHook(Hook):
             sample.pred_sem_seg = PixelData(data=as_plane(np.array(Image.open(file))))
             metric.process({}, [sample.to_dict()])
         return round(float(metric.evaluate(len(pairs))['mIoU']), 2)
+
+
+def keep_to_tags(samples: list[SegDataSample], first_id: int) -> None:
+    """Replace the mask of each prediction by that of its tagged classes, and of background where first_id is 1."""
+    for sample in samples:
+        ids = F.pad(sample.gt_score.nonzero().flatten() + first_id, (first_id, 0))
+        sample.pred_sem_seg = PixelData(data=class_ids(sample.seg_logits.data[None, ids], ids[None]))
 
 
 def as_plane(mask: np.ndarray) -> Tensor:

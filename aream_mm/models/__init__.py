@@ -5,6 +5,7 @@ from aream_mm.models.conformer import AttentionConformer
 from aream_mm.models.dual_branch import CNNBackbone, DualBranch, TimmCNN
 from aream_mm.models.head import CAMHead
 from aream_mm.models.par import PAR
+from aream_mm.models.resnet38 import ResNet38
 from aream_mm.models.segmentor import CAMSegmentor
 from aream_mm.models.vit import AttentionViT
 from aream_mm.registry import MODELS
@@ -20,5 +21,6 @@ __all__ = [
     'CNNBackbone',
     'DualBranch',
     'PAR',
+    'ResNet38',
     'TimmCNN',
 ]

@@ -16,7 +16,7 @@ from aream_mm.registry import MODELS
 
 @MODELS.register_module()
 class TimmCNN(BaseModule):
-    """The feature maps of a timm CNN; also a backbone for mmseg's decoders.
+    """The feature maps of a timm CNN, or of its other networks; also a backbone for mmseg's decoders.
 
     Args:
         name: timm's model name, such as 'tf_efficientnet_lite0'.
@@ -26,6 +26,8 @@ class TimmCNN(BaseModule):
         output_stride: dilate the last stages so that no level is coarser than this (8, 16 or 32).
         frozen: keep the weights fixed and the layers in evaluation mode.
         mean, std: RGB statistics in 0..1. Default: those of the pretrained weights.
+        architecture: further arguments of timm's model, such as dict(dynamic_img_size=True) of a ViT, whose levels are
+            its layers.
     """
 
     def __init__(
@@ -37,12 +39,13 @@ class TimmCNN(BaseModule):
         frozen: bool = False,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        architecture: Mapping | None = None,
     ) -> None:
         super().__init__()
         self.name = name
         self.pretrained = pretrained
         self.frozen = frozen
-        self.arguments = dict(features_only=True, out_indices=tuple(out_indices))
+        self.arguments = dict(features_only=True, out_indices=tuple(out_indices), **(architecture or {}))
         if output_stride != 32:  # timm refuses the option on models that cannot dilate, even at its default
             self.arguments['output_stride'] = output_stride
         self.cnn = create_timm_model(name, pretrained=False, **self.arguments)

@@ -33,7 +33,8 @@ def create_timm_model(name: str, pretrained: bool | str, **arguments) -> nn.Modu
     overlay = dict(file=pretrained, custom_load=pretrained.endswith('.npz'))
     with missing_keys() as missing:
         model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
-    own = {key.replace('.', '_') for key in model.state_dict()}  # timm flattens the names of feature levels
+    # timm flattens the names of feature levels, or puts the network into a wrapper.
+    own = {key.removeprefix('model.').replace('.', '_') for key in model.state_dict()}
     after_the_layers = ('norm.', 'fc_norm.', 'attn_pool.')  # nothing here reads them
     lost = [key for key in missing if key.replace('.', '_') in own and not key.startswith(after_the_layers)]
     if lost:

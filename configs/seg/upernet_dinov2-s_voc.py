@@ -1,0 +1,17 @@
+# Stage 2 on VOC: mmseg's UPerNet on a DINOv2 ViT-S/14, on the pseudo masks of stage 1, 20k iterations.
+# timm fetches the weights; from a file: --cfg-options model.backbone.pretrained=FILE
+#
+#   python tools/train.py configs/seg/upernet_dinov2-s_voc.py
+#   python tools/test.py configs/seg/upernet_dinov2-s_voc.py work_dirs/upernet_dinov2-s_voc/iter_20000.pth --tta
+#
+# Expect: not yet measured. Other masks: --cfg-options train_dataloader.dataset.mask_dir=work_dirs/…/pseudo_masks
+_base_ = [
+    '../_base_/models/upernet_dinov2-s.py',
+    '../_base_/datasets/voc_pseudo.py',
+    '../_base_/seg_runtime.py',
+    'mmseg::_base_/schedules/schedule_20k.py',
+]
+model = dict(decode_head=dict(num_classes=21), auxiliary_head=dict(num_classes=21))
+optim_wrapper = dict(_base_.adamw, _delete_=True)
+param_scheduler = _base_.warm_up_and_decay
+default_hooks = _base_.safe_hooks

@@ -1,0 +1,338 @@
+"""Stage 2 in rounds: whose masks train which round, what is measured, and that an interruption changes nothing."""
+
+import json
+import multiprocessing
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from mmengine.config import Config
+from mmengine.runner import Runner
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from PIL import Image
+from test_distributed import CONVNEXT, run_in_processes
+from toy_voc import ANIMALS, make_voc, voc_config, write_masks
+
+from aream_mm.config import load_config
+from aream_mm.engine.cyclic import agreement
+from aream_mm.engine.pseudo_masks import keep_to_tags
+from aream_mm.registry import DATASETS
+
+ROOT = Path(__file__).parents[1]
+NAMES = [f'2007_{i:06d}' for i in range(4)]
+STEPS = 4  # of a round
+DIED = 3
+LOAD, RESIZE = dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64))
+MASK, PACK = dict(type='LoadAnnotations'), dict(type='PackSegInputs')
+
+
+def cyclic_config(folder, work_dir, rounds=2, **changes):
+    """Rounds of four steps over four pictures, with a checkpoint every other step and a validation after each round."""
+    pictures = voc_config(folder / 'voc', metainfo=dict(classes=ANIMALS))
+    tags = dict(type='aream_mm.ImageTagDataset', dataset=pictures, tag_file=f'{folder}/voc/cls_labels.npy')
+    in_order = dict(type='DefaultSampler', shuffle=False, round_up=False)
+    cfg = Config(
+        dict(
+            default_scope='mmseg',
+            work_dir=str(work_dir),
+            model=dict(
+                type='EncoderDecoder',
+                data_preprocessor=dict(type='SegDataPreProcessor', mean=[0] * 3, std=[255] * 3, size=(64, 64)),
+                backbone=dict(CONVNEXT, out_indices=(1,)),
+                decode_head=dict(
+                    type='FCNHead',
+                    in_channels=32,
+                    in_index=0,
+                    channels=8,
+                    num_convs=1,
+                    num_classes=7,
+                    dropout_ratio=0.0,  # which each process draws for itself
+                    loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True),
+                ),
+                test_cfg=dict(mode='whole'),
+            ),
+            train_dataloader=dict(
+                batch_size=2,
+                num_workers=0,
+                sampler=dict(type='InfiniteSampler', shuffle=True),
+                dataset=dict(
+                    type='aream_mm.PseudoMaskDataset',
+                    dataset=pictures,
+                    mask_dir=str(folder / 'masks'),
+                    pipeline=[LOAD, MASK, RESIZE, dict(type='RandomFlip', prob=0.5), PACK],
+                ),
+            ),
+            val_dataloader=dict(
+                batch_size=1,
+                num_workers=0,
+                sampler=in_order,
+                dataset=dict(
+                    type='aream_mm.MaskDataset',
+                    dataset=voc_config(folder / 'voc', 'val', metainfo=dict(classes=ANIMALS)),
+                    pipeline=[LOAD, RESIZE, MASK, PACK],
+                    test_mode=True,
+                ),
+            ),
+            val_evaluator=dict(type='IoUMetric', iou_metrics=['mIoU']),
+            val_cfg=dict(type='ValLoop'),
+            optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-2)),
+            param_scheduler=[dict(type='PolyLR', end=STEPS, by_epoch=False)],
+            train_cfg=dict(
+                type='aream_mm.CyclicTrainLoop',
+                rounds=rounds,
+                max_iters=STEPS,
+                val_interval=STEPS,
+                masks=dict(
+                    dataloader=dict(
+                        batch_size=2,
+                        num_workers=0,
+                        sampler=in_order,
+                        dataset=dict(
+                            tags, pipeline=[LOAD, RESIZE, dict(type='aream_mm.PackTagInputs')], test_mode=True
+                        ),
+                    )
+                ),
+            ),
+            default_hooks=dict(
+                checkpoint=dict(type='aream_mm.SafeCheckpointHook', by_epoch=False, interval=2),
+                random_state=dict(type='aream_mm.RandomStateHook'),
+                invalid_loss=dict(type='aream_mm.InvalidLossHook'),
+            ),
+            log_processor=dict(by_epoch=False),
+            randomness=dict(seed=0),
+            log_level='WARNING',
+        )
+    )
+    cfg.merge_from_dict(changes)
+    return cfg
+
+
+def make_data(folder):
+    """Pictures, tags and masks of stage 1, the i-th of which is of class i throughout: a network soon gives others."""
+    make_voc(folder / 'voc')
+    write_masks(folder / 'masks', NAMES, ANIMALS)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp('cyclic'))
+
+
+def watched(runner):
+    """For each step of the training: the masks' folder, the learning rate before it and the weights before it."""
+    seen, step = [], runner.model.train_step
+
+    def train_step(batch, optim_wrapper):
+        weights = torch.cat([parameter.detach().flatten() for parameter in runner.model.parameters()])
+        folders = {Path(sample.seg_map_path).parent.name for sample in batch['data_samples']}
+        seen.append((folders, optim_wrapper.get_lr()['lr'][0], weights))
+        return step(batch, optim_wrapper=optim_wrapper)
+
+    runner.model.train_step = train_step
+    return seen
+
+
+@pytest.fixture(scope='module')
+def finished(data):
+    """A finished run of two rounds: its work dir and what was seen of its steps."""
+    runner = Runner.from_cfg(cyclic_config(data, data / 'alone'))
+    seen = watched(runner)
+    runner.train()
+    return data / 'alone', seen
+
+
+def figures(work_dir):
+    """rounds.json without the folders."""
+    return [dict(row, masks=None) for row in json.loads((work_dir / 'rounds.json').read_text())]
+
+
+def masks_in(folder):
+    return {name: np.array(Image.open(folder / f'{name}.png')) for name in NAMES}
+
+
+def test_each_round_trains_on_the_masks_that_the_one_before_has_written(finished, data):
+    work_dir, seen = finished
+    assert [folders for folders, _, _ in seen] == [{'masks'}] * STEPS + [{'round_1'}] * STEPS
+    first, second = masks_in(work_dir / 'round_1'), masks_in(work_dir / 'round_2')
+    before = masks_in(data / 'masks')
+    for one, other in ((before, first), (first, second)):
+        assert any((one[name] != other[name]).any() for name in NAMES)
+
+
+def test_each_round_starts_from_the_same_weights_and_learning_rate(finished):
+    """And not at those that the round before ended with."""
+    _, seen = finished
+    assert [rate for _, rate, _ in seen[:STEPS]] == [rate for _, rate, _ in seen[STEPS:]]
+    assert torch.equal(seen[0][2], seen[STEPS][2]) and not torch.equal(seen[STEPS - 1][2], seen[STEPS][2])
+
+
+def test_untagged_classes_never_appear_and_the_masks_fit_the_pictures(finished, data):
+    tags = np.load(data / 'voc/cls_labels.npy', allow_pickle=True).item()
+    animals = [7, 9, 11, 12, 14, 16]  # of VOC's 20
+    for number in (1, 2):
+        for name, mask in masks_in(finished[0] / f'round_{number}').items():
+            assert mask.shape == (80, 96)
+            assert set(np.unique(mask)) <= {0, *(np.flatnonzero(tags[name][animals]) + 1)}
+
+
+@pytest.mark.parametrize(('first_id', 'expected'), [(1, [0, 2, 3]), (0, [2, 1, 1])])
+def test_a_mask_is_the_highest_logit_of_the_tagged_classes_and_background(first_id, expected):
+    """Of four planes, the second or the first of which belongs to a class that the picture does not show."""
+    planes = [[3.0, 0, 0], [9.0, 9, 9], [1.0, 2, 2], [2.0, 1, 3]]
+    planes = planes if first_id else [[9.0, 9, 9], [1.0, 2, 2], [2.0, 1, 1]]
+    sample = SegDataSample(seg_logits=PixelData(data=torch.tensor(planes)[:, None]))
+    sample.set_field(torch.tensor([0.0, 1, 1]), 'gt_score')
+    keep_to_tags([sample], first_id)
+    assert sample.pred_sem_seg.data.tolist() == [[expected]]
+
+
+def test_each_round_is_measured(finished, data):
+    work_dir, _ = finished
+    rows = json.loads((work_dir / 'rounds.json').read_text())
+    assert [row['round'] for row in rows] == [0, 1, 2]
+    before = masks_in(data / 'masks')
+    for row in rows[1:]:
+        masks = masks_in(work_dir / f'round_{row["round"]}')
+        equal = np.mean([masks[name] == before[name] for name in NAMES])
+        assert row['agreement'] == pytest.approx(100 * equal, abs=0.01)
+        assert row['mIoU'] == json.loads((work_dir / f'round_{row["round"]}/manifest.json').read_text())['mIoU']
+        before = masks
+        network = Runner.from_cfg(cyclic_config(data, data / 'val', load_from=f'{work_dir}/round_{row["round"]}.pth'))
+        assert row['val_mIoU'] == pytest.approx(network.val()['mIoU'], abs=0.01) and row['val_mIoU'] > 0
+    assert len({row['val_mIoU'] for row in rows}) == 3
+
+
+def test_agreement_is_that_of_the_pixels_that_neither_mask_ignores(tmp_path):
+    for name, mask in (('a', [[1, 2, 255, 4]]), ('b', [[1, 3, 3, 255]]), ('c', [[255] * 4])):
+        Image.fromarray(np.array(mask, np.uint8)).save(tmp_path / f'{name}.png')
+    a, b, c = (tmp_path / f'{name}.png' for name in 'abc')
+    assert (agreement([a], [b]), agreement([a, a], [b, a]), agreement([a], [c])) == (50.0, 80.0, 0.0)
+
+
+def test_the_rounds_end_when_the_masks_settle(finished, data, tmp_path):
+    """A run of this kind that is resumed has ended too."""
+    first = figures(finished[0])[1]['agreement']
+    cfg = cyclic_config(data, tmp_path, rounds=3, **{'train_cfg.settled': first - 0.01})
+    for resume in (False, True):
+        cfg.resume = resume
+        runner = Runner.from_cfg(cfg)
+        runner.train()
+        assert runner.iter == STEPS and not (tmp_path / 'round_2').exists()
+        assert figures(tmp_path) == figures(finished[0])[:2]
+
+
+def train_and_die(cfg, name):
+    """Train, but end the process when a file whose path ends with `name` is about to appear."""
+    replace = os.replace
+
+    def deadly(source, target):
+        if str(target).endswith(name):
+            os._exit(DIED)
+        replace(source, target)
+
+    os.replace = deadly
+    Runner.from_cfg(cfg).train()
+
+
+@pytest.mark.parametrize(
+    'place',
+    [
+        ('round_1/2007_000002.png', 4),
+        ('iter_6.pth', 4),  # inside round 2, before a checkpoint
+        ('iter_8.pth', 6),
+    ],
+    ids=lambda place: place[0],
+)
+def test_a_run_that_is_killed_ends_as_one_left_alone(finished, data, tmp_path, place):
+    name, resumed_from = place
+    process = multiprocessing.get_context('fork').Process(
+        target=train_and_die, args=(cyclic_config(data, tmp_path), name)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == DIED
+    runner = Runner.from_cfg(cyclic_config(data, tmp_path, resume=True))
+    seen = watched(runner)
+    runner.train()
+    assert len(seen) == 2 * STEPS - resumed_from
+    assert figures(tmp_path) == figures(finished[0])
+    for number in (1, 2):
+        for path in (finished[0] / f'round_{number}').glob('*.png'):
+            assert (tmp_path / f'round_{number}' / path.name).read_bytes() == path.read_bytes()
+    weights = [
+        torch.load(folder / 'round_2.pth', weights_only=False)['state_dict'] for folder in (finished[0], tmp_path)
+    ]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def train_rounds(folder):
+    processes = dist.get_world_size() if dist.is_initialized() else 1
+    work_dir = folder / f'work_{processes}'
+    cfg = cyclic_config(folder, work_dir)
+    cfg.train_dataloader.batch_size = 2 // processes
+    cfg.train_dataloader.dataset.pipeline = [LOAD, MASK, RESIZE, PACK]  # each process draws its own augmentation
+    if processes > 1:
+        cfg.launcher, cfg.model_wrapper_cfg = 'pytorch', dict(device_ids=None)
+    torch.set_default_dtype(torch.float64)
+    try:
+        Runner.from_cfg(cfg).train()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_two_processes_write_the_masks_and_figures_of_one(tmp_path):
+    make_data(tmp_path)
+    train_rounds(tmp_path)
+    run_in_processes(2, train_rounds, tmp_path)
+    one, two = ((tmp_path / f'work_{number}') for number in (1, 2))
+    assert figures(one) == figures(two)
+    for number in (1, 2):
+        first, second = masks_in(one / f'round_{number}'), masks_in(two / f'round_{number}')
+        assert all((first[name] == second[name]).all() for name in NAMES)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'error', 'message'),
+    [
+        ({'param_scheduler': [dict(type='PolyLR', by_epoch=False)]}, ValueError, r"of 4 steps, got \['PolyLR to 8'\]"),
+        ({'train_dataloader.dataset.type': 'aream_mm.MaskDataset'}, TypeError, 'expected a PseudoMaskDataset'),
+        ({'model.decode_head.num_classes': 6}, ValueError, 'expected a data set of 6 classes, one for each plane'),
+        ({'train_cfg.masks.cam_dir': 'cams'}, ValueError, 'expected a CAMSegmentor for cam_dir, got EncoderDecoder'),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_training(data, tmp_path, changes, error, message):
+    cfg = cyclic_config(data, tmp_path, **changes)
+    if error is TypeError:
+        del cfg.train_dataloader.dataset['mask_dir']
+    with pytest.raises(error, match=message):
+        Runner.from_cfg(cfg).train()
+
+
+def test_pictures_without_a_mask_to_begin_with_are_refused(data, tmp_path):
+    folder = Path(write_masks(tmp_path / 'masks', NAMES[1:], ANIMALS))
+    cfg = cyclic_config(data, tmp_path / 'work')
+    cfg.train_dataloader.dataset.merge(dict(mask_dir=str(folder), drop_unmasked=True))
+    with pytest.raises(ValueError, match=f'a mask of each picture .*1 lack: {folder}/2007_000000.png'):
+        Runner.from_cfg(cfg).train()
+
+
+def test_a_run_to_resume_without_its_first_weights_is_refused(data, tmp_path):
+    torch.save(dict(state_dict={}, meta=dict(iter=2, epoch=0), message_hub=dict()), tmp_path / 'iter_2.pth')
+    runner = Runner.from_cfg(cyclic_config(data, tmp_path))
+    runner.train_loop._iter = 2
+    with pytest.raises(FileNotFoundError, match='expected .*initial.pth, which a run to resume has'):
+        runner.train()
+
+
+def test_the_config_writes_masks_of_the_pictures_that_it_trains_on(data, tmp_path):
+    cfg = load_config(ROOT / 'configs/seg/deeplabv3plus_lite0_animals_cyclic.py', dict(data_root=str(data / 'voc')))
+    mask_dir = str(data / 'masks')
+    trained = DATASETS.build(dict(cfg.train_dataloader.dataset, mask_dir=mask_dir))
+    written = DATASETS.build(cfg.train_cfg.masks.dataloader.dataset)
+    ids = [[one.get_data_info(i)['sample_id'] for i in range(len(one))] for one in (trained, written)]
+    assert ids[0] == ids[1] and trained.metainfo['classes'] == written.metainfo['classes']
