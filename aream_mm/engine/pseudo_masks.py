@@ -12,7 +12,15 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.dist import barrier, broadcast, broadcast_object_list, get_rank, get_world_size, is_main_process
+from mmengine.dist import (
+    all_reduce,
+    barrier,
+    broadcast,
+    broadcast_object_list,
+    get_rank,
+    get_world_size,
+    is_main_process,
+)
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.runner import Runner, autocast, find_latest_checkpoint
@@ -26,6 +34,7 @@ from torch import Tensor, nn
 
 from aream_mm.engine.warm_up import bare
 from aream_mm.files import write_atomically
+from aream_mm.models.cam import IGNORE_INDEX
 from aream_mm.registry import HOOKS
 
 IGNORED_COLOUR = (224, 224, 192)  # of VOC's borders
@@ -40,6 +49,8 @@ class PseudoMaskHook(Hook):
     A mask is a palette PNG of ids 0..C (255 ignored) at `out_dir/<sample_id>.png`. Masks that the same weights have
     written with the same settings are kept, so an interrupted run goes on where it was; the manifest appears when all
     are there. It names checkpoint, settings and classes, and the mIoU over the images that have a mask to compare with.
+    With `test_cfg.band` that is the mIoU of the pixels that are not ignored, and `ignored` is the share of those that
+    are, in percent of all pixels of all masks: the higher it is, the easier the pixels that are left.
 
     Pictures of one size make a batch (`SizeBatchSampler`), and threads write while the next batch is computed.
 
@@ -84,6 +95,7 @@ class PseudoMaskHook(Hook):
         model = bare(runner.model)
         self.settings = dataclasses.replace(model.test_cfg, **self.test_cfg)
         model.check_propagate_layers(self.settings)
+        _ = self.settings.refiner  # built now, to see whether it can be
         self.dataset = MMENGINE_DATASETS.build(self.dataloader['dataset'])
         background = int(self.settings.background is not None)
         classes, expected = self.dataset.metainfo['classes'], background + bare(runner.model).head.num_classes
@@ -105,7 +117,7 @@ class PseudoMaskHook(Hook):
         for buffer in bare(runner.model).buffers():  # each process has its own running statistics of a BatchNorm
             broadcast(buffer)
         identity = dict(
-            weights=fingerprint(bare(runner.model)),
+            weights=fingerprint(bare(runner.model), self.settings.refiner),
             settings=dict(dataclasses.asdict(self.settings), fp16=self.fp16),
             classes=list(self.dataset.metainfo['classes']),
         )
@@ -123,11 +135,14 @@ class PseudoMaskHook(Hook):
                 f'PseudoMaskHook: expected {len(files) + len(cams)} files, got none at {missing[0]} and '
                 f'{len(missing) - 1} other places; several machines have to share this folder'
             )
-        manifest = dict(identity, checkpoint=checkpoint, images=len(files), mIoU=self._measure(infos, files))
+        ignored = self._ignored(files) if self.settings.band is not None else None
+        miou = self._measure(infos, files)
+        manifest = dict(identity, checkpoint=checkpoint, images=len(files), mIoU=miou, ignored=ignored)
         if is_main_process():
             write_atomically(self.out_dir / 'manifest.json', json.dumps(manifest, indent=2).encode())
             (self.out_dir / 'unfinished.json').unlink(missing_ok=True)
-        runner.logger.info(f'Pseudo masks: {len(files)} in {self.out_dir}, mIoU {manifest["mIoU"]}')
+        confident = '' if ignored is None else f' of the pixels outside the band; {ignored} % ignored'
+        runner.logger.info(f'Pseudo masks: {len(files)} in {self.out_dir}, mIoU {miou}{confident}')
         barrier()
 
     def _pending(self, files: list[Path], cams: list[Path], identity: dict) -> list[int]:
@@ -197,8 +212,20 @@ class PseudoMaskHook(Hook):
             np.savez_compressed(content, **cam)
             write_atomically(self.cam_dir / f'{sample_id}.npz', content.getvalue())
 
+    def _ignored(self, files: list[Path]) -> float:
+        """The pixels that are 255, in percent of all pixels of the files as written."""
+        counts = torch.zeros(2, dtype=torch.int64)
+        for file in files[get_rank() :: get_world_size()]:
+            mask = as_plane(np.array(Image.open(file)))
+            counts += torch.tensor([(mask == IGNORE_INDEX).sum(), mask.numel()])
+        all_reduce(counts)
+        return round(100 * float(counts[0] / counts[1]), 2)
+
     def _measure(self, infos: list[dict], files: list[Path]) -> float | None:
-        """mIoU in percent of the files as written, over the images that have a mask; None where none has."""
+        """mIoU in percent of the files as written, over the images that have a mask; None where none has.
+
+        What a file ignores is not measured; None where that is all.
+        """
         pairs = [(info, file) for info, file in zip(infos, files, strict=True) if 'seg_map_path' in info]
         if not pairs:
             return None
@@ -207,10 +234,12 @@ class PseudoMaskHook(Hook):
         metric.dataset_meta = self.dataset.metainfo
         for info, file in pairs[get_rank() :: get_world_size()]:
             sample = SegDataSample()
-            sample.gt_sem_seg = PixelData(data=as_plane(load(dict(info, seg_fields=[]))['gt_seg_map']))
-            sample.pred_sem_seg = PixelData(data=as_plane(np.array(Image.open(file))))
+            mask, truth = as_plane(np.array(Image.open(file))), as_plane(load(dict(info, seg_fields=[]))['gt_seg_map'])
+            sample.gt_sem_seg = PixelData(data=truth.masked_fill(mask == IGNORE_INDEX, IGNORE_INDEX))
+            sample.pred_sem_seg = PixelData(data=mask)
             metric.process({}, [sample.to_dict()])
-        return round(float(metric.evaluate(len(pairs))['mIoU']), 2)
+        miou = float(metric.evaluate(len(pairs))['mIoU'])
+        return None if math.isnan(miou) else round(miou, 2)
 
 
 def as_plane(mask: np.ndarray) -> Tensor:
@@ -218,10 +247,11 @@ def as_plane(mask: np.ndarray) -> Tensor:
     return torch.from_numpy(mask.astype(np.int64))[None]
 
 
-def fingerprint(model: nn.Module) -> str:
+def fingerprint(*models: nn.Module | None) -> str:
     """SHA-256 of the weights, which tells one checkpoint from another wherever the file lies."""
     digest = hashlib.sha256()
-    for key, value in model.state_dict().items():
-        digest.update(key.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    for model in filter(None, models):
+        for key, value in model.state_dict().items():
+            digest.update(key.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
