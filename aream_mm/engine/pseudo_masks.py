@@ -13,7 +13,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.config import ConfigDict
-from mmengine.dist import barrier, broadcast, broadcast_object_list, get_rank, get_world_size, is_main_process
+from mmengine.dist import (
+    all_reduce,
+    barrier,
+    broadcast,
+    broadcast_object_list,
+    get_rank,
+    get_world_size,
+    is_main_process,
+)
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.runner import Runner, autocast, find_latest_checkpoint
@@ -27,7 +35,7 @@ from torch import Tensor, nn
 
 from aream_mm.engine.warm_up import bare
 from aream_mm.files import write_atomically
-from aream_mm.models.cam import class_ids
+from aream_mm.models.cam import IGNORE_INDEX, class_ids
 from aream_mm.models.segmentor import CAMSegmentor
 from aream_mm.registry import HOOKS
 
@@ -46,6 +54,8 @@ class PseudoMaskHook(Hook):
     A mask is a palette PNG of ids 0..C (255 ignored) at `out_dir/<sample_id>.png`. Masks that the same weights have
     written with the same settings are kept, so an interrupted run goes on where it was; the manifest appears when all
     are there. It names checkpoint, settings and classes, and the mIoU over the images that have a mask to compare with.
+    With `test_cfg.band` that is the mIoU of the pixels that are not ignored, and `ignored` is the share of those that
+    are, in percent of all pixels of all masks: the higher it is, the easier the pixels that are left.
 
     Pictures of one size make a batch (`SizeBatchSampler`), and threads write while the next batch is computed.
 
@@ -93,7 +103,7 @@ class PseudoMaskHook(Hook):
         self.dataset = MMENGINE_DATASETS.build(self.dataloader['dataset'])
         classes = self.dataset.metainfo['classes']
         if not isinstance(model, CAMSegmentor):
-            self.settings = ConfigDict({**model.test_cfg, **self.test_cfg})
+            self.settings, self.refiner = ConfigDict({**model.test_cfg, **self.test_cfg}), None
             if self.cam_dir:
                 raise ValueError(f'PseudoMaskHook: expected a CAMSegmentor for cam_dir, got {type(model).__name__}')
             if model.out_channels != len(classes):
@@ -104,6 +114,7 @@ class PseudoMaskHook(Hook):
             return
         self.settings = dataclasses.replace(model.test_cfg, **self.test_cfg)
         model.check_propagate_layers(self.settings)
+        self.refiner = self.settings.refiner  # built now, to see whether it can be
         background = int(self.settings.background is not None)
         expected = background + model.head.num_classes
         if len(classes) != expected or (classes[0] == 'background') != bool(background):
@@ -125,7 +136,7 @@ class PseudoMaskHook(Hook):
             broadcast(buffer)
         settings = self.settings if isinstance(self.settings, dict) else dataclasses.asdict(self.settings)
         identity = dict(
-            weights=fingerprint(bare(runner.model)),
+            weights=fingerprint(bare(runner.model), self.refiner),
             settings=dict(settings, fp16=self.fp16),
             classes=list(self.dataset.metainfo['classes']),
         )
@@ -143,11 +154,14 @@ class PseudoMaskHook(Hook):
                 f'PseudoMaskHook: expected {len(files) + len(cams)} files, got none at {missing[0]} and '
                 f'{len(missing) - 1} other places; several machines have to share this folder'
             )
-        manifest = dict(identity, checkpoint=checkpoint, images=len(files), mIoU=self._measure(infos, files))
+        ignored = self._ignored(files) if settings.get('band') else None
+        miou = self._measure(infos, files)
+        manifest = dict(identity, checkpoint=checkpoint, images=len(files), mIoU=miou, ignored=ignored)
         if is_main_process():
             write_atomically(self.out_dir / 'manifest.json', json.dumps(manifest, indent=2).encode())
             (self.out_dir / 'unfinished.json').unlink(missing_ok=True)
-        runner.logger.info(f'Pseudo masks: {len(files)} in {self.out_dir}, mIoU {manifest["mIoU"]}')
+        confident = '' if ignored is None else f' of the pixels outside the band; {ignored} % ignored'
+        runner.logger.info(f'Pseudo masks: {len(files)} in {self.out_dir}, mIoU {miou}{confident}')
         barrier()
         return manifest
 
@@ -220,8 +234,20 @@ class PseudoMaskHook(Hook):
             np.savez_compressed(content, **cam)
             write_atomically(self.cam_dir / f'{sample_id}.npz', content.getvalue())
 
+    def _ignored(self, files: list[Path]) -> float:
+        """The pixels that are 255, in percent of all pixels of the files as written."""
+        counts = torch.zeros(2, dtype=torch.int64)
+        for file in files[get_rank() :: get_world_size()]:
+            mask = as_plane(np.array(Image.open(file)))
+            counts += torch.tensor([(mask == IGNORE_INDEX).sum(), mask.numel()])
+        all_reduce(counts)
+        return round(100 * float(counts[0] / counts[1]), 2)
+
     def _measure(self, infos: list[dict], files: list[Path]) -> float | None:
-        """mIoU in percent of the files as written, over the images that have a mask; None where none has."""
+        """mIoU in percent of the files as written, over the images that have a mask; None where none has.
+
+        What a file ignores is not measured; None where that is all.
+        """
         pairs = [(info, file) for info, file in zip(infos, files, strict=True) if 'seg_map_path' in info]
         if not pairs:
             return None
@@ -230,10 +256,12 @@ class PseudoMaskHook(Hook):
         metric.dataset_meta = self.dataset.metainfo
         for info, file in pairs[get_rank() :: get_world_size()]:
             sample = SegDataSample()
-            sample.gt_sem_seg = PixelData(data=as_plane(load(dict(info, seg_fields=[]))['gt_seg_map']))
-            sample.pred_sem_seg = PixelData(data=as_plane(np.array(Image.open(file))))
+            mask, truth = as_plane(np.array(Image.open(file))), as_plane(load(dict(info, seg_fields=[]))['gt_seg_map'])
+            sample.gt_sem_seg = PixelData(data=truth.masked_fill(mask == IGNORE_INDEX, IGNORE_INDEX))
+            sample.pred_sem_seg = PixelData(data=mask)
             metric.process({}, [sample.to_dict()])
-        return round(float(metric.evaluate(len(pairs))['mIoU']), 2)
+        miou = float(metric.evaluate(len(pairs))['mIoU'])
+        return None if math.isnan(miou) else round(miou, 2)
 
 
 def keep_to_tags(samples: list[SegDataSample], first_id: int) -> None:
@@ -248,10 +276,11 @@ def as_plane(mask: np.ndarray) -> Tensor:
     return torch.from_numpy(mask.astype(np.int64))[None]
 
 
-def fingerprint(model: nn.Module) -> str:
+def fingerprint(*models: nn.Module | None) -> str:
     """SHA-256 of the weights, which tells one checkpoint from another wherever the file lies."""
     digest = hashlib.sha256()
-    for key, value in model.state_dict().items():
-        digest.update(key.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    for model in filter(None, models):
+        for key, value in model.state_dict().items():
+            digest.update(key.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

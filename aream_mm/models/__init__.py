@@ -1,5 +1,6 @@
 """The method: networks that expose attention, the CAM, AReAM and PAR, and the segmentor that puts them together."""
 
+from aream_mm.models.affinity_net import AffinityNet, RandomWalk
 from aream_mm.models.aream import AReAMLoss
 from aream_mm.models.conformer import AttentionConformer
 from aream_mm.models.dual_branch import CNNBackbone, DualBranch, TimmCNN
@@ -14,6 +15,7 @@ MODELS.register_module(module=PAR)  # par.py knows tensors only
 
 __all__ = [
     'AReAMLoss',
+    'AffinityNet',
     'AttentionConformer',
     'AttentionViT',
     'CAMHead',
@@ -21,6 +23,7 @@ __all__ = [
     'CNNBackbone',
     'DualBranch',
     'PAR',
+    'RandomWalk',
     'ResNet38',
     'TimmCNN',
 ]

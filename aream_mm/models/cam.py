@@ -137,8 +137,15 @@ def reliable_masks_of_present(
         return class_ids(planes, present.classes)
     ids = F.pad(present.classes + 1, (1, 0))
     low_mask, high_mask = (class_ids(planes, ids) for planes in refine(cam, present.mask, images, par, (low, high)))
-    ignored = (low_mask > 0) & (high_mask == 0)
-    return high_mask.masked_fill(ignored, IGNORE_INDEX)
+    return ignore_doubtful(low_mask, high_mask)
+
+
+def ignore_doubtful(low_mask: Tensor, high_mask: Tensor) -> Tensor:
+    """The mask at the high background score, 255 where it is background and the one at the low score is not.
+
+    Masks of one shape, 0 for background.
+    """
+    return high_mask.masked_fill((low_mask > 0) & (high_mask == 0), IGNORE_INDEX)
 
 
 def class_ids(planes: Tensor, ids: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import torch
@@ -54,6 +55,9 @@ class TestSettings:
 
     background: background score in 0..1; a pixel is foreground where its best class scores above it. None where every
         pixel belongs to a class: the data set's classes then have no 'background', and ids start at 0.
+    band: two more background scores, (low, high); the mask is then 255 where it is doubtful. A pixel is its class where
+        the mask at the high score is foreground, and background where the one at the low score is background too.
+        mmseg's IoUMetric counts a doubtful pixel as missed; `PseudoMaskHook` leaves it out and says how many there are.
     propagate_layers: layers whose mean affinity propagates the CAM; None for all, () for no propagation.
     propagate_steps: how often it does.
     scales: image sizes, relative to the input, whose CAMs are summed.
@@ -63,6 +67,7 @@ class TestSettings:
     """
 
     background: float | None = 0.4
+    band: Sequence[float] | None = None
     propagate_layers: Sequence[int] | None = None
     propagate_steps: int = 1
     scales: Sequence[float] = (1.0,)
@@ -73,6 +78,18 @@ class TestSettings:
     def __post_init__(self) -> None:
         if not self.scales:
             raise ValueError('test_cfg: expected at least one of scales, got none')
+        if self.band is not None and (
+            self.background is None or len(self.band) != 2 or not 0 <= self.band[0] <= self.band[1] <= 1
+        ):
+            raise ValueError(
+                'test_cfg: expected band=(low, high) with 0 <= low <= high <= 1 and a background score, or no band, '
+                f'got band={self.band}, background={self.background}'
+            )
+
+    @cached_property
+    def refiner(self) -> nn.Module | None:
+        """Built once for all batches, and no part of the segmentor: its weights belong in no checkpoint."""
+        return self.refine and MODELS.build(self.refine).eval()
 
 
 class RawCAM(NamedTuple):
@@ -126,10 +143,11 @@ class CAMSegmentor(BaseSegmentor):
     """Trains from tags with L_cls + L_AReAM, predicts CAM masks.
 
     Every sample carries its tags as `gt_score` (C,) where it has them. A prediction carries `pred_sem_seg` (the CAM
-    mask: 0 background, 1..C), `seg_logits` (background plane and class planes), `pred_score` (C,), the probability of
-    each class, and `cam` (K, H, W) in 0..1 with `cam_classes` (K,) in 1..C: of the tagged classes where the sample has
-    tags, otherwise of the predicted ones. `unpropagated_cam` (K, h, w) in 0..1 is the CAM of the patches before the
-    affinity propagates it, and `background` among the meta information the background score.
+    mask: 0 background, 1..C, with a band 255 too), `seg_logits` (background plane and class planes; with a band those
+    of its high score), `pred_score` (C,), the probability of each class, and `cam` (K, H, W) in 0..1 with
+    `cam_classes` (K,) in 1..C: of the tagged classes where the sample has tags, otherwise of the predicted ones.
+    `unpropagated_cam` (K, h, w) in 0..1 is the CAM of the patches before the affinity propagates it, and `background`
+    among the meta information the background score.
 
     Args:
         backbone: config of a network that returns `Attended`, such as `AttentionViT` or `DualBranch`.
@@ -340,17 +358,24 @@ class CAMSegmentor(BaseSegmentor):
             sample.set_field(classes[mask] + self.first_id, 'cam_classes')
             sample.set_field(PixelData(data=sample.seg_logits.data[self.first_id :][mask]), 'cam')
             sample.set_field(before[mask], 'unpropagated_cam')
-        if settings.refine is not None:
-            refiner = MODELS.build(settings.refine).to(inputs.device)
-            (planes,) = cams.refine(cam, present.mask, inputs, refiner, (settings.background,))
-            results = self.postprocess_result(planes, results)
+        backgrounds, masks = settings.band or (settings.background,), []
+        if settings.refiner is not None:
+            refiner = settings.refiner.to(inputs.device)
+            planes_at = cams.refine(cam, present.mask, inputs, refiner, backgrounds)
             nowhere = 0
-        for sample, classes in zip(results, present.classes, strict=True):
+        else:
+            planes_at = [cams.add_background(cam, background) for background in settings.band or ()]
+        for planes in planes_at:  # of a band those at the high score last
+            results = self.postprocess_result(planes, results)
+            masks.append([sample.pred_sem_seg.data for sample in results])
+        for i, (sample, classes) in enumerate(zip(results, present.classes, strict=True)):
             ids = F.pad(classes + 1, (1, 0)) if self.first_id else classes
             planes = sample.seg_logits.data  # of the present classes
             every = planes.new_full((self.out_channels, *planes.shape[-2:]), nowhere)
             sample.seg_logits.data = every.index_copy_(0, ids, planes)
             sample.pred_sem_seg.data = ids[sample.pred_sem_seg.data]
+            if settings.band is not None:
+                sample.pred_sem_seg.data = cams.ignore_doubtful(masks[0][i], sample.pred_sem_seg.data)
         return results
 
     def tags(self, data_samples: list[SegDataSample]) -> Tensor:

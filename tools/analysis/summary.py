@@ -121,7 +121,9 @@ def main() -> None:
     mask_dir = Path(seg.cfg.train_dataloader.dataset.mask_dir)
     rows = {f'{name} (stage 1 test data)': v for name, v in trivial_miou(seed.test_dataloader.dataset).items()}
     rows['CAM masks (stage 1 test data)'] = seed.test()['cam/mIoU_fixed']
-    rows['pseudo masks (all that have a truth)'] = json.loads((mask_dir / 'manifest.json').read_text())['mIoU']
+    manifest = json.loads((mask_dir / 'manifest.json').read_text())
+    ignored = f', but for {manifest["ignored"]} % ignored' if manifest.get('ignored') else ''
+    rows[f'pseudo masks (all that have a truth{ignored})'] = manifest['mIoU']
     rows['stage 2 (its test data)'] = seg.test()['mIoU']
     rows = {name: round(float(value), 2) for name, value in rows.items()}
     (args.out / 'summary.json').write_text(json.dumps(rows, indent=2))

@@ -1,0 +1,72 @@
+# Learned affinity (PSA, arXiv 1803.10464) on VOC train_aug: an AffinityNet on a dilated ResNet-50 (the paper has a
+# ResNet-38), trained on the masks of aream_vit_voc.py where they are sure. Loss, radius, heads and walk are the
+# paper's, crops, batch and epochs those that its authors publish; the optimiser is not theirs.
+#
+# Masks with a band, the AffinityNet, masks refined by its random walk:
+#
+#   python tools/test.py configs/aream_vit_voc.py work_dirs/aream_vit_voc/epoch_60.pth --pseudo-masks \
+#       --cfg-options custom_hooks.1.out_dir=work_dirs/aream_vit_voc/band_masks custom_hooks.1.test_cfg.band=0.35,0.55
+#   python tools/train.py configs/affinity_net_voc.py
+#   python tools/test.py configs/aream_vit_voc.py work_dirs/aream_vit_voc/epoch_60.pth --pseudo-masks \
+#       --cfg-options custom_hooks.1.out_dir=work_dirs/aream_vit_voc/walked_masks \
+#       custom_hooks.1.test_cfg.refine_scale=1 \
+#       custom_hooks.1.test_cfg.refine._delete_=True custom_hooks.1.test_cfg.refine.type=aream_mm.RandomWalk \
+#       custom_hooks.1.test_cfg.refine.config=configs/affinity_net_voc.py \
+#       custom_hooks.1.test_cfg.refine.checkpoint=work_dirs/affinity_net_voc/iter_10600.pth
+#
+# Expect: not measured yet.
+_base_ = ['_base_/datasets/voc_pseudo.py', '_base_/seg_runtime.py']
+crop_size = (448, 448)
+model = dict(
+    type='aream_mm.AffinityNet',
+    data_preprocessor=dict(
+        type='SegDataPreProcessor',
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True,
+        pad_val=0,
+        seg_pad_val=255,
+        size=crop_size,
+    ),
+    backbone=dict(
+        type='mmseg.ResNetV1c',
+        depth=50,
+        out_indices=(1, 2, 3),
+        strides=(1, 2, 1, 1),
+        dilations=(1, 1, 2, 4),
+        contract_dilation=True,
+        norm_eval=True,
+        init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://resnet50_v1c'),
+    ),
+    in_channels=(512, 1024, 2048),
+    channels=(128, 256, 512),
+)
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    # Around the size at which aream_vit_voc.py makes its CAMs, and so the walk its planes.
+    dict(type='RandomResize', scale=(512, 512), ratio_range=(0.5, 1.5), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=crop_size),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'),
+    dict(type='PackSegInputs'),
+]
+train_dataloader = dict(dataset=dict(mask_dir='work_dirs/aream_vit_voc/band_masks', pipeline=train_pipeline))
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
+    paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.1)}),
+)
+max_iters = 10600  # 8 epochs of batches of 8
+param_scheduler = dict(type='PolyLR', eta_min=1e-5, power=0.9, end=max_iters, by_epoch=False)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters)
+# There is nothing to validate: an affinity has no truth, and what the walk makes of it the third command measures.
+val_dataloader = val_evaluator = test_dataloader = test_evaluator = None
+default_hooks = dict(
+    _base_.safe_hooks,
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(_base_.safe_hooks.checkpoint, by_epoch=False, interval=1000),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+)
