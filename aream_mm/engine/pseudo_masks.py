@@ -84,6 +84,7 @@ class PseudoMaskHook(Hook):
         model = bare(runner.model)
         self.settings = dataclasses.replace(model.test_cfg, **self.test_cfg)
         model.check_propagate_layers(self.settings)
+        _ = self.settings.refiner  # built now, to see whether it can be
         self.dataset = MMENGINE_DATASETS.build(self.dataloader['dataset'])
         background = int(self.settings.background is not None)
         classes, expected = self.dataset.metainfo['classes'], background + bare(runner.model).head.num_classes

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import torch
@@ -58,7 +59,9 @@ class TestSettings:
     propagate_steps: how often it does.
     scales: image sizes, relative to the input, whose CAMs are summed.
     mirror: add the CAM of the mirrored picture.
-    refine: config of the refiner of the planes, such as dict(type='aream_mm.PAR'); None for none.
+    refine: config of the refiner of the planes, such as dict(type='aream_mm.PAR') or dict(type='aream_mm.DenseCRF');
+        None for none.
+    refine_scale: resolution at which it works, in 0..1 relative to the input; its settings in pixels mean these pixels.
     class_threshold: probability in 0..1 above which a class counts as present in a picture without tags.
     """
 
@@ -68,11 +71,19 @@ class TestSettings:
     scales: Sequence[float] = (1.0,)
     mirror: bool = True
     refine: dict | None = None
+    refine_scale: float = 0.5
     class_threshold: float = 0.5
 
     def __post_init__(self) -> None:
         if not self.scales:
             raise ValueError('test_cfg: expected at least one of scales, got none')
+        if not 0 < self.refine_scale <= 1:
+            raise ValueError(f'test_cfg: expected 0 < refine_scale <= 1, got {self.refine_scale}')
+
+    @cached_property
+    def refiner(self) -> nn.Module | None:
+        """Built once for all batches, and no part of the segmentor: its weights belong in no checkpoint."""
+        return self.refine and MODELS.build(self.refine).eval()
 
 
 class RawCAM(NamedTuple):
@@ -340,9 +351,9 @@ class CAMSegmentor(BaseSegmentor):
             sample.set_field(classes[mask] + self.first_id, 'cam_classes')
             sample.set_field(PixelData(data=sample.seg_logits.data[self.first_id :][mask]), 'cam')
             sample.set_field(before[mask], 'unpropagated_cam')
-        if settings.refine is not None:
-            refiner = MODELS.build(settings.refine).to(inputs.device)
-            (planes,) = cams.refine(cam, present.mask, inputs, refiner, (settings.background,))
+        if settings.refiner is not None:
+            refiner = settings.refiner.to(inputs.device)
+            (planes,) = cams.refine(cam, present.mask, inputs, refiner, (settings.background,), settings.refine_scale)
             results = self.postprocess_result(planes, results)
             nowhere = 0
         for sample, classes in zip(results, present.classes, strict=True):
