@@ -100,6 +100,30 @@ def par(image, planes, dilations=(1, 2, 4, 8, 12, 24), num_iters=10):
     return planes
 
 
+def mean_field(
+    image, energies, num_iters, gaussian_sxy, gaussian_compat, bilateral_sxy, bilateral_srgb, bilateral_compat
+):
+    """Dense CRF with every pair of pixels: image (3, H, W) in 0..255, energies (K, H, W) → probabilities (K, H, W)."""
+    height, width = image.shape[1:]
+    pixels = [(y, x) for y in range(height) for x in range(width)]
+    near, alike = (np.zeros((len(pixels), len(pixels))) for _ in range(2))
+    for i, (y, x) in enumerate(pixels):
+        for j, (v, u) in enumerate(pixels):
+            distance = (y - v) ** 2 + (x - u) ** 2
+            colours = sum((float(image[c, y, x]) - float(image[c, v, u])) ** 2 for c in range(3))
+            near[i, j] = np.exp(-distance / (2 * gaussian_sxy**2))
+            alike[i, j] = np.exp(-distance / (2 * bilateral_sxy**2) - colours / (2 * bilateral_srgb**2))
+    pairwise = 0
+    for kernel, compat in ((near, gaussian_compat), (alike, bilateral_compat)):
+        scale = 1 / np.sqrt(kernel.sum(axis=1))
+        pairwise = pairwise + compat * scale[:, None] * kernel * scale[None, :]
+    unary = energies.reshape(len(energies), -1).astype(np.float64)
+    beliefs = softmax(-unary, axis=0)
+    for _ in range(num_iters):
+        beliefs = softmax(-unary + beliefs @ pairwise, axis=0)
+    return beliefs.reshape(energies.shape)
+
+
 def refined_mask(cam, tags, image, background):
     """CAM (C, H, W) in 0..1, tags (C,), image (3, H, W) in 0..1 → mask (H, W) at one background score."""
     height, width = image.shape[1:]

@@ -3,15 +3,18 @@
 from aream_mm.models.affinity_net import AffinityNet, RandomWalk
 from aream_mm.models.aream import AReAMLoss
 from aream_mm.models.conformer import AttentionConformer
+from aream_mm.models.dense_crf import DenseCRF
 from aream_mm.models.dual_branch import CNNBackbone, DualBranch, TimmCNN
 from aream_mm.models.head import CAMHead
 from aream_mm.models.par import PAR
+from aream_mm.models.refined_tta import RefinedTTAModel
 from aream_mm.models.resnet38 import ResNet38
 from aream_mm.models.segmentor import CAMSegmentor
 from aream_mm.models.vit import AttentionViT
 from aream_mm.registry import MODELS
 
-MODELS.register_module(module=PAR)  # par.py knows tensors only
+for _module in (PAR, DenseCRF):  # their files know tensors only
+    MODELS.register_module(module=_module)
 
 __all__ = [
     'AReAMLoss',
@@ -21,9 +24,11 @@ __all__ = [
     'CAMHead',
     'CAMSegmentor',
     'CNNBackbone',
+    'DenseCRF',
     'DualBranch',
     'PAR',
     'RandomWalk',
+    'RefinedTTAModel',
     'ResNet38',
     'TimmCNN',
 ]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from aream_mm.models.par import PAR
 
@@ -86,27 +86,46 @@ def add_background(cam: Tensor, background: float | None) -> Tensor:
     return cam if background is None else F.pad(cam, (0, 0, 0, 0, 1, 0), value=background)
 
 
-def refine(cam: Tensor, present: Tensor, images: Tensor, par: PAR, backgrounds: Sequence[float | None]) -> Tensor:
+def scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """(H, W) times the scale, rounded down to whole pixels, at least one."""
+    height, width = size
+    return max(int(height * scale), 1), max(int(width * scale), 1)
+
+
+def refine(
+    cam: Tensor,
+    present: Tensor,
+    images: Tensor,
+    refiner: nn.Module,
+    backgrounds: Sequence[float | None],
+    scale: float = 0.5,
+) -> Tensor:
     """CAM → refined planes, for several background scores at once, which share the affinity of the image.
 
     A constant background plane goes in front of the classes, the resolution is halved, and a softmax over the planes is
-    refined by PAR and upsampled.
+    refined and upsampled.
+
+    A refiner is a module whose forward takes images (B, 3, H, W) RGB in 0..1 and planes (B, K, H, W) of probabilities,
+    all zero for absent classes, and returns planes of the same shape, with those zero still. One that mixes the planes
+    of a picture, as a CRF does, says so by `mixes_planes`, and gets those of one background score at a time.
 
     Args:
         cam: (B, K, H, W) in 0..1.
         present: (B, K), whether the picture has the class of the plane.
         images: (B, 3, H, W).
-        par: the refinement.
+        refiner: such as PAR.
         backgrounds: S background scores in 0..1, or (None,) for pictures without background.
+        scale: resolution at which the planes are refined, relative to the images; with 1 nothing is halved.
 
     Returns:
         (S, B, 1 + K, H, W), zero for absent classes; (1, B, K, H, W) without background.
     """
-    height, width = images.shape[-2:]
-    half = (max(height // 2, 1), max(width // 2, 1))
-    scores = upsample(cam, half).masked_fill(~present[:, :, None, None], -torch.inf)
-    planes = torch.cat([add_background(scores, background).softmax(dim=1) for background in backgrounds], dim=1)
-    planes = upsample(par(upsample(images, half), planes), (height, width))
+    low = scaled(images.shape[-2:], scale)
+    scores = upsample(cam, low).masked_fill(~present[:, :, None, None], -torch.inf)
+    planes = [add_background(scores, background).softmax(dim=1) for background in backgrounds]
+    planes = planes if getattr(refiner, 'mixes_planes', False) else [torch.cat(planes, dim=1)]
+    images, size = upsample(images, low), images.shape[-2:]
+    planes = upsample(torch.cat([refiner(images, together) for together in planes], dim=1), size)
     return planes.unflatten(1, (len(backgrounds), -1)).transpose(0, 1)
 
 
@@ -121,7 +140,8 @@ def reliable_masks(
     Args:
         cam: (B, C, H, W) in 0..1.
         tags: (B, C), 1 for the classes in the picture.
-        images, par: as for `refine`.
+        images: as for `refine`.
+        par: the refiner.
         low, high: background scores in 0..1.
     """
     present = present_classes(tags)

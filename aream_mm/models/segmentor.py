@@ -62,7 +62,9 @@ class TestSettings:
     propagate_steps: how often it does.
     scales: image sizes, relative to the input, whose CAMs are summed.
     mirror: add the CAM of the mirrored picture.
-    refine: config of the refiner of the planes, such as dict(type='aream_mm.PAR'); None for none.
+    refine: config of the refiner of the planes, such as dict(type='aream_mm.PAR') or dict(type='aream_mm.DenseCRF');
+        None for none.
+    refine_scale: resolution at which it works, in 0..1 relative to the input; its settings in pixels mean these pixels.
     class_threshold: probability in 0..1 above which a class counts as present in a picture without tags.
     """
 
@@ -73,6 +75,7 @@ class TestSettings:
     scales: Sequence[float] = (1.0,)
     mirror: bool = True
     refine: dict | None = None
+    refine_scale: float = 0.5
     class_threshold: float = 0.5
 
     def __post_init__(self) -> None:
@@ -85,6 +88,8 @@ class TestSettings:
                 'test_cfg: expected band=(low, high) with 0 <= low <= high <= 1 and a background score, or no band, '
                 f'got band={self.band}, background={self.background}'
             )
+        if not 0 < self.refine_scale <= 1:
+            raise ValueError(f'test_cfg: expected 0 < refine_scale <= 1, got {self.refine_scale}')
 
     @cached_property
     def refiner(self) -> nn.Module | None:
@@ -361,7 +366,7 @@ class CAMSegmentor(BaseSegmentor):
         backgrounds, masks = settings.band or (settings.background,), []
         if settings.refiner is not None:
             refiner = settings.refiner.to(inputs.device)
-            planes_at = cams.refine(cam, present.mask, inputs, refiner, backgrounds)
+            planes_at = cams.refine(cam, present.mask, inputs, refiner, backgrounds, settings.refine_scale)
             nowhere = 0
         else:
             planes_at = [cams.add_background(cam, background) for background in settings.band or ()]

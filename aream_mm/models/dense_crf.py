@@ -1,0 +1,152 @@
+"""Dense CRF: planes follow the colours of the image, over any distance (Krähenbühl & Koltun, NeurIPS 2011)."""
+
+import os
+import pickle
+import subprocess
+import sys
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+from queue import SimpleQueue
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+LEAST_PROBABILITY = 1e-5  # its logarithm stands for that of all below
+
+
+class DenseCRF(nn.Module):
+    """Mean-field inference of a fully connected CRF, by pydensecrf: `pip install 'aream_mm[crf]'`.
+
+        energy(x) = Σ_i unary_i(x_i) + Σ_{i<j, x_i ≠ x_j} k_ij
+        k_ij = gaussian_compat · exp(−|p_i − p_j|² / (2 · gaussian_sxy²))
+               + bilateral_compat · exp(−|p_i − p_j|² / (2 · bilateral_sxy²) − |I_i − I_j|² / (2 · bilateral_srgb²))
+
+    over positions p and colours I; both kernels are normalised, so compat does not depend on the size of the image. The
+    first term smooths, the second makes pixels of one colour agree. The defaults are those of AffinityNet (PSA). Others
+    in use: IRN's label_confidence=0.7, bilateral_sxy=50, bilateral_srgb=5; DeepLab's gaussian_sxy=1, bilateral_sxy=67,
+    bilateral_srgb=3, bilateral_compat=4.
+
+    Pictures are computed side by side, each by a process. The processes start with the first pictures, and end with the
+    refiner or with this process, however it ends. On a GPU too the work is done by the CPU.
+
+    Args:
+        num_iters: rounds of mean field; with 0 the result is the unary's probabilities.
+        label_confidence: None takes the planes as probabilities, unary = −log(plane), with those below 1e-5 as 1e-5.
+            A number in 0..1 takes the highest plane of a pixel as its label, of this probability, and shares the rest
+            among the other classes of the picture.
+        gaussian_sxy: standard deviation of the smoothing kernel, in pixels of the images given.
+        gaussian_compat: its weight.
+        bilateral_sxy: standard deviation of the kernel of colours, in pixels.
+        bilateral_srgb: the same in grey levels, of 0..255.
+        bilateral_compat: its weight.
+        workers: most processes. Default: the CPUs, shared among the processes that a launcher has started here.
+
+    Shapes: images (B, 3, H, W) RGB in 0..1, planes (B, K, H, W) of probabilities → (B, K, H, W) float32 that sum to 1
+    at each pixel. Planes that are zero everywhere are classes the picture does not have: they stay zero and take no
+    time.
+
+    Raises:
+        ImportError: without pydensecrf.
+        RuntimeError: a process of the pool has ended, with what it said.
+    """
+
+    mixes_planes = True  # the classes of a pixel compete
+
+    def __init__(
+        self,
+        num_iters: int = 10,
+        label_confidence: float | None = None,
+        gaussian_sxy: float = 3,
+        gaussian_compat: float = 3,
+        bilateral_sxy: float = 80,
+        bilateral_srgb: float = 13,
+        bilateral_compat: float = 10,
+        workers: int | None = None,
+    ) -> None:
+        super().__init__()
+        if find_spec('pydensecrf') is None:
+            raise ImportError("DenseCRF: expected the package pydensecrf2, got none; pip install 'aream_mm[crf]'")
+        if label_confidence is not None and not 0 < label_confidence < 1:
+            raise ValueError(f'DenseCRF: expected label_confidence between 0 and 1, got {label_confidence}')
+        if workers is not None and workers < 1:
+            raise ValueError(f'DenseCRF: expected workers >= 1, or None for the CPUs, got {workers}')
+        self.num_iters = num_iters
+        self.label_confidence = label_confidence
+        self.gaussian = dict(sxy=gaussian_sxy, compat=gaussian_compat)
+        self.bilateral = dict(sxy=bilateral_sxy, srgb=bilateral_srgb, compat=bilateral_compat)
+        self.workers = workers or max(os.cpu_count() // int(os.environ.get('LOCAL_WORLD_SIZE', 1)), 1)
+        self.processes, self.idle = [], SimpleQueue()
+        weakref.finalize(self, end, self.processes)  # at the latest when Python ends
+
+    def energies(self, planes: Tensor) -> Tensor:
+        """The unary term: −log of the probability of each class, (K, H, W) → (K, H, W)."""
+        if self.label_confidence is not None:
+            other = (1 - self.label_confidence) / (len(planes) - 1)
+            labels = planes.max(dim=0, keepdim=True).indices
+            planes = torch.full_like(planes, other).scatter_(0, labels, self.label_confidence)
+        return -planes.clamp(min=LEAST_PROBABILITY).log()
+
+    def forward(self, images: Tensor, planes: Tensor) -> Tensor:
+        if images.shape[-2:] != planes.shape[-2:] or len(images) != len(planes):
+            raise ValueError(
+                f'DenseCRF: expected planes that match images {tuple(images.shape)}, got {tuple(planes.shape)}'
+            )
+        while len(self.processes) < min(self.workers, len(images)):
+            self.processes.append(start())
+            self.idle.put(self.processes[-1])
+        with ThreadPoolExecutor(len(self.processes)) as threads:
+            refined = list(threads.map(self.refine, images.detach().float().cpu(), planes.detach().float().cpu()))
+        return torch.stack(refined).to(planes.device)
+
+    def refine(self, image: Tensor, planes: Tensor) -> Tensor:
+        """A picture (3, H, W) and its planes (K, H, W) → (K, H, W), by the process that is free next."""
+        present = planes.flatten(1).any(dim=1)
+        refined = torch.zeros_like(planes)
+        if present.sum() < 2:
+            refined[present] = 1
+            return refined
+        pixels = (image * 255).round().byte().permute(1, 2, 0).contiguous()
+        process = self.idle.get()
+        try:
+            answer = ask(
+                process,
+                (pixels.numpy(), self.energies(planes[present]).numpy(), self.gaussian, self.bilateral, self.num_iters),
+            )
+        finally:
+            self.idle.put(process)
+        refined[present] = torch.from_numpy(answer)
+        return refined
+
+
+def start() -> subprocess.Popen:
+    """A process that computes mean fields. It holds nothing of this one, neither its memory nor its locks."""
+    pipe = subprocess.PIPE
+    script = Path(__file__).with_name('mean_field.py')
+    return subprocess.Popen([sys.executable, script], stdin=pipe, stdout=pipe, stderr=pipe)
+
+
+def ask(process: subprocess.Popen, arguments: tuple) -> np.ndarray:
+    """`mean_field` of the arguments.
+
+    Raises:
+        RuntimeError: the process has ended.
+    """
+    try:
+        pickle.dump(arguments, process.stdin, pickle.HIGHEST_PROTOCOL)
+        process.stdin.flush()
+        return pickle.load(process.stdout)
+    except (BrokenPipeError, EOFError, pickle.UnpicklingError) as error:
+        reason = process.stderr.read().decode(errors='replace').strip() or 'it said nothing'
+        raise RuntimeError(
+            f'DenseCRF: expected an answer of a process, got its end with exit code {process.wait()} (−9: killed, as '
+            f'where memory runs out): {reason}'
+        ) from error
+
+
+def end(processes: list[subprocess.Popen]) -> None:
+    for process in processes:
+        process.kill()
+        process.wait()
