@@ -28,6 +28,7 @@ test: lint
 bench: .venv/installed
 	for part in step cam par; do $(BIN)/python benchmarks/$$part.py --growth --out work_dirs/bench/$$part.json || exit; done
 	$(BIN)/python benchmarks/threshold_sweep.py --out work_dirs/bench/threshold_sweep.json
+	$(BIN)/python benchmarks/zoo.py --out work_dirs/bench/zoo.json
 
 lint: .venv/installed
 	$(BIN)/ruff check .
