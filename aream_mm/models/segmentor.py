@@ -339,6 +339,13 @@ class CAMSegmentor(BaseSegmentor):
         """Images (B, 3, H, W) → samples as described for the class, at each sample's original size."""
         settings = self.test_cfg
         raw = self.raw_cam(inputs, self.propagation, settings.propagate_steps, settings.scales, settings.mirror)
+        return self.predict_from(raw, inputs, data_samples)
+
+    def predict_from(
+        self, raw: RawCAM, inputs: Tensor, data_samples: list[SegDataSample] | None = None
+    ) -> list[SegDataSample]:
+        """What `predict` makes of the CAM: all but running the network."""
+        settings = self.test_cfg
         scores = raw.logits.sigmoid()
         tags = scores > settings.class_threshold
         for i, sample in enumerate(data_samples or ()):
