@@ -100,21 +100,23 @@ class PseudoMaskHook(Hook):
     def _prepare(self, runner: Runner) -> None:
         self.out_dir = self.out_dir or Path(runner.work_dir) / 'pseudo_masks'
         model = bare(runner.model)
-        self.dataset = MMENGINE_DATASETS.build(self.dataloader['dataset'])
-        classes = self.dataset.metainfo['classes']
-        if not isinstance(model, CAMSegmentor):
+        if isinstance(model, CAMSegmentor):
+            self.settings = dataclasses.replace(model.test_cfg, **self.test_cfg)
+            model.check_propagate_layers(self.settings)
+            self.refiner = self.settings.refiner  # built now, to see whether it can be
+        else:
             self.settings, self.refiner = ConfigDict({**model.test_cfg, **self.test_cfg}), None
             if self.cam_dir:
                 raise ValueError(f'PseudoMaskHook: expected a CAMSegmentor for cam_dir, got {type(model).__name__}')
+        self.dataset = MMENGINE_DATASETS.build(self.dataloader['dataset'])
+        classes = self.dataset.metainfo['classes']
+        if not isinstance(model, CAMSegmentor):
             if model.out_channels != len(classes):
                 raise ValueError(
                     f'PseudoMaskHook: expected a data set of {model.out_channels} classes, one for each plane of the '
                     f'network, got {tuple(classes)}'
                 )
             return
-        self.settings = dataclasses.replace(model.test_cfg, **self.test_cfg)
-        model.check_propagate_layers(self.settings)
-        self.refiner = self.settings.refiner  # built now, to see whether it can be
         background = int(self.settings.background is not None)
         expected = background + model.head.num_classes
         if len(classes) != expected or (classes[0] == 'background') != bool(background):
