@@ -4,7 +4,8 @@
 #
 # `pretrained` takes a file in timm's key names; without the option timm's own weights are fetched.
 #
-# Expect: not measured yet. Pseudo masks are written to work_dirs/aream_vit_animals/pseudo_masks.
+# Expect: 18.3 mIoU (best threshold, `train`) after the short training in the README; the whole was not measured.
+# Pseudo masks are written to work_dirs/aream_vit_animals/pseudo_masks.
 _base_ = ['_base_/models/aream_vit.py', '_base_/schedules/animals.py', '_base_/default_runtime.py']
 model = dict(
     backbone=dict(name='vit_small_patch14_dinov2', img_size=224, num_class_tokens=6),
