@@ -7,10 +7,6 @@ Stage 2 on pictures that have no masks, such as VOC's `test` list: nothing is me
 python tools/test.py configs/seg/deeplabv3plus_r50_voc.py work_dirs/deeplabv3plus_r50_voc/iter_20000.pth --tta \
     --out predictions --cfg-options test_evaluator.format_only=True \
     test_dataloader.dataset.dataset.ann_file=ImageSets/Segmentation/test.txt
-
-Either stage with its predictions refined, stage 2 at full size unless model.test_cfg.refine_scale is below 1:
-
-python tools/test.py CONFIG CHECKPOINT --cfg-options model.test_cfg.refine.type=aream_mm.DenseCRF
 """
 
 import argparse
@@ -73,25 +69,6 @@ def predict_only(cfg: Config) -> None:
     cfg.test_dataloader.dataset.pipeline = without_masks(cfg.test_dataloader.dataset.pipeline)
 
 
-def merge_views(cfg: Config, tta: bool) -> None:
-    """Stage 2: average over the views of a picture, if there are several, and refine if model.test_cfg says so.
-
-    `CAMSegmentor` refines by itself.
-    """
-    settings = cfg.model.get('test_cfg', {})
-    refined = settings.get('refine') is not None and cfg.model.type != 'aream_mm.CAMSegmentor'
-    refinement = {key: settings.pop(key) for key in ('refine', 'refine_scale') if refined and key in settings}
-    if tta:
-        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
-    elif refined:  # a single view
-        pipeline = cfg.test_dataloader.dataset.pipeline
-        cfg.test_dataloader.dataset.pipeline = [dict(type='TestTimeAug', transforms=[[step] for step in pipeline])]
-    if refined:
-        cfg.model = dict(type='aream_mm.RefinedTTAModel', module=cfg.model, **refinement)
-    elif tta:
-        cfg.model = dict(cfg.tta_model, module=cfg.model)
-
-
 def ask_for_pseudo_masks(cfg: Config) -> None:
     hooks = [hook for hook in cfg.get('custom_hooks', []) if hook['type'] == 'aream_mm.PseudoMaskHook']
     if not hooks:
@@ -118,7 +95,9 @@ def main() -> None:
     if args.show_dir:
         cfg.default_hooks.visualization.draw = True
         cfg.visualizer.save_dir = args.show_dir
-    merge_views(cfg, args.tta)
+    if args.tta:
+        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+        cfg.model = dict(cfg.tta_model, module=cfg.model)
     if args.out:
         write_predictions(cfg, args.out)
     if all(evaluator.get('format_only') for evaluator in test_evaluators(cfg)):
