@@ -142,6 +142,22 @@ def test_the_label_without_mirror_is_another(build_toy, images, golden):
         assert not torch.equal(model.label_masks(images, golden['labels']), golden['seg_uni'])
 
 
+@pytest.mark.parametrize(('layers', 'steps'), [((), 1), ((5,), 3), ((2, 4), 1)])
+def test_the_label_is_that_of_the_cam_that_the_chosen_layers_propagate(
+    build_toy, images, tagged, golden, layers, steps, monkeypatch
+):
+    model = build_toy(train_cfg=dict(propagate_layers=layers, propagate_steps=steps)).train()
+    with torch.no_grad():
+        raw = model.raw_cam(images, {layer: 1 / len(layers) for layer in layers}, steps)
+    cams = cam.normalize(every_class(raw, images)) * golden['labels'][:, :, None, None]
+    expected = cam.reliable_masks(cams, golden['labels'], images, MODELS.build(PAR))
+    assert torch.equal(model.label_masks(images, golden['labels']), expected)
+    assert not torch.equal(expected, golden['seg_uni'])
+    shared = model.loss(images, tagged)['loss_aream']  # the pass that is trained serves for the label
+    monkeypatch.setattr(model, 'label_masks', lambda *_, **__: expected)
+    assert_close(model.loss(images, tagged)['loss_aream'], shared, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize('label_cam_mode', ['eval', 'train'])
 def test_gradient_checkpointing_changes_nothing(build_toy, images, tagged, label_cam_mode):
     gradients = []
@@ -436,8 +452,10 @@ def test_unknown_setting_is_refused_by_name(build_toy, settings):
 
 @pytest.mark.parametrize('layers', [(6,), (0, -1)])
 def test_propagate_layers_outside_the_network_are_refused(build_toy, layers):
-    with pytest.raises(ValueError, match=rf'propagate_layers: expected layers in 0..5, got \[{layers[-1]}\]'):
-        build_toy(test_cfg=dict(propagate_layers=layers))
+    for settings in ('test_cfg', 'train_cfg'):
+        expected = rf'{settings}.propagate_layers: expected layers in 0..5, got \[{layers[-1]}\]'
+        with pytest.raises(ValueError, match=expected):
+            build_toy(**{settings: dict(propagate_layers=layers)})
 
 
 def test_layer_index_is_checked_against_the_depth_of_the_network(toy_config):

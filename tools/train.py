@@ -7,6 +7,7 @@ import argparse
 import os
 from pathlib import Path
 
+import torch
 from mmengine.config import DictAction
 from mmengine.runner import Runner, find_latest_checkpoint
 from torch.distributed.elastic.multiprocessing.errors import record
@@ -21,7 +22,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument('--work-dir', help='folder of logs and checkpoints; default: work_dirs/<name of the config>')
     parser.add_argument('--resume', action='store_true', help='go on from the latest checkpoint in the work dir')
-    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision; bfloat16 on a CPU')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -44,7 +45,8 @@ def main() -> None:
     cfg.resume = args.resume
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     if args.amp:
-        cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
+        on_gpu = dict(type='AmpOptimWrapper', loss_scale='dynamic')
+        cfg.optim_wrapper.update(on_gpu if torch.cuda.is_available() else dict(type='aream_mm.BFloat16OptimWrapper'))
     join_processes_without_gpu(cfg)
     runner = Runner.from_cfg(cfg)
     checkpoint = cfg.get('load_from') or (find_latest_checkpoint(cfg.work_dir) if cfg.resume else None)

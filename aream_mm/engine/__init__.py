@@ -1,6 +1,7 @@
 """Hooks and loops: when the method's parts run, and the files they write."""
 
 from aream_mm.engine.affinity_profile import AffinityProfileHook
+from aream_mm.engine.bfloat16 import BFloat16OptimWrapper
 from aream_mm.engine.cam_pictures import CAMPictureHook
 from aream_mm.engine.checkpoints import SafeCheckpointHook
 from aream_mm.engine.cyclic import CyclicTrainLoop
@@ -13,6 +14,7 @@ from aream_mm.engine.warm_up import WarmUpHook
 
 __all__ = [
     'AffinityProfileHook',
+    'BFloat16OptimWrapper',
     'CAMPictureHook',
     'CyclicTrainLoop',
     'InvalidLossHook',

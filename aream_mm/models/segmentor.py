@@ -25,17 +25,22 @@ class TrainSettings:
     """How the label of the AReAM loss is made.
 
     low, high: background scores of the reliable mask, in 0..1; both None where every pixel belongs to a class.
-    propagate: propagate the label CAM by the shallow affinity; without it, the class map alone makes the label, for a
-        transformer that has not been pretrained and whose shallow affinity knows nothing yet.
+    propagate_layers: layers whose mean affinity propagates the label CAM; None for the shallow ones, weighed as
+        `AReAMLoss` says; () for no propagation, so that the class map alone makes the label, for a transformer that has
+        not been pretrained and whose shallow affinity knows nothing yet.
+    propagate_steps: how often it does.
     mirror: add the CAM of the mirrored picture.
     label_cam_mode: 'eval' makes the label CAM without dropout and with fixed batch statistics; 'train', as the authors'
         program does, in training mode. The forward pass that is trained serves for it in 'train', and in 'eval' too
         where the network has no dropout, drop path or batch statistics; otherwise the label takes one of its own.
     """
 
+    name = 'train_cfg'
+
     low: float | None = 0.35
     high: float | None = 0.55
-    propagate: bool = True
+    propagate_layers: Sequence[int] | None = None
+    propagate_steps: int = 1
     mirror: bool = True
     label_cam_mode: Literal['eval', 'train'] = 'eval'
 
@@ -67,6 +72,8 @@ class TestSettings:
     refine_scale: resolution at which it works, in 0..1 relative to the input; its settings in pixels mean these pixels.
     class_threshold: probability in 0..1 above which a class counts as present in a picture without tags.
     """
+
+    name = 'test_cfg'
 
     background: float | None = 0.4
     band: Sequence[float] | None = None
@@ -134,6 +141,11 @@ def propagated(cam: Tensor, attended: Attended, steps: int = 1) -> Tensor:
     return cam if attended.patch_affinity is None else cams.propagate(cam, attended.patch_affinity, steps)
 
 
+def mean_of(layers: Sequence[int]) -> dict[int, float]:
+    """Layer → weight in the mean of the layers' affinities."""
+    return {layer: 1 / len(layers) for layer in layers}
+
+
 def varies_in_training(network: nn.Module) -> bool:
     """Whether the network, in its present mode, computes something else than in evaluation mode."""
     return any(
@@ -188,6 +200,7 @@ class CAMSegmentor(BaseSegmentor):
         self.test_cfg = TestSettings(**(test_cfg or {}))
         self.warm_up = False  # set by WarmUpHook: classification only
         self.check_propagate_layers(self.test_cfg)
+        self.check_propagate_layers(self.train_cfg)
 
     @property
     def first_id(self) -> int:
@@ -199,12 +212,12 @@ class CAMSegmentor(BaseSegmentor):
         """Number of planes of a prediction, background among them; read by mmseg's `SegTTAModel`."""
         return self.first_id + self.head.num_classes
 
-    def check_propagate_layers(self, settings: TestSettings) -> None:
+    def check_propagate_layers(self, settings: TrainSettings | TestSettings) -> None:
         """Raise a ValueError if the settings name layers that the network does not have."""
         outside = [i for i in settings.propagate_layers or () if not 0 <= i < self.backbone.num_layers]
         if outside:
             raise ValueError(
-                f'test_cfg.propagate_layers: expected layers in 0..{self.backbone.num_layers - 1}, got {outside}'
+                f'{settings.name}.propagate_layers: expected layers in 0..{self.backbone.num_layers - 1}, got {outside}'
             )
 
     def extract_feat(self, inputs: Tensor):
@@ -250,24 +263,25 @@ class CAMSegmentor(BaseSegmentor):
     @property
     def label_affinity(self) -> dict[int, Tensor]:
         """Layer → weight of the affinity that propagates the CAM of a label."""
-        return self.aream.shallow_affinity if self.train_cfg.propagate else {}
+        layers = self.train_cfg.propagate_layers
+        return self.aream.shallow_affinity if layers is None else mean_of(layers)
 
     @torch.no_grad()
     def label_masks(self, images: Tensor, tags: Tensor, upright: tuple[Tensor, Attended] | None = None) -> Tensor:
-        """Images (B, 3, H, W) and tags (B, C) → reliable masks (B, H, W): the CAM propagated by shallow affinity.
+        """Images (B, 3, H, W) and tags (B, C) → reliable masks (B, H, W), from the propagated CAM.
 
         `upright` are the activated CAM and the `Attended` of these images where there are any already: the network is
         then run for the mirror images alone.
         """
-        settings, training = self.train_cfg, self.training
+        settings, training, steps = self.train_cfg, self.training, self.train_cfg.propagate_steps
         present = cams.present_classes(tags)
         self.train(training and settings.label_cam_mode == 'train')
         if upright is None:
-            cam = self.raw_cam(images, self.label_affinity, mirror=settings.mirror).cams[0]
+            cam = self.raw_cam(images, self.label_affinity, steps, mirror=settings.mirror).cams[0]
         else:
-            cam = propagated(*upright)
+            cam = propagated(*upright, steps)
             if settings.mirror:
-                cam = cam + self.raw_cam(images.flip(-1), self.label_affinity, mirror=False).cams[0].flip(-1)
+                cam = cam + self.raw_cam(images.flip(-1), self.label_affinity, steps, mirror=False).cams[0].flip(-1)
         self.train(training)
         cam = cams.normalize(cams.upsample(cams.select(cam, present.classes), images.shape[-2:]))
         return cams.reliable_masks_of_present(cam, present, images, self.par, settings.low, settings.high)
@@ -324,8 +338,7 @@ class CAMSegmentor(BaseSegmentor):
     def propagation(self) -> dict[int, float]:
         """Layer → weight of the affinity that propagates the CAM of a prediction."""
         layers = self.test_cfg.propagate_layers
-        layers = range(self.backbone.num_layers) if layers is None else layers
-        return {layer: 1 / len(layers) for layer in layers}
+        return mean_of(range(self.backbone.num_layers) if layers is None else layers)
 
     @torch.no_grad()
     def layer_entropy(self, images: Tensor, tags: Tensor) -> Tensor:

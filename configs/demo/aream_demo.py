@@ -26,7 +26,7 @@ model = dict(
     ),
     head=dict(num_classes=5, token_channels=192),
     aream=dict(layer_index=3, loss_weight=1.0),
-    train_cfg=dict(propagate=False),
+    train_cfg=dict(propagate_layers=()),
     test_cfg=dict(background=0.4, propagate_layers=(), scales=(2.0,)),
 )
 

@@ -1,0 +1,65 @@
+# Does AReAM help? One network, one budget, one choice after another; on six classes of VOC 2012, or on any folder of
+# its layout.
+#
+#   python benchmarks/experiment.py configs/experiment_animals.py --cfg-options data_root=… \
+#       model.backbone.cnn.pretrained=… model.backbone.vit.pretrained=…
+#
+# trains `start` once a seed, with the ViT as it was published, then from there each of `rows` once a seed, and measures
+# the CAMs of each, as each of `propagations` makes them, on `pictures` of `val_dataloader`, evenly spread over `train`.
+# Nothing is chosen on `val`.
+_base_ = 'aream_dual_animals.py'
+# Of whole pictures: the label of a crop is worse, and a crop may have lost what the tags name.
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(224, 224)),
+    *_base_.train_pipeline[2:],  # mirror, colours
+]
+train_dataloader = dict(batch_size=8, num_workers=1, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(num_workers=1)
+max_epochs = 1
+param_scheduler = dict(T_max=max_epochs)
+train_cfg = dict(max_epochs=max_epochs)
+model = dict(backbone=dict(cnn=dict(frozen=True)), aream=dict(loss_weight=1.0))
+optim_wrapper = dict(
+    type='aream_mm.BFloat16OptimWrapper', paramwise_cfg=dict(custom_keys={'backbone.vit': dict(lr_mult=0.05)})
+)
+custom_hooks = []
+default_hooks = dict(visualization=dict(draw=False))
+
+seeds = (0, 1, 2)
+pictures = 219
+as_published = {'model.backbone.vit.frozen_layers': 12, 'model.aream': None}
+start = {
+    **as_published,
+    'model.backbone.cnn.frozen': False,
+    'train_dataloader.batch_size': 16,
+    'train_cfg.max_epochs': 2,
+    'param_scheduler.T_max': 2,
+}
+by_layer_11 = {'model.train_cfg.propagate_layers': (11,), 'model.train_cfg.propagate_steps': 3}
+entropy = dict(type='aream_mm.LayerEntropyHook', dataloader=_base_.layer_entropy_dataloader, num_images=192)
+rows = {
+    'ViT as published': as_published,
+    'no AReAM': {'model.aream': None},
+    'no AReAM, a fifth of the learning rate': {
+        'model.aream': None,
+        'optim_wrapper.paramwise_cfg.custom_keys': {'backbone.vit': dict(lr_mult=0.01)},
+    },
+    'AReAM': {},
+    'AReAM, entropy': {'model.aream.weights': 'entropy', 'custom_hooks': [entropy]},
+    'AReAM, label in training mode': {'model.train_cfg.label_cam_mode': 'train'},
+    'AReAM, label not propagated': {'model.train_cfg.propagate_layers': ()},
+    'AReAM, label by layer 11': by_layer_11,
+    'AReAM, label by layer 11, weight 0.3': {**by_layer_11, 'model.aream.loss_weight': 0.3},
+    'AReAM, label by layer 11, weight 3': {**by_layer_11, 'model.aream.loss_weight': 3.0},
+    'AReAM, label by layer 11, from layer 9': {**by_layer_11, 'model.aream.layer_index': 9},
+    'AReAM, label by layer 11, from layer 11': {**by_layer_11, 'model.aream.layer_index': 11},
+}
+propagations = {
+    'none': ((), 1),
+    'layer 11': ((11,), 1),
+    'layer 11, two steps': ((11,), 2),
+    'layer 11, three steps': ((11,), 3),
+    'layers 7-11': ((7, 8, 9, 10, 11), 1),
+    'all layers': (None, 1),
+}

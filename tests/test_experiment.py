@@ -1,0 +1,146 @@
+"""The experiment: which trainings it makes, what it measures of each, and what it says in the end."""
+
+import json
+import sys
+from concurrent.futures import Future
+
+import experiment
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner, load_checkpoint
+from PIL import Image
+from test_engine import LOAD, PACK, run_config
+from test_run import run
+from toy_voc import make_voc
+
+from aream_mm.config import load_config
+from aream_mm.evaluation import CAMMetric
+from aream_mm.registry import MODELS
+
+WAYS = {'none': ((), 1), 'layer 2': ((2,), 2), 'all': (None, 1)}
+
+
+class Here:
+    """A pool without processes of its own."""
+
+    def __init__(self, *_, **__):
+        self.submitted = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def submit(self, function, *arguments):
+        future = Future()
+        future.set_result(function(*arguments))
+        return future
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
+    """A small experiment: a start of one epoch, and rows of two steps each."""
+    folder = tmp_path_factory.mktemp('experiment')
+    cfg = run_config(make_voc(folder / 'voc', train=6), folder / 'unused', **{'train_cfg.max_epochs': 1})
+    cfg.val_dataloader = cfg.custom_hooks[1].dataloader
+    cfg.val_dataloader.dataset.pipeline = [LOAD, dict(type='LoadAnnotations'), PACK]
+    cfg.update(custom_hooks=[], seeds=[0, 1], pictures=3, propagations=WAYS)
+    cfg.start = {'model.aream': None}
+    cfg.rows = {'no AReAM': {'model.aream': None}, 'AReAM, k = 2': {'model.aream.layer_index': 2}}
+    cfg.dump(folder / 'config.py')
+    return folder / 'config.py'
+
+
+def conduct(monkeypatch, config, work_dir, *arguments):
+    """Run the experiment in this process; the (row, seed) of each training that it makes."""
+    made, train_and_measure = [], experiment.train_and_measure
+    threads = torch.get_num_threads()
+
+    def recorded(*arguments):
+        made.append(arguments[3:5])
+        train_and_measure(*arguments)
+
+    monkeypatch.setattr(experiment, 'ProcessPoolExecutor', Here)
+    monkeypatch.setattr(experiment, 'train_and_measure', recorded)
+    monkeypatch.setattr(sys, 'argv', ['experiment.py', str(config), '--work-dir', str(work_dir), *arguments])
+    experiment.main()
+    torch.set_num_threads(threads)
+    return made
+
+
+@pytest.fixture(scope='module')
+def conducted(config):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        made = conduct(monkeypatch, config, config.parent / 'work')
+    return config.parent / 'work', made
+
+
+def test_each_row_is_trained_once_a_seed_from_the_start_of_that_seed(conducted):
+    work_dir, made = conducted
+    rows = ('no AReAM', 'AReAM, k = 2')
+    assert sorted(made) == sorted((row, seed) for row in ('start', *rows) for seed in (0, 1))
+    for seed in (0, 1):
+        start = work_dir / f'start/{seed}/epoch_1.pth'
+        for folder in ('no_AReAM', 'AReAM_k_2'):
+            log = next((work_dir / folder / str(seed)).glob('*/*.log')).read_text()
+            assert f'Load checkpoint from {start}' in log and f'seed={seed}' in log
+            assert ('loss_aream' in log) == (folder != 'no_AReAM')
+
+
+def test_the_figures_are_those_of_the_segmentor_itself(conducted, config):
+    work_dir, _ = conducted
+    measured = json.loads((work_dir / 'AReAM_k_2/1/figures.json').read_text())['propagations']
+    cfg = load_config(config)
+    init_default_scope('mmseg')
+    assert list(measured) == list(WAYS)
+    for name, (layers, steps) in WAYS.items():
+        settings = dict(cfg.model.get('test_cfg', {}), propagate_layers=layers, propagate_steps=steps)
+        model = MODELS.build(dict(cfg.model, test_cfg=settings)).eval()
+        load_checkpoint(model, str(work_dir / 'AReAM_k_2/1/epoch_1.pth'))
+        dataset = Runner.build_dataloader(cfg.val_dataloader).dataset
+        chosen = dataset.get_subset([0, 2, 5])  # three of six, from the first to the last
+        metric = CAMMetric()
+        metric.dataset_meta = dataset.metainfo
+        with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+            for batch in Runner.build_dataloader({**cfg.val_dataloader, 'dataset': chosen}):
+                metric.process({}, [sample.to_dict() for sample in model.test_step(batch)])
+        expected = metric.evaluate(3)
+        assert measured[name] == pytest.approx(expected, abs=0.5)
+    assert len({figures['cam/mIoU_best'] for figures in measured.values()}) == 3
+
+
+def test_the_report_has_means_and_deviations_of_all_seeds_and_a_plot(conducted):
+    work_dir, _ = conducted
+    results = json.loads((work_dir / 'results.json').read_text())
+    values = [results['no AReAM'][seed]['propagations']['layer 2']['cam/mIoU_fixed'] for seed in '01']
+    cell = f'{np.mean(values):.1f} ± {abs(values[0] - values[1]) / 2**0.5:.1f}'
+    _, fixed, _ = (work_dir / 'results.md').read_text().split('hreshold:')[0:3]
+    lines = (work_dir / 'results.md').read_text().split("The config's threshold")[1].splitlines()
+    (line,) = [line for line in lines if line.startswith('| no AReAM ')][:1]
+    assert cell in line and '| 2 ' in line.replace('     ', ' ')
+    assert np.array(Image.open(work_dir / 'results.png')).std() > 10
+
+
+def test_what_is_there_is_not_done_again_and_seeds_can_be_added(conducted, config, monkeypatch):
+    work_dir, _ = conducted
+    (work_dir / 'no_AReAM/1/figures.json').unlink()
+    assert conduct(monkeypatch, config, work_dir) == [('no AReAM', 1)]
+    made = conduct(monkeypatch, config, work_dir, '--rows', 'no AReAM', '--seeds', '0', '1', '2')
+    assert made == [('start', 2), ('no AReAM', 2)]
+    assert list(json.loads((work_dir / 'results.json').read_text())['no AReAM']) == ['0', '1', '2']
+
+
+def test_a_row_that_the_config_does_not_have_is_refused(config, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        conduct(monkeypatch, config, config.parent / 'refused', '--rows', 'AReAM')
+    assert "expected rows of ['no AReAM', 'AReAM, k = 2'], got ['AReAM']" in capsys.readouterr().err
+
+
+def test_the_command_trains_in_processes_of_its_own(config):
+    work_dir = config.parent / 'command'
+    told = run('benchmarks/experiment.py', config, '--work-dir', work_dir, '--rows', 'no AReAM', '--seeds', 3)
+    assert '| no AReAM' in told
+    assert (work_dir / 'no_AReAM/3/figures.json').is_file()
