@@ -1,25 +1,30 @@
-"""Train the rows of an experiment, several seeds of each, and measure their CAMs: does AReAM help, and what of it?
+r"""Train the rows of an experiment, several seeds of each, and measure their masks: does AReAM help, and what of it?
 
     python benchmarks/experiment.py configs/experiment_animals.py --cfg-options data_root=/path/to/VOC2012
     python benchmarks/experiment.py configs/experiment_animals.py --rows 'no AReAM' AReAM --seeds 0 1 2 3 4
+    python benchmarks/experiment.py configs/experiment_animals.py --stage-2 'no AReAM' AReAM \
+        --stage-2-options data_root=/path/to/VOC2012
 
 The config says what the rows are, see configs/experiment_animals.py. What is there already is not done again, so that
 an interrupted experiment goes on with the same command, and rows and seeds can be added. Each training logs to
 `<work dir>/<row>/<seed>`; `results.json`, `results.md` and `results.png` in the work dir have the figures of all that
 have ended: mean and standard deviation over the seeds (n − 1), mIoU in percent
 
-best        at the background score that is best on the measured pictures themselves
-fixed       at the config's test_cfg.background
-mask-free   at the score chosen from the CAMs alone
+best          of the CAMs, at the background score that is best on the measured pictures themselves
+fixed         at the config's test_cfg.background
+mask-free     at the score chosen from the CAMs alone
+pseudo masks  of the propagation that is best, at its best background score, refined
+stage 2       on the val_dataloader of its config, once, trained on such masks of the training pictures (--stage-2)
 """
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import re
 import time
 from collections.abc import Iterable
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -30,9 +35,11 @@ from matplotlib.figure import Figure
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner, autocast, find_latest_checkpoint
 from mmengine.utils import ProgressBar
+from mmseg.evaluation import IoUMetric
 from prettytable import PrettyTable, TableStyle
 
 from aream_mm.config import load_config
+from aream_mm.engine import PseudoMaskHook
 from aream_mm.engine.layer_entropy import evenly_spread
 from aream_mm.evaluation import CAMMetric
 from aream_mm.files import write_atomically
@@ -40,7 +47,7 @@ from aream_mm.models.cam import add_mirror, propagate
 from aream_mm.models.segmentor import CAMSegmentor, RawCAM, mean_of
 
 START = 'start'
-FIGURES = 'figures.json'
+FIGURES, STAGE_2_FIGURES = 'figures.json', 'stage_2.json'
 THRESHOLDS = {
     'cam/mIoU_best': 'Best threshold',
     'cam/mIoU_fixed': "The config's threshold",
@@ -52,66 +59,121 @@ def folder_of(work_dir: Path, row: str, seed: int) -> Path:
     return work_dir / re.sub(r'[^\w.]+', '_', row) / str(seed)
 
 
+def config_of(config: str, options: dict | None, work_dir: Path, row: str, seed: int) -> Config:
+    """The config of one training, without a validation: it is measured once, in the end."""
+    folder = folder_of(work_dir, row, seed)
+    cfg = load_config(config, options)
+    cfg.merge_from_dict(cfg.start if row == START else cfg.rows[row])
+    cfg.update(work_dir=str(folder), experiment_name=f'{folder.parent.name}_{seed}', randomness=dict(seed=seed))
+    cfg.update(measured_dataloader=cfg.val_dataloader, val_dataloader=None, val_cfg=None, val_evaluator=None)
+    if row != START:
+        cfg.load_from = find_latest_checkpoint(str(folder_of(work_dir, START, seed)))
+    return cfg
+
+
 def train_and_measure(config: str, options: dict | None, work_dir: Path, row: str, seed: int, threads: int) -> None:
     """In a process of its own: the training of one row from the start of its seed, and figures.json beside its log."""
     torch.set_num_threads(threads)
     folder = folder_of(work_dir, row, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    cfg = load_config(config, options)
-    cfg.merge_from_dict(cfg.start if row == START else cfg.rows[row])
-    cfg.update(work_dir=str(folder), experiment_name=f'{folder.parent.name}_{seed}', randomness=dict(seed=seed))
-    loader = cfg.val_dataloader
-    cfg.update(val_dataloader=None, val_cfg=None, val_evaluator=None)  # measured once, in the end
-    if row != START:
-        cfg.load_from = find_latest_checkpoint(str(folder_of(work_dir, START, seed)))
+    cfg = config_of(config, options, work_dir, row, seed)
     began = time.time()
     with (folder / 'output.log').open('w') as output, contextlib.redirect_stdout(output):
         runner = Runner.from_cfg(cfg)
         runner.train()
         trained = time.time()
-        figures = {} if row == START else measure(runner.model, cfg, loader)
+        figures = {} if row == START else measure(runner.model, cfg)
     minutes = dict(training=(trained - began) / 60, measuring=(time.time() - trained) / 60)
-    write_atomically(folder / FIGURES, json.dumps(dict(minutes=minutes, propagations=figures)).encode())
+    write_atomically(folder / FIGURES, json.dumps(dict(minutes=minutes, **figures)).encode())
 
 
 @torch.no_grad()
-def measure(model: CAMSegmentor, cfg: Config, loader: dict) -> dict[str, dict[str, float]]:
-    """What `CAMMetric` says of the CAMs of each way to propagate them; the network is run once for all."""
+def measure(model: CAMSegmentor, cfg: Config) -> dict[str, dict]:
+    """`propagations`: what `CAMMetric` says of each; `pseudo_masks`: of the best. The network is run once for all."""
     every = range(model.backbone.num_layers)
     ways = {name: (every if layers is None else layers, steps) for name, (layers, steps) in cfg.propagations.items()}
     weights = [mean_of(layers) for layers, _ in ways.values()]
     affinity = {layer: torch.tensor([weight.get(layer, 0.0) for weight in weights]) for layer in every}
-    dataset = evenly_spread(Runner.build_dataloader(loader).dataset, cfg.pictures)
+    dataset = evenly_spread(Runner.build_dataloader(cfg.measured_dataloader).dataset, cfg.pictures)
+    loader = Runner.build_dataloader({**cfg.measured_dataloader, 'dataset': dataset})
     metrics = {name: CAMMetric() for name in ways}
     for metric in metrics.values():
         metric.dataset_meta = dataset.metainfo
-    settings, progress = model.test_cfg, ProgressBar(len(dataset))
+    settings, progress, kept = model.test_cfg, ProgressBar(len(dataset)), []
     model.eval()
-    for batch in Runner.build_dataloader({**loader, 'dataset': dataset}):
+    for batch in loader:
         batch = model.data_preprocessor(batch)
         inputs, samples = batch['inputs'], batch['data_samples']
         with autocast(enabled=True):
             views = list(model.views(inputs, affinity, settings.scales, settings.mirror))
         logits = torch.stack([logit for view in views for logit in view.logits]).mean(dim=0)
         plain = [view.cam.float() for view in views]
+        raw = {}
         for i, (name, (layers, steps)) in enumerate(ways.items()):
             maps = [view.attended.patch_affinity[i].float() for view in views] if layers else []
             cams = [propagate(cam, map, steps) for cam, map in zip(plain, maps, strict=True)] if layers else plain
-            raw = RawCAM([add_mirror(cam) for cam in cams], add_mirror(plain[-1]), logits)
-            predictions = model.predict_from(raw, inputs, samples)
+            raw[name] = RawCAM([add_mirror(cam) for cam in cams], add_mirror(plain[-1]), logits)
+            predictions = model.predict_from(raw[name], inputs, samples)
             metrics[name].process({}, [prediction.to_dict() for prediction in predictions])
+        kept.append(raw)
         for _ in samples:
             progress.update()
-    return {name: metric.evaluate(len(dataset)) for name, metric in metrics.items()}
+    figures = {name: metric.evaluate(len(dataset)) for name, metric in metrics.items()}
+
+    best = max(figures, key=lambda name: figures[name]['cam/mIoU_best'])
+    layers, steps = cfg.propagations[best]
+    chosen = dict(background=figures[best]['cam/threshold_best'], propagate_layers=layers, propagate_steps=steps)
+    model.test_cfg = dataclasses.replace(settings, **chosen, refine=cfg.refine)
+    metric = IoUMetric(iou_metrics=['mIoU'])
+    metric.dataset_meta = dataset.metainfo
+    for batch, raw in zip(loader, kept, strict=True):
+        batch = model.data_preprocessor(batch)
+        predictions = model.predict_from(raw[best], batch['inputs'], batch['data_samples'])
+        metric.process({}, [prediction.to_dict() for prediction in predictions])
+    miou = float(metric.evaluate(len(dataset))['mIoU'])
+    return dict(propagations=figures, pseudo_masks=dict(propagation=best, mIoU=miou, settings=chosen))
 
 
-def collect(work_dir: Path, rows: Iterable[str], seeds: Iterable[int]) -> dict[str, dict[int, dict]]:
-    """Row → seed → the content of figures.json, of all that have ended."""
-    files = {row: {seed: folder_of(work_dir, row, seed) / FIGURES for seed in seeds} for row in rows}
-    ended = {row: {seed: file for seed, file in each.items() if file.is_file()} for row, each in files.items()}
-    return {
-        row: {seed: json.loads(file.read_text()) for seed, file in each.items()} for row, each in ended.items() if each
-    }
+def train_stage_2(
+    config: str, options: dict | None, stage_2_options: dict | None, work_dir: Path, row: str, seed: int, threads: int
+) -> None:
+    """In a process of its own: stage 2 on the pseudo masks of a row that has been measured, and stage_2.json."""
+    torch.set_num_threads(threads)
+    folder = folder_of(work_dir, row, seed)
+    cfg = config_of(config, options, work_dir, row, seed)
+    cfg.load_from = find_latest_checkpoint(str(folder))
+    chosen = json.loads((folder / FIGURES).read_text())['pseudo_masks']['settings']
+    began = time.time()
+    with (folder / 'stage_2.log').open('w') as output, contextlib.redirect_stdout(output):
+        runner = Runner.from_cfg(cfg)
+        runner.load_or_resume()
+        writer = PseudoMaskHook(cfg.pseudo_mask_dataloader, test_cfg=dict(chosen, refine=cfg.refine), fp16=True)
+        writer.before_train(runner)
+        writer.write(runner, cfg.load_from)
+        written = time.time()
+        seg = load_config(cfg.stage_2.config, stage_2_options)
+        seg.merge_from_dict(cfg.stage_2.options)
+        seg.train_dataloader.dataset.mask_dir = str(writer.out_dir)
+        seg.update(work_dir=str(folder / 'stage_2'), experiment_name=f'{cfg.experiment_name}_stage_2')
+        seg.update(randomness=dict(seed=seed))
+        runner = Runner.from_cfg(seg)
+        runner.train()
+    miou = float(runner.message_hub.get_scalar('val/mIoU').current())
+    minutes = dict(masks=(written - began) / 60, training=(time.time() - written) / 60)
+    write_atomically(folder / STAGE_2_FIGURES, json.dumps(dict(minutes=minutes, mIoU=miou)).encode())
+
+
+def collect(work_dir: Path, rows: Iterable[str]) -> dict[str, dict[int, dict]]:
+    """Row → seed → the content of figures.json, and of stage_2.json where it is there, of all that have ended."""
+    results = {}
+    for row in rows:
+        files = {int(file.parent.name): file for file in folder_of(work_dir, row, 0).parent.glob(f'*/{FIGURES}')}
+        if files:
+            results[row] = {seed: json.loads(files[seed].read_text()) for seed in sorted(files)}
+        for seed, file in files.items():
+            if (stage_2 := file.with_name(STAGE_2_FIGURES)).is_file():
+                results[row][seed]['stage_2'] = json.loads(stage_2.read_text())
+    return results
 
 
 def mean_and_deviation(values: list[float]) -> tuple[float, float]:
@@ -119,17 +181,38 @@ def mean_and_deviation(values: list[float]) -> tuple[float, float]:
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else float('nan')
 
 
-def table(results: dict[str, dict[int, dict]], threshold: str) -> PrettyTable:
+def cell(values: list[float]) -> str:
+    return '{:.1f} ± {:.1f}'.format(*mean_and_deviation(values)) if values else ''
+
+
+def markdown(columns: list[str], rows: list[list]) -> str:
+    drawn = PrettyTable(columns, align='r')
+    drawn.align[columns[0]] = 'l'
+    drawn.add_rows(rows)
+    drawn.set_style(TableStyle.MARKDOWN)
+    return drawn.get_string()
+
+
+def seeds_table(results: dict[str, dict[int, dict]], threshold: str) -> str:
     """A row for each training, a column for each propagation: mIoU at one of the thresholds."""
     ways = list(next(iter(next(iter(results.values())).values()))['propagations'])
-    drawn = PrettyTable(['row', 'seeds', *ways])
-    drawn.align = 'r'
-    drawn.align['row'] = 'l'
+    rows = [
+        [row, len(seeds), *(cell([one['propagations'][way][threshold] for one in seeds.values()]) for way in ways)]
+        for row, seeds in results.items()
+    ]
+    return markdown(['row', 'seeds', *ways], rows)
+
+
+def masks_table(results: dict[str, dict[int, dict]]) -> str:
+    """A row for each training: CAMs of the best propagation, pseudo masks, stage 2."""
+    rows = []
     for row, seeds in results.items():
-        cells = [[figures['propagations'][way][threshold] for figures in seeds.values()] for way in ways]
-        drawn.add_row([row, len(seeds), *('{:.1f} ± {:.1f}'.format(*mean_and_deviation(values)) for values in cells)])
-    drawn.set_style(TableStyle.MARKDOWN)
-    return drawn
+        masks = [one['pseudo_masks'] for one in seeds.values()]
+        best = [max(figures['cam/mIoU_best'] for figures in one['propagations'].values()) for one in seeds.values()]
+        stage_2 = [one['stage_2']['mIoU'] for one in seeds.values() if 'stage_2' in one]
+        ways = ', '.join(sorted({one['propagation'] for one in masks}))
+        rows.append([row, len(seeds), ways, cell(best), cell([one['mIoU'] for one in masks]), cell(stage_2)])
+    return markdown(['row', 'seeds', 'propagated by', 'best seeds', 'pseudo masks', 'stage 2, val'], rows)
 
 
 def plot(results: dict[str, dict[int, dict]], path: Path) -> None:
@@ -148,10 +231,12 @@ def plot(results: dict[str, dict[int, dict]], path: Path) -> None:
     FigureCanvasAgg(figure).print_png(path)
 
 
-def report(work_dir: Path, rows: Iterable[str], seeds: Iterable[int]) -> str:
+def report(work_dir: Path, rows: Iterable[str]) -> str:
     """Write results.json, .md and .png of what has ended, and return the tables."""
-    results = collect(work_dir, rows, seeds)
-    text = '\n\n'.join(f'{name}:\n\n{table(results, threshold)}' for threshold, name in THRESHOLDS.items())
+    results = collect(work_dir, rows)
+    tables = {name: seeds_table(results, threshold) for threshold, name in THRESHOLDS.items()}
+    tables['Masks'] = masks_table(results)
+    text = '\n\n'.join(f'{name}:\n\n{table}' for name, table in tables.items())
     write_atomically(work_dir / 'results.json', json.dumps(results, indent=2).encode())
     write_atomically(work_dir / 'results.md', f'{text}\n'.encode())
     plot(results, work_dir / 'results.png')
@@ -164,36 +249,38 @@ def main() -> None:
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/experiment'))
     parser.add_argument('--rows', nargs='+', help='names; default: all of the config')
     parser.add_argument('--seeds', nargs='+', type=int, help="default: the config's")
+    parser.add_argument('--stage-2', nargs='+', default=[], help='rows whose masks train stage 2 too')
     parser.add_argument('--processes', type=int, default=1, help='trainings at a time, which share the threads')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override settings, key=value')
+    parser.add_argument('--stage-2-options', nargs='+', action=DictAction, help='the same for the config of stage 2')
     args = parser.parse_args()
     cfg = load_config(args.config, args.cfg_options)
-    rows, seeds = args.rows or list(cfg.rows), args.seeds or list(cfg.seeds)
+    rows, seeds = dict.fromkeys([*(args.rows or cfg.rows), *args.stage_2]), args.seeds or cfg.seeds
     if unknown := sorted({*rows} - {*cfg.rows}):
         parser.error(f'expected rows of {list(cfg.rows)}, got {unknown}')
     threads = max(torch.get_num_threads() // args.processes, 1)
 
-    def submit(row: str, seed: int) -> Future | None:
-        if (folder_of(args.work_dir, row, seed) / FIGURES).is_file():
-            return None
-        return pool.submit(train_and_measure, args.config, args.cfg_options, args.work_dir, row, seed, threads)
+    def missing(rows: Iterable[str], file: str) -> list[tuple[str, int]]:
+        pairs = [(row, seed) for seed in seeds for row in rows]
+        return [(row, seed) for row, seed in pairs if not (folder_of(args.work_dir, row, seed) / file).is_file()]
 
-    # A new process for each training, for mmengine keeps loggers and more of the one before.
+    # A new process for each training, for mmengine keeps loggers and more of the one before. What builds on another
+    # waits for all of its kind.
+    common = (args.config, args.cfg_options)
+    jobs = [(train_and_measure, common, missing([START], FIGURES))]
+    jobs += [(train_and_measure, common, missing(rows, FIGURES))]
+    jobs += [(train_stage_2, (*common, args.stage_2_options), missing(args.stage_2, STAGE_2_FIGURES))]
     with ProcessPoolExecutor(args.processes, get_context('spawn'), max_tasks_per_child=1) as pool:
-        starts = {seed: submit(START, seed) for seed in seeds}
-        futures = []
-        for seed, start in starts.items():
-            if start:
-                start.result()
-            futures += [submit(row, seed) for row in rows]
-        futures = [future for future in futures if future]
-        progress = ProgressBar(len(futures))
-        for future in as_completed(futures):
-            future.result()
-            report(args.work_dir, cfg.rows, cfg.seeds)
-            progress.update()
-    print()
-    print(report(args.work_dir, cfg.rows, cfg.seeds))
+        for function, arguments, pairs in jobs:
+            futures = [pool.submit(function, *arguments, args.work_dir, *pair, threads) for pair in pairs]
+            progress = ProgressBar(len(futures))
+            for future in as_completed(futures):
+                future.result()
+                if collect(args.work_dir, cfg.rows):
+                    report(args.work_dir, cfg.rows)
+                progress.update()
+            print()
+    print(report(args.work_dir, cfg.rows))
 
 
 if __name__ == '__main__':

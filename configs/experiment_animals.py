@@ -14,27 +14,49 @@ train_pipeline = [
     dict(type='Resize', scale=(224, 224)),
     *_base_.train_pipeline[2:],  # mirror, colours
 ]
-train_dataloader = dict(batch_size=8, num_workers=1, dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=1,
+    sampler=dict(_delete_=True, type='InfiniteSampler', shuffle=True),
+    dataset=dict(pipeline=train_pipeline),
+)
 val_dataloader = dict(num_workers=1)
-max_epochs = 1
-param_scheduler = dict(T_max=max_epochs)
-train_cfg = dict(max_epochs=max_epochs)
-model = dict(backbone=dict(cnn=dict(frozen=True)), aream=dict(loss_weight=1.0))
+max_iters = 80
+param_scheduler = dict(_delete_=True, type='CosineAnnealingLR', T_max=max_iters, eta_min_ratio=0.01, by_epoch=False)
+train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=max_iters)
+model = dict(backbone=dict(cnn=dict(frozen=True), vit=dict(drop_path_rate=0.0)), aream=dict(loss_weight=1.0))
 optim_wrapper = dict(
     type='aream_mm.BFloat16OptimWrapper', paramwise_cfg=dict(custom_keys={'backbone.vit': dict(lr_mult=0.05)})
 )
 custom_hooks = []
-default_hooks = dict(visualization=dict(draw=False))
+default_hooks = dict(
+    logger=dict(log_metric_by_epoch=False),
+    checkpoint=dict(by_epoch=False, interval=max_iters, max_keep_ckpts=1, save_best=None),
+    visualization=dict(draw=False),
+)
+log_processor = dict(by_epoch=False)
 
 seeds = (0, 1, 2)
 pictures = 219
+refine = dict(type='aream_mm.PAR', dilations=(1, 2, 4, 8))
+stage_2 = dict(
+    config='configs/seg/deeplabv3plus_lite0_animals.py',
+    options={
+        'optim_wrapper.type': 'aream_mm.BFloat16OptimWrapper',
+        'train_cfg.max_iters': 300,
+        'train_cfg.val_interval': 300,
+        'param_scheduler.end': 300,
+        'default_hooks.checkpoint.interval': 300,
+    },
+)
 as_published = {'model.backbone.vit.frozen_layers': 12, 'model.aream': None}
 start = {
     **as_published,
     'model.backbone.cnn.frozen': False,
     'train_dataloader.batch_size': 16,
-    'train_cfg.max_epochs': 2,
-    'param_scheduler.T_max': 2,
+    'train_cfg.max_iters': 128,
+    'param_scheduler.T_max': 128,
+    'default_hooks.checkpoint.interval': 128,
 }
 by_layer_11 = {'model.train_cfg.propagate_layers': (11,), 'model.train_cfg.propagate_steps': 3}
 entropy = dict(type='aream_mm.LayerEntropyHook', dataloader=_base_.layer_entropy_dataloader, num_images=192)

@@ -3,6 +3,7 @@
 import json
 import sys
 from concurrent.futures import Future
+from copy import deepcopy
 
 import experiment
 import numpy as np
@@ -10,16 +11,19 @@ import pytest
 import torch
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, load_checkpoint
+from mmengine.structures import PixelData
+from mmseg.evaluation import IoUMetric
 from PIL import Image
-from test_engine import LOAD, PACK, run_config
+from test_cyclic import STEPS, cyclic_config
+from test_engine import LOAD, PACK, PAR, run_config
 from test_run import run
-from toy_voc import make_voc
+from toy_voc import ANIMALS, make_voc
 
 from aream_mm.config import load_config
 from aream_mm.evaluation import CAMMetric
 from aream_mm.registry import MODELS
 
-WAYS = {'none': ((), 1), 'layer 2': ((2,), 2), 'all': (None, 1)}
+WAYS = {'all': (None, 1), 'layer 2': ((2,), 2), 'none': ((), 1)}  # in the order that Config.dump writes them
 
 
 class Here:
@@ -45,9 +49,14 @@ def config(tmp_path_factory):
     """A small experiment: a start of one epoch, and rows of two steps each."""
     folder = tmp_path_factory.mktemp('experiment')
     cfg = run_config(make_voc(folder / 'voc', train=6), folder / 'unused', **{'train_cfg.max_epochs': 1})
-    cfg.val_dataloader = cfg.custom_hooks[1].dataloader
+    cfg.val_dataloader = deepcopy(cfg.custom_hooks[1].dataloader)
     cfg.val_dataloader.dataset.pipeline = [LOAD, dict(type='LoadAnnotations'), PACK]
-    cfg.update(custom_hooks=[], seeds=[0, 1], pictures=3, propagations=WAYS)
+    cfg.update(pseudo_mask_dataloader=cfg.custom_hooks[1].dataloader, custom_hooks=[], log_level='INFO')
+    cfg.update(seeds=[0, 1], pictures=3, propagations=WAYS, refine=PAR)
+    cyclic = cyclic_config(folder, folder / 'unused')
+    cyclic.train_cfg = dict(type='IterBasedTrainLoop', max_iters=STEPS, val_interval=STEPS)
+    cyclic.dump(folder / 'stage_2.py')
+    cfg.stage_2 = dict(config=str(folder / 'stage_2.py'), options={'optim_wrapper.optimizer.lr': 0.02})
     cfg.start = {'model.aream': None}
     cfg.rows = {'no AReAM': {'model.aream': None}, 'AReAM, k = 2': {'model.aream.layer_index': 2}}
     cfg.dump(folder / 'config.py')
@@ -112,12 +121,41 @@ def test_the_figures_are_those_of_the_segmentor_itself(conducted, config):
     assert len({figures['cam/mIoU_best'] for figures in measured.values()}) == 3
 
 
+def test_stage_2_trains_on_masks_made_as_the_row_has_chosen(conducted, config, monkeypatch):
+    work_dir, _ = conducted
+    folder = work_dir / 'no_AReAM/0'
+    conduct(monkeypatch, config, work_dir, '--rows', 'no AReAM', '--seeds', '0', '--stage-2', 'no AReAM')
+    chosen = json.loads((folder / 'figures.json').read_text())['pseudo_masks']
+    manifest = json.loads((folder / 'pseudo_masks/manifest.json').read_text())
+    assert chosen['settings'].items() <= manifest['settings'].items()
+    assert manifest['settings']['refine']['type'] == PAR['type']
+    assert manifest['checkpoint'] == str(folder / 'epoch_1.pth')
+
+    metric = IoUMetric(iou_metrics=['mIoU'])  # of the files of the measured pictures
+    metric.dataset_meta = dict(classes=ANIMALS)
+    dataset = Runner.build_dataloader(load_config(config).val_dataloader).dataset
+    for i in (0, 2, 5):
+        sample = dataset[i]['data_samples']
+        mask = np.array(Image.open(folder / f'pseudo_masks/{sample.sample_id}.png'))
+        sample.pred_sem_seg = PixelData(data=torch.from_numpy(mask)[None].long())
+        metric.process({}, [sample.to_dict()])
+    assert metric.evaluate(3)['mIoU'] == pytest.approx(chosen['mIoU'], abs=0.5)
+
+    measured = json.loads((folder / 'stage_2.json').read_text())['mIoU']
+    assert json.loads((work_dir / 'results.json').read_text())['no AReAM']['0']['stage_2']['mIoU'] == measured
+    seg = load_config(next((folder / 'stage_2').glob('*.py')))
+    assert seg.train_dataloader.dataset.mask_dir == str(folder / 'pseudo_masks')
+    assert seg.optim_wrapper.optimizer.lr == 0.02
+    seg.update(load_from=str(folder / f'stage_2/iter_{STEPS}.pth'), test_dataloader=seg.val_dataloader)
+    seg.update(test_evaluator=seg.val_evaluator, test_cfg=dict(type='TestLoop'), experiment_name='measured_again')
+    assert Runner.from_cfg(seg).test()['mIoU'] == pytest.approx(measured)
+
+
 def test_the_report_has_means_and_deviations_of_all_seeds_and_a_plot(conducted):
     work_dir, _ = conducted
     results = json.loads((work_dir / 'results.json').read_text())
     values = [results['no AReAM'][seed]['propagations']['layer 2']['cam/mIoU_fixed'] for seed in '01']
     cell = f'{np.mean(values):.1f} ± {abs(values[0] - values[1]) / 2**0.5:.1f}'
-    _, fixed, _ = (work_dir / 'results.md').read_text().split('hreshold:')[0:3]
     lines = (work_dir / 'results.md').read_text().split("The config's threshold")[1].splitlines()
     (line,) = [line for line in lines if line.startswith('| no AReAM ')][:1]
     assert cell in line and '| 2 ' in line.replace('     ', ' ')
@@ -136,7 +174,7 @@ def test_what_is_there_is_not_done_again_and_seeds_can_be_added(conducted, confi
 def test_a_row_that_the_config_does_not_have_is_refused(config, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         conduct(monkeypatch, config, config.parent / 'refused', '--rows', 'AReAM')
-    assert "expected rows of ['no AReAM', 'AReAM, k = 2'], got ['AReAM']" in capsys.readouterr().err
+    assert "expected rows of ['AReAM, k = 2', 'no AReAM'], got ['AReAM']" in capsys.readouterr().err
 
 
 def test_the_command_trains_in_processes_of_its_own(config):
