@@ -54,9 +54,10 @@ start = {
     **as_published,
     'model.backbone.cnn.frozen': False,
     'train_dataloader.batch_size': 16,
-    'train_cfg.max_iters': 128,
-    'param_scheduler.T_max': 128,
-    'default_hooks.checkpoint.interval': 128,
+    'train_dataloader.dataset.pipeline': _base_.train_pipeline,
+    'train_cfg.max_iters': 192,
+    'param_scheduler.T_max': 192,
+    'default_hooks.checkpoint.interval': 192,
 }
 by_layer_11 = {'model.train_cfg.propagate_layers': (11,), 'model.train_cfg.propagate_steps': 3}
 entropy = dict(type='aream_mm.LayerEntropyHook', dataloader=_base_.layer_entropy_dataloader, num_images=192)

@@ -59,3 +59,10 @@ def test_the_pretrained_cnn_loads():
     cnn.init_weights()
     weights = torch.load(CNN, weights_only=True)
     assert torch.equal(cnn.cnn.conv_stem.weight, weights['conv_stem.weight'])
+
+
+@needs_photographs
+@pytest.mark.parametrize('split', ['train', 'val', 'trainaug'])
+def test_the_lists_of_the_subset_name_the_photographs_that_the_figures_were_measured_on(split):
+    ours = Path(__file__).parents[1] / f'configs/_base_/datasets/animals/{split}.txt'
+    assert ours.read_text() == (VOC / f'ImageSets/Segmentation/{split}.txt').read_text()
