@@ -7,6 +7,10 @@ Stage 2 on pictures that have no masks, such as VOC's `test` list: nothing is me
 python tools/test.py configs/seg/deeplabv3plus_r50_voc.py work_dirs/deeplabv3plus_r50_voc/iter_20000.pth --tta \
     --out predictions --cfg-options test_evaluator.format_only=True \
     test_dataloader.dataset.dataset.ann_file=ImageSets/Segmentation/test.txt
+
+Either stage with its predictions refined, stage 2 at full size unless model.test_cfg.refine_scale is below 1:
+
+python tools/test.py CONFIG CHECKPOINT --cfg-options model.test_cfg.refine.type=aream_mm.DenseCRF
 """
 
 import argparse
@@ -69,6 +73,24 @@ def predict_only(cfg: Config) -> None:
     cfg.test_dataloader.dataset.pipeline = without_masks(cfg.test_dataloader.dataset.pipeline)
 
 
+def merge_views(cfg: Config, tta: bool) -> None:
+    """Average over the views of a picture, if there are several, and refine stage 2 if model.test_cfg says so."""
+    settings, data = cfg.model.get('test_cfg', {}), cfg.test_dataloader.dataset
+    refined = settings.get('refine') is not None and cfg.model.type != 'aream_mm.CAMSegmentor'  # it refines by itself
+    if not tta and not refined:
+        return
+    one_view = [dict(type='TestTimeAug', transforms=[[step] for step in data.pipeline])]
+    data.pipeline = cfg.tta_pipeline if tta else one_view
+    if refined:
+        refinement = {key: settings[key] for key in ('refine', 'refine_scale') if key in settings}
+        merged = dict(type='aream_mm.RefinedTTAModel', **refinement)
+    else:
+        merged = cfg.tta_model
+    # Unless it is said, mmengine puts the data_preprocessor at the top of the config in the place of the model's own.
+    preprocessor = cfg.model.get('data_preprocessor', cfg.get('data_preprocessor'))
+    cfg.model = dict(merged, module=cfg.model, data_preprocessor=preprocessor)
+
+
 def ask_for_pseudo_masks(cfg: Config) -> None:
     hooks = [hook for hook in cfg.get('custom_hooks', []) if hook['type'] == 'aream_mm.PseudoMaskHook']
     if not hooks:
@@ -95,9 +117,7 @@ def main() -> None:
     if args.show_dir:
         cfg.default_hooks.visualization.draw = True
         cfg.visualizer.save_dir = args.show_dir
-    if args.tta:
-        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
-        cfg.model = dict(cfg.tta_model, module=cfg.model)
+    merge_views(cfg, args.tta)
     if args.out:
         write_predictions(cfg, args.out)
     if all(evaluator.get('format_only') for evaluator in test_evaluators(cfg)):

@@ -7,6 +7,7 @@ from aream_mm.models.dense_crf import DenseCRF
 from aream_mm.models.dual_branch import CNNBackbone, DualBranch, TimmCNN
 from aream_mm.models.head import CAMHead
 from aream_mm.models.par import PAR
+from aream_mm.models.refined_tta import RefinedTTAModel
 from aream_mm.models.resnet38 import ResNet38
 from aream_mm.models.segmentor import CAMSegmentor
 from aream_mm.models.vit import AttentionViT
@@ -27,6 +28,7 @@ __all__ = [
     'DualBranch',
     'PAR',
     'RandomWalk',
+    'RefinedTTAModel',
     'ResNet38',
     'TimmCNN',
 ]

@@ -1,0 +1,220 @@
+"""Stage 2 refined at test time by a switch of tools/test.py: with one view and with several, in masks and in files."""
+
+import runpy
+import sys
+from copy import deepcopy
+from pathlib import Path
+
+import mmcv
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import PixelData
+from mmseg.evaluation import IoUMetric
+from mmseg.structures import SegDataSample
+from PIL import Image
+from torch import nn
+from torch.testing import assert_close
+from toy_voc import make_voc
+
+from aream_mm.config import load_config
+from aream_mm.models import RefinedTTAModel
+from aream_mm.models import cam as cams
+
+ROOT = Path(__file__).parents[1]
+CRF = dict(type='aream_mm.DenseCRF', num_iters=3, gaussian_compat=1, bilateral_compat=1)
+PAR = dict(type='aream_mm.PAR', num_iters=3)
+SCALES = {False: (6.4,), True: (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)}  # 6.4: 80 pixels to the 512 of the test pipeline
+
+
+def switch(refiner):
+    return [f'model.test_cfg.refine.{key}={value}' for key, value in refiner.items()]
+
+
+@pytest.fixture(scope='module')
+def stage_2(tmp_path_factory):
+    """Folder of a toy VOC, the config of a small network over it and a checkpoint of random weights."""
+    folder = tmp_path_factory.mktemp('stage_2')
+    make_voc(folder / 'voc')
+    (folder / 'config.py').write_text(f"""
+_base_ = [{str(ROOT / 'configs/_base_/models/deeplabv3plus_lite0.py')!r}, 'mmseg::_base_/default_runtime.py',
+          'mmseg::_base_/schedules/schedule_20k.py', {str(ROOT / 'configs/_base_/datasets/voc_pseudo.py')!r}]
+model = dict(backbone=dict(pretrained=False), decode_head=dict(num_classes=21))
+""")
+    init_default_scope('mmseg')
+    torch.manual_seed(0)
+    model = MODELS.build(load_config(folder / 'config.py').model)
+    torch.nn.init.normal_(model.decode_head.conv_seg.weight, std=30)  # several classes in each picture
+    torch.save(dict(state_dict=model.state_dict(), meta={}), folder / 'checkpoint.pth')
+    return folder
+
+
+@pytest.fixture
+def run_tool(stage_2, tmp_path, monkeypatch):
+    """run_tool(argument, …, cfg_options=…): the predictions that tools/test.py measures, and the masks it writes."""
+
+    def run(*arguments, cfg_options=()):
+        measured, process = [], IoUMetric.process
+        monkeypatch.setattr(
+            IoUMetric, 'process', lambda self, batch, samples: measured.extend(samples) or process(self, batch, samples)
+        )
+        options = [f'data_root={stage_2}/voc', 'test_dataloader.num_workers=0']
+        options += ['test_dataloader.persistent_workers=False', *cfg_options]
+        command = ['test.py', stage_2 / 'config.py', stage_2 / 'checkpoint.pth', '--work-dir', tmp_path / 'work']
+        command += ['--out', tmp_path / 'out', *arguments, '--cfg-options', *options]
+        monkeypatch.setattr(sys, 'argv', [str(part) for part in command])
+        runpy.run_path(str(ROOT / 'tools/test.py'), run_name='__main__')
+        return measured, [np.array(Image.open(path)) for path in sorted((tmp_path / 'out').iterdir())]
+
+    return run
+
+
+@pytest.fixture
+def merge_views():
+    return runpy.run_path(str(ROOT / 'tools/test.py'))['merge_views']
+
+
+@pytest.fixture(scope='module')
+def pictures(stage_2):
+    """The two pictures of `val`, (H, W, 3) RGB in 0..255."""
+    return [np.array(Image.open(stage_2 / f'voc/JPEGImages/2007_{i:06d}.jpg')) for i in (4, 5)]
+
+
+@pytest.fixture(scope='module')
+def unrefined(stage_2, pictures):
+    """unrefined[tta]: the mean probabilities (2, 21, H, W), without a pipeline, a preprocessor or mmseg's averaging."""
+    init_default_scope('mmseg')
+    model = MODELS.build(load_config(stage_2 / 'config.py').model).eval()
+    model.load_state_dict(torch.load(stage_2 / 'checkpoint.pth')['state_dict'])
+
+    def planes(picture, scale, mirror):
+        image = tensor(mmcv.imrescale(picture, scale))
+        with torch.no_grad():
+            logits = model(image.flip(-1) if mirror else image, mode='tensor')
+        logits = cams.upsample(logits, image.shape[-2:])
+        return cams.upsample(logits.flip(-1) if mirror else logits, picture.shape[:2]).softmax(dim=1)
+
+    def mean(picture, tta):
+        views = [planes(picture, scale, mirror) for scale in SCALES[tta] for mirror in (False, True)[: 1 + tta]]
+        return torch.cat(views).mean(dim=0)
+
+    probabilities = {tta: torch.stack([mean(picture, tta) for picture in pictures]) for tta in (False, True)}
+    assert all(len(planes.argmax(dim=0).unique()) > 1 for planes in probabilities[True])
+    return probabilities
+
+
+def tensor(picture):
+    return torch.from_numpy(picture).permute(2, 0, 1)[None] / 255
+
+
+def assert_mask(mask, planes):
+    """The mask (H, W) is an argmax of the planes (K, H, W), whose best two may be equal to rounding."""
+    chosen = planes.gather(0, torch.as_tensor(mask).long().view(1, *planes.shape[1:]))
+    assert_close(chosen, planes.amax(dim=0, keepdim=True), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize('tta', [False, True])
+def test_without_the_switch_predictions_are_the_mean_over_the_views(run_tool, unrefined, tta):
+    measured, files = run_tool(*['--tta'][: int(tta)])
+    assert len(measured) == len(files) == 2
+    for sample, file, planes in zip(measured, files, unrefined[tta], strict=True):
+        assert_mask(sample['pred_sem_seg']['data'], planes)
+        assert_mask(file, planes)
+
+
+@pytest.mark.parametrize('own', [True, False])
+def test_the_mean_over_views_leaves_a_network_its_preprocessor(merge_views, own):
+    cfg = load_config(ROOT / 'configs/seg/upernet_dinov2-s_voc.py')
+    if not own:  # it then has that of the config
+        del cfg.model['data_preprocessor']
+    expected = cfg.model.data_preprocessor if own else cfg.data_preprocessor
+    merge_views(cfg, tta=True)
+    assert cfg.model.data_preprocessor == expected and cfg.model.type == 'SegTTAModel'
+
+
+@pytest.mark.parametrize('refiner', [CRF, PAR])
+@pytest.mark.parametrize('tta', [False, True])
+def test_with_the_switch_predictions_and_files_are_those_of_the_refiner(run_tool, pictures, unrefined, refiner, tta):
+    measured, files = run_tool(*['--tta'][: int(tta)], cfg_options=switch(refiner))
+    expected = MODELS.build(refiner)(torch.cat([tensor(picture) for picture in pictures]), unrefined[tta])
+    assert (expected.argmax(dim=1) != unrefined[tta].argmax(dim=1)).float().mean() > 0.01
+    assert len(measured) == len(files) == 2
+    for sample, file, planes in zip(measured, files, expected, strict=True):
+        assert_close(sample['seg_logits']['data'], planes, rtol=0, atol=1e-4)
+        assert_mask(sample['pred_sem_seg']['data'], planes)
+        assert_mask(file, planes)
+        assert 'gt_sem_seg' in sample
+
+
+@pytest.mark.parametrize('tta', [False, True])
+def test_pictures_without_masks_are_refined_too(run_tool, pictures, unrefined, tta):
+    options = [*switch(PAR), 'test_evaluator.format_only=True']
+    measured, files = run_tool(*['--tta'][: int(tta)], cfg_options=options)
+    expected = MODELS.build(PAR)(torch.cat([tensor(picture) for picture in pictures]), unrefined[tta])
+    assert not any('gt_sem_seg' in sample for sample in measured)
+    for file, planes in zip(files, expected, strict=True):
+        assert_mask(file, planes)
+
+
+@pytest.mark.parametrize('batch_size', [1, 2])
+def test_the_resolution_of_the_refiner_is_a_setting(run_tool, pictures, unrefined, batch_size):
+    options = ['model.test_cfg.refine_scale=0.5', f'test_dataloader.batch_size={batch_size}']
+    measured, _ = run_tool(cfg_options=[*switch(CRF), *options])
+    images = torch.cat([tensor(picture) for picture in pictures])
+    refined = MODELS.build(CRF)(cams.upsample(images, (40, 48)), cams.upsample(unrefined[False], (40, 48)))
+    for sample, planes in zip(measured, cams.upsample(refined, (80, 96)), strict=True):
+        assert_close(sample['seg_logits']['data'], planes, rtol=0, atol=1e-4)
+
+
+class Segmentor(nn.Module):
+    """A stand-in for a network, of which only the number of planes matters."""
+
+    def __init__(self, out_channels):
+        super().__init__()
+        self.out_channels = out_channels
+
+    def test_step(self, data):
+        raise NotImplementedError
+
+
+def sample_of(path, planes):
+    sample = SegDataSample(metainfo=dict(img_path=str(path)))
+    sample.seg_logits = PixelData(data=planes)
+    return sample
+
+
+def test_pictures_of_several_sizes_are_refined_each(tmp_path):
+    model, views = RefinedTTAModel(Segmentor(2), CRF), []
+    for i, size in enumerate([(8, 12), (10, 6)]):
+        picture = np.random.default_rng(i).integers(0, 255, (*size, 3), np.uint8)
+        Image.fromarray(picture).save(tmp_path / f'{i}.png')
+        views.append((picture, torch.randn(2, *size), torch.randn(2, *size)))
+    together = model.merge_preds(
+        [tuple(sample_of(tmp_path / f'{i}.png', logits) for logits in both) for i, (_, *both) in enumerate(views)]
+    )
+    for merged, (picture, *both) in zip(together, views, strict=True):
+        planes = torch.stack(both).softmax(dim=1).mean(dim=0, keepdim=True)
+        assert_close(merged.seg_logits.data, model.refiner(tensor(picture), planes)[0])
+
+
+def test_predictions_of_another_size_than_the_picture_are_refused_by_name(tmp_path):
+    Image.new('RGB', (12, 8)).save(tmp_path / 'turned.png')
+    model = RefinedTTAModel(Segmentor(2), CRF)
+    with pytest.raises(ValueError, match=r'turned.png: expected predictions of the size of the picture \(8, 12\)'):
+        model.merge_preds([(sample_of(tmp_path / 'turned.png', torch.randn(2, 12, 8)),)])
+
+
+def test_settings_that_make_no_sense_are_refused():
+    with pytest.raises(ValueError, match='expected planes of 2 classes or more, got 1'):
+        RefinedTTAModel(Segmentor(1), CRF)
+    for scale in (0, 2):
+        with pytest.raises(ValueError, match=f'expected 0 < refine_scale <= 1, got {scale}'):
+            RefinedTTAModel(Segmentor(2), CRF, refine_scale=scale)
+
+
+def test_stage_1_refines_by_itself(merge_views):
+    cfg = load_config(ROOT / 'configs/aream_dual_animals.py', {'model.test_cfg.refine.type': 'aream_mm.DenseCRF'})
+    before = deepcopy(cfg)
+    merge_views(cfg, tta=False)
+    assert cfg.model == before.model and cfg.test_dataloader == before.test_dataloader
