@@ -29,7 +29,7 @@ from torch.utils.benchmark.utils.timer import timer
 from aream_mm.checkpoint import load_fitting_checkpoint
 from aream_mm.config import load_config
 from aream_mm.engine.layer_entropy import evenly_spread
-from aream_mm.models.segmentor import TestSettings
+from aream_mm.models.settings import TestSettings
 from aream_mm.registry import MODELS
 
 DEFAULT = [dict(type='aream_mm.PAR'), dict(type='aream_mm.DenseCRF')]
