@@ -24,9 +24,10 @@ import json
 import re
 import time
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -53,6 +54,14 @@ THRESHOLDS = {
     'cam/mIoU_fixed': "The config's threshold",
     'cam/mIoU_mask_free': 'Mask-free threshold',
 }
+
+
+class Job(NamedTuple):
+    """The training of a row and the measuring of its CAMs (stage 1), or stage 2 on its masks."""
+
+    stage: int
+    row: str
+    seed: int
 
 
 def folder_of(work_dir: Path, row: str, seed: int) -> Path:
@@ -260,26 +269,44 @@ def main() -> None:
         parser.error(f'expected rows of {list(cfg.rows)}, got {unknown}')
     threads = max(torch.get_num_threads() // args.processes, 1)
 
-    def missing(rows: Iterable[str], file: str) -> list[tuple[str, int]]:
-        pairs = [(row, seed) for seed in seeds for row in rows]
-        return [(row, seed) for row, seed in pairs if not (folder_of(args.work_dir, row, seed) / file).is_file()]
+    def file_of(job: Job) -> Path:
+        return folder_of(args.work_dir, job.row, job.seed) / (FIGURES if job.stage == 1 else STAGE_2_FIGURES)
 
-    # A new process for each training, for mmengine keeps loggers and more of the one before. What builds on another
-    # waits for all of its kind.
-    common = (args.config, args.cfg_options)
-    jobs = [(train_and_measure, common, missing([START], FIGURES))]
-    jobs += [(train_and_measure, common, missing(rows, FIGURES))]
-    jobs += [(train_stage_2, (*common, args.stage_2_options), missing(args.stage_2, STAGE_2_FIGURES))]
+    def jobs_after(job: Job) -> list[Job]:
+        if job.row == START:
+            return [Job(1, row, job.seed) for row in rows]
+        return [Job(2, job.row, job.seed)] if job.stage == 1 and job.row in args.stage_2 else []
+
+    def with_all_after(job: Job) -> list[Job]:
+        return [job, *(later for follower in jobs_after(job) for later in with_all_after(follower))]
+
+    def submit(job: Job) -> None:
+        if file_of(job).is_file():
+            for follower in jobs_after(job):
+                submit(follower)
+        elif job.stage == 1:
+            running[pool.submit(train_and_measure, *common, args.work_dir, job.row, job.seed, threads)] = job
+        else:
+            options = (*common, args.stage_2_options)
+            running[pool.submit(train_stage_2, *options, args.work_dir, job.row, job.seed, threads)] = job
+
+    starts, common, running = [Job(1, START, seed) for seed in seeds], (args.config, args.cfg_options), {}
+    left = [job for start in starts for job in with_all_after(start) if not file_of(job).is_file()]
+    # A new process for each training, for mmengine keeps loggers and more of the one before.
     with ProcessPoolExecutor(args.processes, get_context('spawn'), max_tasks_per_child=1) as pool:
-        for function, arguments, pairs in jobs:
-            futures = [pool.submit(function, *arguments, args.work_dir, *pair, threads) for pair in pairs]
-            progress = ProgressBar(len(futures))
-            for future in as_completed(futures):
+        for start in starts:
+            submit(start)
+        progress = ProgressBar(len(left))
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                job = running.pop(future)
                 future.result()
-                if collect(args.work_dir, cfg.rows):
+                for follower in jobs_after(job):
+                    submit(follower)
+                if job.row != START:
                     report(args.work_dir, cfg.rows)
                 progress.update()
-            print()
+    print()
     print(report(args.work_dir, cfg.rows))
 
 
