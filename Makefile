@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 SEED_CONFIG = configs/demo/aream_demo.py
+BASELINE_CONFIG = configs/demo/no_aream_demo.py
 SEG_CONFIG = configs/demo/deeplabv3plus_demo.py
 CNN_WEIGHTS = data/demo/tf_efficientnet_lite0.pth
 
@@ -19,8 +20,9 @@ $(CNN_WEIGHTS): .venv/installed
 
 demo: $(CNN_WEIGHTS)
 	$(BIN)/python tools/train.py $(SEED_CONFIG)
+	$(BIN)/python tools/train.py $(BASELINE_CONFIG) --resume
 	$(BIN)/python tools/train.py $(SEG_CONFIG)
-	$(BIN)/python tools/analysis/summary.py $(SEED_CONFIG) $(SEG_CONFIG) --out work_dirs/demo
+	$(BIN)/python tools/analysis/summary.py $(SEED_CONFIG) $(SEG_CONFIG) --baseline $(BASELINE_CONFIG) --out work_dirs/demo
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal

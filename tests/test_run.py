@@ -11,15 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from mmseg.apis import MMSegInferencer
 from PIL import Image
 
+from aream_mm.checkpoint import read_checkpoint
 from aream_mm.config import load_config
 from aream_mm.datasets.demo import generate_demo
 
 ROOT = Path(__file__).parents[1]
 SEED, SEG = 'configs/demo/aream_demo.py', 'configs/demo/deeplabv3plus_demo.py'
+BASELINE = 'configs/demo/no_aream_demo.py'
 
 
 def run(*arguments):
@@ -38,9 +41,12 @@ def two_stages(tmp_path_factory):
     common = [f'data_root={folder}/pictures', 'train_dataloader.batch_size=4', 'train_dataloader.num_workers=0']
     common += ['train_dataloader.persistent_workers=False', 'val_dataloader.num_workers=0']
     common += ['test_dataloader.num_workers=0', 'train_cfg.max_epochs=2', 'train_cfg.val_interval=2']
-    seed = ['model.backbone.cnn.pretrained=False', 'custom_hooks.0.end=1', 'custom_hooks.1.dataloader.num_workers=0']
+    random = ['model.backbone.cnn.pretrained=False', 'model.backbone.vit.stem.pretrained=False']
+    seed = [*random, 'default_hooks.checkpoint.interval=1']
+    baseline = [*seed, f'load_from={folder}/seed/epoch_1.pth']
+    seed += ['custom_hooks.0.end=1', 'custom_hooks.1.dataloader.num_workers=0']
     seg = ['model.backbone.pretrained=False', f'train_dataloader.dataset.mask_dir={folder}/seed/pseudo_masks']
-    options = dict(seed=[*common, *seed], seg=[*common, *seg])
+    options = dict(seed=[*common, *seed], baseline=[*common, *baseline], seg=[*common, *seg])
     run('tools/train.py', SEED, '--work-dir', folder / 'seed', '--cfg-options', *options['seed'])
     run('tools/train.py', SEG, '--work-dir', folder / 'seg', '--cfg-options', *options['seg'])
     return folder, options
@@ -108,16 +114,32 @@ def test_a_run_resumes_after_its_last_epoch(two_stages):
     assert 'Epoch(train) [1]' not in told and (folder / 'seed/epoch_3.pth').is_file()
 
 
+def test_the_baseline_goes_on_from_the_warm_up_without_aream(two_stages):
+    folder, options = two_stages
+    arguments = ['--work-dir', folder / 'baseline', '--resume', '--cfg-options', *options['baseline']]
+    told = run('tools/train.py', BASELINE, *arguments)
+    assert 'resumed epoch: 1' in told and 'Epoch(train) [1]' not in told
+    assert 'loss_class' in told and 'loss_aream' not in told
+    weights = [read_checkpoint(str(folder / run / 'epoch_2.pth'))['state_dict'] for run in ('seed', 'baseline')]
+    assert weights[0].keys() == weights[1].keys()
+    changed = {key for key in weights[0] if not torch.equal(weights[0][key], weights[1][key])}
+    # The gradient of AReAM reaches the transformer and what it looks at alone.
+    assert 'backbone.vit.blocks.5.attn.qkv.weight' in changed
+    assert not any(key.startswith(('backbone.cnn.', 'head.class_map.')) for key in changed)
+
+
 def test_the_summary_gives_every_step_a_number_and_draws_them(two_stages):
     folder, options = two_stages
     out = folder / 'summary'
     told = run(
         *('tools/analysis/summary.py', SEED, SEG, '--seed-work-dir', folder / 'seed', '--seg-work-dir', folder / 'seg'),
+        *('--baseline', BASELINE, '--baseline-work-dir', folder / 'baseline'),
         *('--out', out, '--rows', 2, '--cfg-options', options['seed'][0], options['seg'][-1]),
         *('val_dataloader.num_workers=0', 'test_dataloader.num_workers=0'),
     )
     rows = json.loads((out / 'summary.json').read_text())
-    assert len(rows) == 5 and all(0 <= value <= 100 for value in rows.values())
+    assert len(rows) == 7 and all(0 <= value <= 100 for value in rows.values())
+    assert rows['the same, at the best threshold'] >= rows['CAM masks (stage 1 test data)']
     assert str(out / 'summary.png') in told
     assert np.array(Image.open(out / 'summary.png')).std() > 10
 

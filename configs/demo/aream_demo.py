@@ -1,9 +1,8 @@
 # Stage 1 on the drawn demo set: tags → CAM → pseudo masks.
 #
-# The class map is that of an ImageNet EfficientNet-Lite0. The transformer starts from nothing, and in these few steps
-# its affinity does not get as far as helping the CAM (after 12 epochs it took 64 pictures from 47.6 mIoU to 26.8), so
-# neither label CAM nor masks are propagated, though AReAM trains it. With pretrained attention it is the other way: see
-# aream_dual_animals.py.
+# The class map is that of an ImageNet EfficientNet-Lite0. The transformer starts from nothing: it looks at the features
+# of a second one, which is not trained, and what AReAM teaches it from the class map is all that it knows of which
+# places belong together. no_aream_demo.py is the same without AReAM.
 #
 #   python tools/train.py configs/demo/aream_demo.py
 #
@@ -22,12 +21,19 @@ model = dict(
             name='vit_tiny_patch16_224',
             img_size=160,
             architecture=dict(depth=6, init_values=0.1),
+            stem=dict(
+                type='aream_mm.TimmCNN',
+                name='tf_efficientnet_lite0',
+                out_indices=(3, 4),
+                pretrained=weights,
+                frozen=True,
+            ),
         ),
     ),
     head=dict(num_classes=5, token_channels=192),
     aream=dict(layer_index=3, loss_weight=1.0),
-    train_cfg=dict(propagate_layers=()),
-    test_cfg=dict(background=0.4, propagate_layers=(), scales=(2.0,)),
+    train_cfg=dict(propagate_layers=()),  # the shallow layers know nothing yet
+    test_cfg=dict(background=0.5, propagate_layers=(3, 4, 5), propagate_steps=2, scales=(2.0,)),
 )
 
 train_pipeline = [
@@ -74,7 +80,7 @@ val_evaluator = [
 ]
 test_evaluator = val_evaluator
 
-max_epochs = 8
+max_epochs, warm_up = 8, 4
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
@@ -85,10 +91,11 @@ train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 custom_hooks = [
-    dict(type='aream_mm.WarmUpHook', end=4),
+    dict(type='aream_mm.WarmUpHook', end=warm_up),
     dict(
         type='aream_mm.PseudoMaskHook',
         dataloader=pseudo_mask_dataloader,
-        test_cfg=dict(background=0.3, refine=dict(type='aream_mm.PAR', dilations=(1, 2, 4, 8))),
+        test_cfg=dict(refine=dict(type='aream_mm.PAR', dilations=(1, 2, 4, 8))),
     ),
 ]
+default_hooks = dict(checkpoint=dict(interval=warm_up))  # that of epoch 4 is where no_aream_demo.py goes on

@@ -3,7 +3,8 @@
     python tools/analysis/summary.py configs/aream_dual_animals.py configs/seg/deeplabv3plus_lite0_animals.py
 
 The latest checkpoint of each config's work dir is measured on the config's test data, beside two masks that need no
-training: background everywhere, and the picture's tag everywhere (its first, where it has several).
+training: background everywhere, and the picture's tag everywhere (its first, where it has several). With `--baseline`
+the CAMs of another config of stage 1 stand beside.
 """
 
 import argparse
@@ -72,22 +73,28 @@ def paint(mask: np.ndarray, palette: list) -> np.ndarray:
     return colours[mask]
 
 
-def draw(seed: Runner, seg: Runner, mask_dir: Path, rows: int, path: Path) -> None:
-    """Photographs of stage 1's test data, evenly spread, with what each step makes of them."""
+def draw(seeds: dict[str, Runner], seg: Runner, mask_dir: Path, rows: int, path: Path) -> None:
+    """Photographs of stage 1's test data, evenly spread, with what each step makes of them.
+
+    `seeds` are runners of stage 1 by name, whose CAMs are shown; the masks are of the first.
+    """
+    seed = next(iter(seeds.values()))
     dataset = seed.test_dataloader.dataset
     palette = dataset.metainfo['palette']
-    titles = ('photograph', 'CAM', 'CAM mask', 'pseudo mask', 'stage 2', 'truth')
+    cams = [f'CAM, {name}' for name in seeds] if len(seeds) > 1 else ['CAM']
+    titles = ('photograph', *cams, 'CAM mask', 'pseudo mask', 'stage 2', 'truth')
     figure, axes = plt.subplots(rows, len(titles), figsize=(2.2 * len(titles), 2.2 * rows), squeeze=False)
     for row, i in zip(axes, np.linspace(0, len(dataset) - 1, rows, dtype=int).tolist(), strict=True):
         info = dataset.get_data_info(i)
         photograph = mmcv.imread(info['img_path'], channel_order='rgb')
-        seed_sample = predict(seed, dataset[i])
+        seed_samples = [predict(runner, dataset[i]) for runner in seeds.values()]
+        seed_sample = seed_samples[0]
         tags = [dataset.metainfo['classes'][c] for c in seed_sample.cam_classes.tolist()]
         seg_inputs = seg.test_dataloader.dataset.pipeline(dict(info))
         pseudo_mask = mask_dir / f'{info["sample_id"]}.png'
         images = (
             photograph,
-            photograph,
+            *(photograph for _ in seeds),
             paint(seed_sample.pred_sem_seg.data[0].numpy(), palette),
             paint(np.array(Image.open(pseudo_mask)), palette),
             paint(predict(seg, seg_inputs).pred_sem_seg.data[0].numpy(), palette),
@@ -97,7 +104,8 @@ def draw(seed: Runner, seg: Runner, mask_dir: Path, rows: int, path: Path) -> No
             axis.imshow(image)
             axis.set_axis_off()
             axis.set_title(title if title != 'photograph' else ', '.join(tags), fontsize=9)
-        row[1].imshow(seed_sample.cam.data.amax(dim=0), cmap='jet', alpha=0.5, vmin=0, vmax=1)
+        for axis, sample in zip(row[1:], seed_samples, strict=False):
+            axis.imshow(sample.cam.data.amax(dim=0), cmap='jet', alpha=0.5, vmin=0, vmax=1)
     figure.tight_layout()
     figure.savefig(path, dpi=80)
     plt.close(figure)
@@ -109,9 +117,11 @@ def main() -> None:
     parser.add_argument('seg_config', help='config of stage 2')
     parser.add_argument('--seed-work-dir', help='default: work_dirs/<name of the config>')
     parser.add_argument('--seg-work-dir', help='default: work_dirs/<name of the config>')
+    parser.add_argument('--baseline', help='another config of stage 1, on the same test data')
+    parser.add_argument('--baseline-work-dir', help='default: work_dirs/<name of the config>')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/summary'), help='folder of table and picture')
     parser.add_argument('--rows', type=int, default=8, help='photographs in the picture')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='merged into both configs')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='merged into all configs')
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
 
@@ -120,14 +130,21 @@ def main() -> None:
     seg = build_runner(args.seg_config, args.seg_work_dir, args.cfg_options)
     mask_dir = Path(seg.cfg.train_dataloader.dataset.mask_dir)
     rows = {f'{name} (stage 1 test data)': v for name, v in trivial_miou(seed.test_dataloader.dataset).items()}
-    rows['CAM masks (stage 1 test data)'] = seed.test()['cam/mIoU_fixed']
+    figures = seed.test()
+    rows['CAM masks (stage 1 test data)'] = figures['cam/mIoU_fixed']
+    seeds = {Path(args.seed_config).stem: seed}
+    if args.baseline:
+        name = Path(args.baseline).stem
+        seeds[name] = build_runner(args.baseline, args.baseline_work_dir, args.cfg_options)
+        rows['the same, at the best threshold'] = figures['cam/mIoU_best']
+        rows[f'{name}, at the best threshold'] = seeds[name].test()['cam/mIoU_best']
     manifest = json.loads((mask_dir / 'manifest.json').read_text())
     ignored = f', but for {manifest["ignored"]} % ignored' if manifest.get('ignored') else ''
     rows[f'pseudo masks (all that have a truth{ignored})'] = manifest['mIoU']
     rows['stage 2 (its test data)'] = seg.test()['mIoU']
     rows = {name: round(float(value), 2) for name, value in rows.items()}
     (args.out / 'summary.json').write_text(json.dumps(rows, indent=2))
-    draw(seed, seg, mask_dir, args.rows, args.out / 'summary.png')
+    draw(seeds, seg, mask_dir, args.rows, args.out / 'summary.png')
 
     table = PrettyTable(['masks', 'mIoU'], align='l', float_format='.1')
     table.add_rows(list(rows.items()))
