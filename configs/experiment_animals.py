@@ -66,14 +66,18 @@ start = {
     'default_hooks.checkpoint.interval': 192,
 }
 entropy = dict(type='aream_mm.LayerEntropyHook', dataloader=_base_.layer_entropy_dataloader, num_images=96)
+by_entropy = {'model.aream.weights': 'entropy', 'custom_hooks': [entropy]}
+by_layer_11 = {'model.train_cfg.propagate_layers': (11,), 'model.train_cfg.propagate_steps': 3}
 drop_path = {'model.backbone.vit.drop_path_rate': 0.1}
 rows = {
     'ViT as published': as_published,
     'no AReAM': {'model.aream': None},
     'AReAM': {},
-    'AReAM, entropy': {'model.aream.weights': 'entropy', 'custom_hooks': [entropy]},
+    'AReAM, entropy': by_entropy,
     'AReAM, label not propagated': {'model.train_cfg.propagate_layers': ()},
-    'AReAM, label by layer 11': {'model.train_cfg.propagate_layers': (11,), 'model.train_cfg.propagate_steps': 3},
+    'AReAM, label by layer 11': by_layer_11,
+    'AReAM, label by layer 11, weight 0.3': {**by_layer_11, 'model.aream.loss_weight': 0.3},
+    'AReAM, label by layer 11, entropy': {**by_layer_11, **by_entropy},
     'AReAM, weight 0.3': {'model.aream.loss_weight': 0.3},
     'AReAM, weight 3': {'model.aream.loss_weight': 3.0},
     'AReAM, from layer 9': {'model.aream.layer_index': 9},
