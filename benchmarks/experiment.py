@@ -294,12 +294,14 @@ def main() -> None:
     left = [job for start in starts for job in with_all_after(start) if not file_of(job).is_file()]
     # A new process for each training, for mmengine keeps loggers and more of the one before.
     with ProcessPoolExecutor(args.processes, get_context('spawn'), max_tasks_per_child=1) as pool:
-        for start in starts:
+        for start in sorted(starts, key=lambda job: file_of(job).is_file()):  # first those that others wait for
             submit(start)
         progress = ProgressBar(len(left))
         while running:
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 job = running.pop(future)
+                if future.exception():
+                    pool.shutdown(cancel_futures=True)  # of what has not begun
                 future.result()
                 for follower in jobs_after(job):
                     submit(follower)
