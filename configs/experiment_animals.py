@@ -6,7 +6,7 @@
 #
 # trains `start` once a seed, with the ViT as it was published, then from there each of `rows` once a seed, and measures
 # the CAMs of each, as each of `propagations` makes them, on `pictures` of `val_dataloader`, evenly spread over `train`.
-# Nothing is chosen on `val`.
+# Nothing is chosen on `val`. docs/results.md tells more, and what came of it.
 _base_ = 'aream_dual_animals.py'
 # Of whole pictures: the label of a crop is worse, and a crop may have lost what the tags name.
 train_pipeline = [
@@ -27,7 +27,7 @@ train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=max_iters)
 # Without drop path the pass that is trained serves for the label too; the mirror image would take one of its own.
 model = dict(
     backbone=dict(cnn=dict(frozen=True), vit=dict(drop_path_rate=0.0)),
-    aream=dict(loss_weight=1.0),
+    aream=dict(loss_weight=0.3),
     train_cfg=dict(mirror=False),
     test_cfg=dict(scales=(0.5,)),
 )
@@ -66,22 +66,23 @@ start = {
     'default_hooks.checkpoint.interval': 192,
 }
 entropy = dict(type='aream_mm.LayerEntropyHook', dataloader=_base_.layer_entropy_dataloader, num_images=96)
-by_entropy = {'model.aream.weights': 'entropy', 'custom_hooks': [entropy]}
-by_layer_11 = {'model.train_cfg.propagate_layers': (11,), 'model.train_cfg.propagate_steps': 3}
 drop_path = {'model.backbone.vit.drop_path_rate': 0.1}
 rows = {
     'ViT as published': as_published,
     'no AReAM': {'model.aream': None},
     'AReAM': {},
-    'AReAM, entropy': by_entropy,
-    'AReAM, label not propagated': {'model.train_cfg.propagate_layers': ()},
-    'AReAM, label by layer 11': by_layer_11,
-    'AReAM, label by layer 11, weight 0.3': {**by_layer_11, 'model.aream.loss_weight': 0.3},
-    'AReAM, label by layer 11, entropy': {**by_layer_11, **by_entropy},
-    'AReAM, weight 0.3': {'model.aream.loss_weight': 0.3},
+    'AReAM, weight 0.1': {'model.aream.loss_weight': 0.1},
+    'AReAM, weight 1': {'model.aream.loss_weight': 1.0},
     'AReAM, weight 3': {'model.aream.loss_weight': 3.0},
+    'AReAM, weight 1, entropy': {
+        'model.aream.loss_weight': 1.0,
+        'model.aream.weights': 'entropy',
+        'custom_hooks': [entropy],
+    },
     'AReAM, from layer 9': {'model.aream.layer_index': 9},
     'AReAM, from layer 11': {'model.aream.layer_index': 11},
+    'AReAM, label not propagated': {'model.train_cfg.propagate_layers': ()},
+    'AReAM, label by layer 11': {'model.train_cfg.propagate_layers': (11,), 'model.train_cfg.propagate_steps': 3},
     'AReAM, drop path': drop_path,
     'AReAM, drop path, label in training mode': {**drop_path, 'model.train_cfg.label_cam_mode': 'train'},
 }
