@@ -45,16 +45,7 @@ log_processor = dict(by_epoch=False)
 seeds = (0, 1, 2)
 pictures = 219
 refine = dict(type='aream_mm.PAR', dilations=(1, 2, 4, 8))
-stage_2 = dict(
-    config='configs/seg/deeplabv3plus_lite0_animals.py',
-    options={
-        'optim_wrapper.type': 'aream_mm.BFloat16OptimWrapper',
-        'train_cfg.max_iters': 300,
-        'train_cfg.val_interval': 300,
-        'param_scheduler.end': 300,
-        'default_hooks.checkpoint.interval': 300,
-    },
-)
+stage_2 = 'configs/seg/deeplabv3plus_lite0_animals.py'
 as_published = {'model.backbone.vit.frozen_layers': 12, 'model.aream': None}
 start = {
     **as_published,

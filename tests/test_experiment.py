@@ -56,7 +56,7 @@ def config(tmp_path_factory):
     cyclic = cyclic_config(folder, folder / 'unused')
     cyclic.train_cfg = dict(type='IterBasedTrainLoop', max_iters=STEPS, val_interval=STEPS)
     cyclic.dump(folder / 'stage_2.py')
-    cfg.stage_2 = dict(config=str(folder / 'stage_2.py'), options={'optim_wrapper.optimizer.lr': 0.02})
+    cfg.stage_2 = str(folder / 'stage_2.py')
     cfg.start = {'model.aream': None}
     cfg.rows = {'no AReAM': {'model.aream': None}, 'AReAM, k = 2': {'model.aream.layer_index': 2}}
     cfg.dump(folder / 'config.py')
@@ -124,7 +124,8 @@ def test_the_figures_are_those_of_the_segmentor_itself(conducted, config):
 def test_stage_2_trains_on_masks_made_as_the_row_has_chosen(conducted, config, monkeypatch):
     work_dir, _ = conducted
     folder = work_dir / 'no_AReAM/0'
-    conduct(monkeypatch, config, work_dir, '--rows', 'no AReAM', '--seeds', '0', '--stage-2', 'no AReAM')
+    arguments = ['--rows', 'no AReAM', '--seeds', '0', '--stage-2', 'no AReAM']
+    conduct(monkeypatch, config, work_dir, *arguments, '--stage-2-options', 'optim_wrapper.optimizer.lr=0.02')
     chosen = json.loads((folder / 'figures.json').read_text())['pseudo_masks']
     manifest = json.loads((folder / 'pseudo_masks/manifest.json').read_text())
     assert chosen['settings'].items() <= manifest['settings'].items()
