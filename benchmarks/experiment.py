@@ -8,7 +8,8 @@ r"""Train the rows of an experiment, several seeds of each, and measure their ma
 The config says what the rows are, see configs/experiment_animals.py. What is there already is not done again, so that
 an interrupted experiment goes on with the same command, and rows and seeds can be added. Each training logs to
 `<work dir>/<row>/<seed>`; `results.json`, `results.md` and `results.png` in the work dir have the figures of all that
-have ended: mean and standard deviation over the seeds (n − 1), mIoU in percent
+have ended: mean and standard deviation over the seeds (n − 1), mIoU in percent, and what each row has more than the
+config's `baseline` of the same seed, which shares its start
 
 best          of the CAMs, at the background score that is best on the measured pictures themselves
 fixed         at the config's test_cfg.background
@@ -190,7 +191,9 @@ def mean_and_deviation(values: list[float]) -> tuple[float, float]:
 
 
 def cell(values: list[float]) -> str:
-    return '{:.1f} ± {:.1f}'.format(*mean_and_deviation(values)) if values else ''
+    if len(values) < 2:
+        return f'{values[0]:.1f}' if values else ''
+    return '{:.1f} ± {:.1f}'.format(*mean_and_deviation(values))
 
 
 def markdown(columns: list[str], rows: list[list]) -> str:
@@ -201,14 +204,29 @@ def markdown(columns: list[str], rows: list[list]) -> str:
     return drawn.get_string()
 
 
+def ways_of(results: dict[str, dict[int, dict]]) -> list[str]:
+    return list(next(iter(next(iter(results.values())).values()))['propagations'])
+
+
 def seeds_table(results: dict[str, dict[int, dict]], threshold: str) -> str:
     """A row for each training, a column for each propagation: mIoU at one of the thresholds."""
-    ways = list(next(iter(next(iter(results.values())).values()))['propagations'])
+    ways = ways_of(results)
     rows = [
         [row, len(seeds), *(cell([one['propagations'][way][threshold] for one in seeds.values()]) for way in ways)]
         for row, seeds in results.items()
     ]
     return markdown(['row', 'seeds', *ways], rows)
+
+
+def differences_table(results: dict[str, dict[int, dict]], baseline: str) -> str:
+    """What a row has more than the baseline of the same seed, which has the same start: CAMs, and pseudo masks."""
+    ways, rows = ways_of(results), []
+    for row, seeds in results.items():
+        pairs = [(one, results[baseline][seed]) for seed, one in seeds.items() if seed in results[baseline]]
+        best = [[[each['propagations'][way]['cam/mIoU_best'] for each in pair] for pair in pairs] for way in ways]
+        masks = [[each['pseudo_masks']['mIoU'] for each in pair] for pair in pairs]
+        rows.append([row, len(pairs), *(cell([one - other for one, other in values]) for values in [*best, masks])])
+    return markdown(['row', 'seeds', *ways, 'pseudo masks'], rows)
 
 
 def masks_table(results: dict[str, dict[int, dict]]) -> str:
@@ -225,7 +243,7 @@ def masks_table(results: dict[str, dict[int, dict]]) -> str:
 
 def plot(results: dict[str, dict[int, dict]], path: Path) -> None:
     """A panel for each propagation: mIoU at the best threshold, a point a seed, mean and deviation."""
-    ways = list(next(iter(next(iter(results.values())).values()))['propagations'])
+    ways = ways_of(results)
     figure = Figure(figsize=(3 + 2.2 * len(ways), 1.2 + 0.35 * len(results)), layout='constrained')
     for way, axes in zip(ways, figure.subplots(1, len(ways), sharey=True, squeeze=False)[0], strict=True):
         for place, seeds in enumerate(results.values()):
@@ -239,10 +257,14 @@ def plot(results: dict[str, dict[int, dict]], path: Path) -> None:
     FigureCanvasAgg(figure).print_png(path)
 
 
-def report(work_dir: Path, rows: Iterable[str]) -> str:
+def report(work_dir: Path, rows: Iterable[str], baseline: str) -> str:
     """Write results.json, .md and .png of what has ended, and return the tables."""
     results = collect(work_dir, rows)
     tables = {name: seeds_table(results, threshold) for threshold, name in THRESHOLDS.items()}
+    if baseline in results:
+        tables[f'Difference to {baseline!r} of the same seed, at the best threshold'] = differences_table(
+            results, baseline
+        )
     tables['Masks'] = masks_table(results)
     text = '\n\n'.join(f'{name}:\n\n{table}' for name, table in tables.items())
     write_atomically(work_dir / 'results.json', json.dumps(results, indent=2).encode())
@@ -305,10 +327,10 @@ def main() -> None:
                 for follower in jobs_after(job):
                     submit(follower)
                 if job.row != START:
-                    report(args.work_dir, cfg.rows)
+                    report(args.work_dir, cfg.rows, cfg.baseline)
                 progress.update()
     print()
-    print(report(args.work_dir, cfg.rows))
+    print(report(args.work_dir, cfg.rows, cfg.baseline))
 
 
 if __name__ == '__main__':

@@ -77,6 +77,7 @@ rows = {
     'AReAM, drop path': drop_path,
     'AReAM, drop path, label in training mode': {**drop_path, 'model.train_cfg.label_cam_mode': 'train'},
 }
+baseline = 'no AReAM'
 propagations = {
     'none': ((), 1),
     'layer 11': ((11,), 1),

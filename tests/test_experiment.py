@@ -52,7 +52,7 @@ def config(tmp_path_factory):
     cfg.val_dataloader = deepcopy(cfg.custom_hooks[1].dataloader)
     cfg.val_dataloader.dataset.pipeline = [LOAD, dict(type='LoadAnnotations'), PACK]
     cfg.update(pseudo_mask_dataloader=cfg.custom_hooks[1].dataloader, custom_hooks=[], log_level='INFO')
-    cfg.update(seeds=[0, 1], pictures=3, propagations=WAYS, refine=PAR)
+    cfg.update(seeds=[0, 1], pictures=3, propagations=WAYS, refine=PAR, baseline='no AReAM')
     cyclic = cyclic_config(folder, folder / 'unused')
     cyclic.train_cfg = dict(type='IterBasedTrainLoop', max_iters=STEPS, val_interval=STEPS)
     cyclic.dump(folder / 'stage_2.py')
@@ -152,14 +152,32 @@ def test_stage_2_trains_on_masks_made_as_the_row_has_chosen(conducted, config, m
     assert Runner.from_cfg(seg).test()['mIoU'] == pytest.approx(measured)
 
 
+def cells_of(work_dir, title, row):
+    """The cells of a row in the table that follows the title."""
+    lines = (work_dir / 'results.md').read_text().split(title)[1].splitlines()
+    rows = [[cell.strip() for cell in line.split('|')[1:-1]] for line in lines if line.startswith('|')]
+    return next(cells for name, *cells in rows if name == row)
+
+
 def test_the_report_has_means_and_deviations_of_all_seeds_and_a_plot(conducted):
     work_dir, _ = conducted
     results = json.loads((work_dir / 'results.json').read_text())
-    values = [results['no AReAM'][seed]['propagations']['layer 2']['cam/mIoU_fixed'] for seed in '01']
-    cell = f'{np.mean(values):.1f} ± {abs(values[0] - values[1]) / 2**0.5:.1f}'
-    lines = (work_dir / 'results.md').read_text().split("The config's threshold")[1].splitlines()
-    (line,) = [line for line in lines if line.startswith('| no AReAM ')][:1]
-    assert cell in line and '| 2 ' in line.replace('     ', ' ')
+
+    def figures(row, threshold):
+        each = [results[row][seed]['propagations'] for seed in '01']
+        return {way: [one[way][f'cam/mIoU_{threshold}'] for one in each] for way in WAYS}
+
+    def cell(one, other):
+        return f'{(one + other) / 2:.1f} ± {abs(one - other) / 2**0.5:.1f}'
+
+    fixed = [cell(*values) for values in figures('no AReAM', 'fixed').values()]
+    assert cells_of(work_dir, "The config's threshold", 'no AReAM') == ['2', *fixed]
+    rows = figures('AReAM, k = 2', 'best'), figures('no AReAM', 'best')
+    gains = [cell(*np.subtract(one, other)) for one, other in zip(*(row.values() for row in rows), strict=True)]
+    assert cells_of(work_dir, 'Difference', 'AReAM, k = 2')[1:-1] == gains
+    assert cells_of(work_dir, 'Difference', 'no AReAM') == ['2', *['0.0 ± 0.0'] * 4]
+    masks = [results['no AReAM'][seed]['pseudo_masks']['mIoU'] for seed in '01']
+    assert cells_of(work_dir, 'Masks:', 'no AReAM')[3] == cell(*masks)
     assert np.array(Image.open(work_dir / 'results.png')).std() > 10
 
 
