@@ -95,7 +95,7 @@ custom_hooks = [
     dict(
         type='aream_mm.PseudoMaskHook',
         dataloader=pseudo_mask_dataloader,
-        test_cfg=dict(refine=dict(type='aream_mm.PAR', dilations=(1, 2, 4, 8))),
+        test_cfg=dict(background=0.4, refine=dict(type='aream_mm.PAR', dilations=(1, 2, 4, 8))),
     ),
 ]
 default_hooks = dict(checkpoint=dict(interval=warm_up))  # that of epoch 4 is where no_aream_demo.py goes on
