@@ -55,7 +55,7 @@ _base_ = {root!r} + '/configs/demo/aream_demo.py'
 model = dict(
     backbone=dict(
         cnn=dict(pretrained=False),
-        vit=dict(architecture=dict(embed_dim=48, num_heads=3), drop_path_rate=0.3),
+        vit=dict(architecture=dict(embed_dim=48, num_heads=3), drop_path_rate=0.3, stem=None),
     ),
     head=dict(token_channels=48),
     aream=dict(weights='entropy'),
@@ -66,7 +66,7 @@ val_dataloader = dict(batch_size=1, num_workers=0)
 max_epochs = 4
 param_scheduler = dict(T_max=max_epochs)
 train_cfg = dict(max_epochs=max_epochs, val_interval=2)
-default_hooks = dict(logger=dict(interval=1))
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1))
 entropy_dataloader = dict(_base_.pseudo_mask_dataloader, batch_size=4, num_workers=0)
 mask_dataloader = dict(_base_.pseudo_mask_dataloader, batch_size=1, num_workers=0)
 custom_hooks = [

@@ -6,7 +6,10 @@
 #
 # trains `start` once a seed, with the ViT as it was published, then from there each of `rows` once a seed, and measures
 # the CAMs of each, as each of `propagations` makes them, on `pictures` of `val_dataloader`, evenly spread over `train`.
-# Nothing is chosen on `val`. docs/results.md tells more, and what came of it.
+# Nothing is chosen on `val`.
+#
+# Expect: seeds 63.1 ± 1.6 mIoU without AReAM, 65.0 ± 1.2 with it from layer 9 on; 5 minutes a row and seed on one of
+# two cores. See docs/results.md.
 _base_ = 'aream_dual_animals.py'
 # Of whole pictures: the label of a crop is worse, and a crop may have lost what the tags name.
 train_pipeline = [

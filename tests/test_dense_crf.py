@@ -239,6 +239,7 @@ def test_the_processes_end_with_the_refiner():
 
 
 def refine_and_wait(connection):
+    torch.set_num_threads(1)  # renews what a fork has left of torch's threads, which two threads at once must not do
     refiner = DenseCRF(workers=2)
     refiner(torch.rand(2, 3, 8, 8), probabilities(2, 2, 8, 8))
     connection.send([process.pid for process in refiner.processes])
@@ -251,6 +252,7 @@ def test_the_processes_end_with_the_process_that_started_them(kill):
     ours, theirs = context.Pipe()
     parent = context.Process(target=refine_and_wait, args=(theirs,))
     parent.start()
+    theirs.close()  # a process that has died then ends the wait
     pids = ours.recv()
     assert len(pids) == 2 and all(map(alive, pids))
     parent.kill() if kill else ours.send('leave')

@@ -55,6 +55,7 @@ def trained(tmp_path_factory):
     options += ['train_dataloader.persistent_workers=False', 'val_dataloader.num_workers=0']
     options += ['test_dataloader.num_workers=0', 'test_dataloader.dataset.dataset.ann_file=val.txt']
     options += ['train_cfg.max_epochs=2', 'train_cfg.val_interval=2', 'model.backbone.cnn.pretrained=False']
+    options += ['model.backbone.vit.stem.pretrained=False']
     options += ['custom_hooks.0.end=1', 'custom_hooks.1.dataloader.num_workers=0', 'default_hooks.logger.interval=1']
     command = ('tools/dist_train.sh', CONFIG, 2, '--work-dir', folder / 'a work dir', '--cfg-options', *options)
     code, printed = finish(start(*command, PORT=free_port()))
