@@ -122,6 +122,18 @@ def test_a_file_without_a_weight_of_the_cnn_is_refused_by_name(name, lost, save)
         cnn.init_weights()
 
 
+@pytest.mark.parametrize('name', ['test_efficientnet', 'resnet18'])
+def test_the_maps_of_a_cnn_are_laid_out_channels_last_and_equal_those_of_timm(name, save):
+    ours = TimmCNN(name, out_indices=(2, 3), pretrained=save(timm.create_model(name).eval())).eval()
+    ours.init_weights()
+    theirs = timm.create_model(name, features_only=True, out_indices=(2, 3)).eval()
+    theirs.load_state_dict(ours.cnn.state_dict())
+    images = torch.rand(2, 3, 64, 96)
+    for got, expected in zip(ours(images), theirs(ours.normalize(images)), strict=True):
+        assert got.is_contiguous(memory_format=torch.channels_last)
+        assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_file_without_the_final_norm_loads(save):
     path = save(model := timm.create_model('vit_tiny_patch16_224', **SMALL))
     torch.save({key: value for key, value in model.state_dict().items() if not key.startswith('norm.')}, path)

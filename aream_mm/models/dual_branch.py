@@ -5,6 +5,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from mmengine.model import BaseModule
 from timm.layers.norm_act import SyncBatchNormAct
 from torch import Tensor, nn
@@ -49,6 +50,8 @@ class TimmCNN(BaseModule):
         if output_stride != 32:  # timm refuses the option on models that cannot dilate, even at its default
             self.arguments['output_stride'] = output_stride
         self.cnn = create_timm_model(name, pretrained=False, **self.arguments)
+        # The layout passes on to the maps, and to the decoder that computes on them: see benchmarks/decoder.py.
+        self.cnn.to(memory_format=torch.channels_last)
         self.out_channels = self.cnn.feature_info.channels()
         self.normalize = Normalize(mean or self.cnn.pretrained_cfg['mean'], std or self.cnn.pretrained_cfg['std'])
         if frozen:
