@@ -2,8 +2,9 @@
 
 import json
 import sys
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
+from threading import Event
 
 import experiment
 import numpy as np
@@ -194,6 +195,35 @@ def test_a_row_that_the_config_does_not_have_is_refused(config, monkeypatch, cap
     with pytest.raises(SystemExit):
         conduct(monkeypatch, config, config.parent / 'refused', '--rows', 'AReAM')
     assert "expected rows of ['AReAM, k = 2', 'no AReAM'], got ['AReAM']" in capsys.readouterr().err
+
+
+def test_a_training_that_fails_ends_the_experiment_before_the_next_begins(config, monkeypatch):
+    begun, cancelled = [], Event()
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, processes, *_, **__):
+            super().__init__(processes)
+
+        def shutdown(self, wait=True, **options):
+            super().shutdown(wait=False, **options)
+            cancelled.set()
+            super().shutdown(wait)
+
+    def fail(*arguments):
+        if begun:  # taken up before the failure was heard of
+            cancelled.wait(60)
+        begun.append(arguments[4])
+        raise ValueError('no such folder')
+
+    monkeypatch.setattr(experiment, 'ProcessPoolExecutor', Pool)
+    monkeypatch.setattr(experiment, 'train_and_measure', fail)
+    command = ['experiment.py', str(config), '--work-dir', str(config.parent / 'failed'), '--seeds', *'01234']
+    monkeypatch.setattr(sys, 'argv', command)
+    threads = torch.get_num_threads()
+    with pytest.raises(ValueError, match='no such folder'):
+        experiment.main()
+    torch.set_num_threads(threads)
+    assert begun in ([0], [0, 1])
 
 
 def test_the_command_trains_in_processes_of_its_own(config):
