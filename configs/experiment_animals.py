@@ -77,7 +77,9 @@ rows = {
     'AReAM, from layer 11': {'model.aream.layer_index': 11},
     'AReAM, label not propagated': {'model.train_cfg.propagate_layers': ()},
     'AReAM, label by layer 11': {'model.train_cfg.propagate_layers': (11,), 'model.train_cfg.propagate_steps': 3},
+    'no AReAM, drop path': {**drop_path, 'model.aream': None},
     'AReAM, drop path': drop_path,
+    'AReAM, from layer 9, drop path': {**drop_path, 'model.aream.layer_index': 9},
     'AReAM, drop path, label in training mode': {**drop_path, 'model.train_cfg.label_cam_mode': 'train'},
 }
 baseline = 'no AReAM'
