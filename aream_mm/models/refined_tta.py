@@ -44,13 +44,14 @@ class RefinedTTAModel(SegTTAModel):
 
     def merge_preds(self, data_samples_list: list[tuple[SegDataSample, ...]]) -> list[SegDataSample]:
         """The views of each picture, of one size, to its refined prediction."""
-        samples = super().merge_preds(data_samples_list)
-        for sample, views in zip(samples, data_samples_list, strict=True):
-            # Computed again: mmseg keeps the argmax alone.
+        samples = []
+        for views in data_samples_list:
+            sample = views[0]
             planes = sum(view.seg_logits.data.softmax(dim=0) for view in views) / len(views)
             planes = self.refined(photograph(sample.img_path, planes), planes)
             sample.seg_logits = PixelData(data=planes)
             sample.pred_sem_seg = PixelData(data=planes.argmax(dim=0, keepdim=True))
+            samples.append(sample)
         return samples
 
     def refined(self, image: Tensor, planes: Tensor) -> Tensor:
