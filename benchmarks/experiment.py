@@ -8,8 +8,8 @@ r"""Train the rows of an experiment, several seeds of each, and measure their ma
 The config says what the rows are, see configs/experiment_animals.py. What is there already is not done again, so that
 an interrupted experiment goes on with the same command, and rows and seeds can be added. Each training logs to
 `<work dir>/<row>/<seed>`; `results.json`, `results.md` and `results.png` in the work dir have the figures of all that
-have ended: mean and standard deviation over the seeds (n − 1), mIoU in percent, and what each row has more than the
-config's `baseline` of the same seed, which shares its start
+have ended: mean and standard deviation over the seeds (n − 1), mIoU in percent, and what each row has more than each of
+the config's `baselines` of the same seed, which share its start
 
 best          of the CAMs, at the background score that is best on the measured pictures themselves
 fixed         at the config's test_cfg.background
@@ -219,14 +219,17 @@ def seeds_table(results: dict[str, dict[int, dict]], threshold: str) -> str:
 
 
 def differences_table(results: dict[str, dict[int, dict]], baseline: str) -> str:
-    """What a row has more than the baseline of the same seed, which has the same start: CAMs, and pseudo masks."""
+    """What a row has more than the baseline of the same seed, which has the same start: CAMs, pseudo masks, stage 2."""
     ways, rows = ways_of(results), []
     for row, seeds in results.items():
         pairs = [(one, results[baseline][seed]) for seed, one in seeds.items() if seed in results[baseline]]
         best = [[[each['propagations'][way]['cam/mIoU_best'] for each in pair] for pair in pairs] for way in ways]
-        masks = [[each['pseudo_masks']['mIoU'] for each in pair] for pair in pairs]
-        rows.append([row, len(pairs), *(cell([one - other for one, other in values]) for values in [*best, masks])])
-    return markdown(['row', 'seeds', *ways, 'pseudo masks'], rows)
+        later = [
+            [[each[part]['mIoU'] for each in pair] for pair in pairs if all(part in each for each in pair)]
+            for part in ('pseudo_masks', 'stage_2')
+        ]
+        rows.append([row, len(pairs), *(cell([one - other for one, other in values]) for values in [*best, *later])])
+    return markdown(['row', 'seeds', *ways, 'pseudo masks', 'stage 2, val'], rows)
 
 
 def masks_table(results: dict[str, dict[int, dict]]) -> str:
@@ -257,14 +260,13 @@ def plot(results: dict[str, dict[int, dict]], path: Path) -> None:
     FigureCanvasAgg(figure).print_png(path)
 
 
-def report(work_dir: Path, rows: Iterable[str], baseline: str) -> str:
+def report(work_dir: Path, rows: Iterable[str], baselines: Iterable[str]) -> str:
     """Write results.json, .md and .png of what has ended, and return the tables."""
     results = collect(work_dir, rows)
     tables = {name: seeds_table(results, threshold) for threshold, name in THRESHOLDS.items()}
-    if baseline in results:
-        tables[f'Difference to {baseline!r} of the same seed, at the best threshold'] = differences_table(
-            results, baseline
-        )
+    for baseline in (row for row in results if row in baselines):
+        title = f'Difference to {baseline!r} of the same seed, at the best threshold'
+        tables[title] = differences_table(results, baseline)
     tables['Masks'] = masks_table(results)
     text = '\n\n'.join(f'{name}:\n\n{table}' for name, table in tables.items())
     write_atomically(work_dir / 'results.json', json.dumps(results, indent=2).encode())
@@ -327,10 +329,10 @@ def main() -> None:
                 for follower in jobs_after(job):
                     submit(follower)
                 if job.row != START:
-                    report(args.work_dir, cfg.rows, cfg.baseline)
+                    report(args.work_dir, cfg.rows, cfg.baselines)
                 progress.update()
     print()
-    print(report(args.work_dir, cfg.rows, cfg.baseline))
+    print(report(args.work_dir, cfg.rows, cfg.baselines))
 
 
 if __name__ == '__main__':

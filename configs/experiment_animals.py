@@ -82,7 +82,7 @@ rows = {
     'AReAM, from layer 9, drop path': {**drop_path, 'model.aream.layer_index': 9},
     'AReAM, drop path, label in training mode': {**drop_path, 'model.train_cfg.label_cam_mode': 'train'},
 }
-baseline = 'no AReAM'
+baselines = ('no AReAM', 'no AReAM, drop path')
 propagations = {
     'none': ((), 1),
     'layer 11': ((11,), 1),

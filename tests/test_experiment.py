@@ -53,7 +53,7 @@ def config(tmp_path_factory):
     cfg.val_dataloader = deepcopy(cfg.custom_hooks[1].dataloader)
     cfg.val_dataloader.dataset.pipeline = [LOAD, dict(type='LoadAnnotations'), PACK]
     cfg.update(pseudo_mask_dataloader=cfg.custom_hooks[1].dataloader, custom_hooks=[], log_level='INFO')
-    cfg.update(seeds=[0, 1], pictures=3, propagations=WAYS, refine=PAR, baseline='no AReAM')
+    cfg.update(seeds=[0, 1], pictures=3, propagations=WAYS, refine=PAR, baselines=['no AReAM', 'AReAM, k = 2'])
     cyclic = cyclic_config(folder, folder / 'unused')
     cyclic.train_cfg = dict(type='IterBasedTrainLoop', max_iters=STEPS, val_interval=STEPS)
     cyclic.dump(folder / 'stage_2.py')
@@ -145,6 +145,9 @@ def test_stage_2_trains_on_masks_made_as_the_row_has_chosen(conducted, config, m
 
     measured = json.loads((folder / 'stage_2.json').read_text())['mIoU']
     assert json.loads((work_dir / 'results.json').read_text())['no AReAM']['0']['stage_2']['mIoU'] == measured
+    assert cells_of(work_dir, 'Masks:', 'no AReAM')[-1] == f'{measured:.1f}'
+    assert cells_of(work_dir, "Difference to 'no AReAM'", 'no AReAM')[-1] == '0.0'
+    assert cells_of(work_dir, "Difference to 'no AReAM'", 'AReAM, k = 2')[-1] == ''
     seg = load_config(next((folder / 'stage_2').glob('*.py')))
     assert seg.train_dataloader.dataset.mask_dir == str(folder / 'pseudo_masks')
     assert seg.optim_wrapper.optimizer.lr == 0.02
@@ -175,8 +178,9 @@ def test_the_report_has_means_and_deviations_of_all_seeds_and_a_plot(conducted):
     assert cells_of(work_dir, "The config's threshold", 'no AReAM') == ['2', *fixed]
     rows = figures('AReAM, k = 2', 'best'), figures('no AReAM', 'best')
     gains = [cell(*np.subtract(one, other)) for one, other in zip(*(row.values() for row in rows), strict=True)]
-    assert cells_of(work_dir, 'Difference', 'AReAM, k = 2')[1:-1] == gains
-    assert cells_of(work_dir, 'Difference', 'no AReAM') == ['2', *['0.0 ± 0.0'] * 4]
+    assert cells_of(work_dir, "Difference to 'no AReAM'", 'AReAM, k = 2')[1:-2] == gains
+    for row in ('no AReAM', 'AReAM, k = 2'):
+        assert cells_of(work_dir, f'Difference to {row!r}', row)[:-1] == ['2', *['0.0 ± 0.0'] * 4]
     masks = [results['no AReAM'][seed]['pseudo_masks']['mIoU'] for seed in '01']
     assert cells_of(work_dir, 'Masks:', 'no AReAM')[3] == cell(*masks)
     assert np.array(Image.open(work_dir / 'results.png')).std() > 10
