@@ -8,8 +8,8 @@
 # the CAMs of each, as each of `propagations` makes them, on `pictures` of `val_dataloader`, evenly spread over `train`.
 # Nothing is chosen on `val`.
 #
-# Expect: seeds 63.1 ± 1.6 mIoU without AReAM, 65.0 ± 1.2 with it from layer 9 on; 5 minutes a row and seed on one of
-# two cores. See docs/results.md.
+# Expect: seeds 62.8 ± 1.6 mIoU without AReAM, 65.9 ± 2.1 with it from layer 9 on, both with drop path; 4 to 5 minutes a
+# row and seed on one of two cores. See docs/results.md.
 _base_ = 'aream_dual_animals.py'
 # Of whole pictures: the label of a crop is worse, and a crop may have lost what the tags name.
 train_pipeline = [
