@@ -1,7 +1,6 @@
 """A training step of stage 2, configs/seg/deeplabv3plus_lite0_animals.py: what the layout of the feature maps costs.
 
     python benchmarks/decoder.py
-    python benchmarks/decoder.py --growth --out work_dirs/bench/decoder.json
 
 plain          plane after plane, PyTorch's default
 channels last  as TimmCNN lays out its own and with them the decoder's
