@@ -4,17 +4,20 @@ r"""CAM masks before and after refiners: mIoU, and what each costs a picture.
         --out work_dirs/bench/refiners.json
     python benchmarks/refiners.py CONFIG CHECKPOINT --scales 0.5 1 --refiners \
         '{"type": "aream_mm.PAR"}' '{"type": "aream_mm.DenseCRF", "label_confidence": 0.7, "bilateral_sxy": 50}'
+    python benchmarks/refiners.py CONFIG CHECKPOINT --backgrounds 0.4 0.45 0.5 0.55
 
 The config is one of stage 1; pictures, tags and masks are those of its val_dataloader, the settings those of its
-model.test_cfg (`--cfg-options model.test_cfg.background=0.45`). The network is run once a picture and all refiners get
-its CAM. `seconds` are those from the CAM to the mask, a picture, in the batches of the val_dataloader; those of the
-row 'none' are in all others. The network's own stand above the table.
+model.test_cfg. The network is run once a picture and all refiners get its CAM, at each background score: the best one
+is another for each. `change` is that from the row 'none' of the same score. `seconds` are those from the CAM to the
+mask, a picture, in the batches of the val_dataloader; those of the row 'none' are in all others. The network's own
+stand above the table.
 """
 
 import argparse
 import dataclasses
 import json
 from collections import defaultdict
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -35,26 +38,40 @@ from aream_mm.registry import MODELS
 DEFAULT = [dict(type='aream_mm.PAR'), dict(type='aream_mm.DenseCRF')]
 
 
-def settings_of(own: TestSettings, refiners: list[dict], scales: list[float]) -> dict[tuple[str, float | None], dict]:
-    """By name and resolution; without a refiner first."""
-    changed = {('none', None): dataclasses.replace(own, refine=None)}
+Key = tuple[str, float | None, float | None]  # refiner, resolution, background score
+
+
+def settings_of(
+    own: TestSettings, refiners: list[dict], scales: list[float] | None, backgrounds: list[float] | None
+) -> dict[Key, TestSettings]:
+    """Of each row; without a refiner first."""
+    changed = {}
+    for background in backgrounds or [own.background]:
+        changed['none', None, background] = dataclasses.replace(own, refine=None, background=background)
     for refine in refiners:
         options = ' '.join(f'{key}={value}' for key, value in refine.items() if key != 'type')
         name = f'{refine["type"].removeprefix("aream_mm.")} {options}'.strip()
-        for scale in scales or [own.refine_scale]:
-            changed[name, scale] = dataclasses.replace(own, refine=refine, refine_scale=scale)
+        for scale, background in product(scales or [own.refine_scale], backgrounds or [own.background]):
+            changed[name, scale, background] = dataclasses.replace(
+                own, refine=refine, refine_scale=scale, background=background
+            )
     return changed
 
 
 @torch.no_grad()
 def measure(
-    cfg: Config, checkpoint: str, refiners: list[dict], scales: list[float], pictures: int | None
+    cfg: Config,
+    checkpoint: str,
+    refiners: list[dict],
+    scales: list[float] | None,
+    backgrounds: list[float] | None,
+    pictures: int | None,
 ) -> tuple[dict[str, float], list[dict]]:
-    """Pictures and the network's seconds for each, and one row for each refiner and resolution."""
+    """Pictures and the network's seconds for each, and one row for each refiner, resolution and background score."""
     model = MODELS.build(cfg.model)
     load_fitting_checkpoint(model, checkpoint)
     model.to(DEVICE).eval()
-    own, settings = model.test_cfg, settings_of(model.test_cfg, refiners, scales)
+    own, settings = model.test_cfg, settings_of(model.test_cfg, refiners, scales, backgrounds)
     dataset = evenly_spread(Runner.build_dataloader(cfg.val_dataloader).dataset, pictures)
     loader = Runner.build_dataloader({**cfg.val_dataloader, 'dataset': dataset})
     metrics, seconds = {}, defaultdict(float)
@@ -79,13 +96,12 @@ def measure(
         for _ in samples:
             progress.update()
     print()
-    rows = []
-    for (name, scale), metric in metrics.items():
+    rows, unrefined = [], {}
+    for (name, scale, background), metric in metrics.items():
         miou = float(metric.evaluate(len(dataset))['mIoU'])
-        change = miou - rows[0]['mIoU'] if rows else 0.0
-        rows.append(
-            dict(refiner=name, scale=scale, mIoU=miou, change=change, seconds=seconds[name, scale] / len(dataset))
-        )
+        change = miou - unrefined.setdefault(background, miou)
+        spent = seconds[name, scale, background] / len(dataset)
+        rows.append(dict(refiner=name, scale=scale, background=background, mIoU=miou, change=change, seconds=spent))
     return dict(pictures=len(dataset), network_seconds=seconds['network'] / len(dataset)), rows
 
 
@@ -95,13 +111,14 @@ def main() -> None:
     parser.add_argument('checkpoint', help='checkpoint of stage 1')
     parser.add_argument('--refiners', nargs='+', type=json.loads, default=DEFAULT, help='configs as JSON')
     parser.add_argument('--scales', nargs='+', type=float, help='resolutions; default: test_cfg.refine_scale')
+    parser.add_argument('--backgrounds', nargs='+', type=float, help='scores; default: test_cfg.background')
     parser.add_argument('--pictures', type=int, help='measure on so many, evenly spread; default: all')
     parser.add_argument('--out', type=Path, help='JSON file for the figures')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override settings, key=value')
     args = parser.parse_args()
     cfg = load_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmseg'))
-    network, rows = measure(cfg, args.checkpoint, args.refiners, args.scales, args.pictures)
+    network, rows = measure(cfg, args.checkpoint, args.refiners, args.scales, args.backgrounds, args.pictures)
     print(f'{network["pictures"]} pictures, {network["network_seconds"]:.3g} seconds of the network for each')
     print(as_table(rows))
     if args.out:

@@ -215,6 +215,18 @@ def test_the_benchmark_gives_the_miou_of_each_refiner_and_runs_the_network_once(
     assert '5 pictures' in table and 'DenseCRF bilateral_sxy=20' in table
 
 
+def test_the_benchmark_gives_the_miou_at_each_background_score(measured_config, monkeypatch):
+    others = ['--backgrounds', '0.3', '0.6', '--refiners', json.dumps(PAR)]
+    rows = run_benchmark(monkeypatch, measured_config, *others)['rows']
+    for row, (refine, background) in zip(rows, [(None, 0.3), (None, 0.6), (PAR, 0.3), (PAR, 0.6)], strict=True):
+        assert row['background'] == background
+        expected = miou(measured_config, refine=refine, background=background)
+        assert row['mIoU'] == pytest.approx(expected, abs=0.01)
+        unrefined = miou(measured_config, background=background)
+        assert row['change'] == pytest.approx(expected - unrefined, abs=0.02)
+    assert rows[0]['mIoU'] != rows[1]['mIoU']
+
+
 def test_the_benchmark_takes_every_kth_picture_and_par_and_dense_crf_by_itself(measured_config, monkeypatch):
     figures = run_benchmark(monkeypatch, measured_config, '--pictures', '2')
     assert figures['pictures'] == 2
@@ -229,4 +241,4 @@ def test_the_benchmark_needs_masks(measured_config):
     cfg = load_config(measured_config / 'config.py')
     cfg.val_dataloader.dataset.pipeline = [LOAD, PACK]
     with pytest.raises(ValueError, match='.jpg: expected a mask in the val_dataloader, got none'):
-        refiners.measure(cfg, str(measured_config / 'checkpoint.pth'), [], [], None)
+        refiners.measure(cfg, str(measured_config / 'checkpoint.pth'), [], None, None, None)
