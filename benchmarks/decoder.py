@@ -33,6 +33,7 @@ def variants(setting: Setting) -> dict[str, Callable[[], Work]]:
     def step(memory_format: torch.memory_format) -> Work:
         cfg = load_config(CONFIG)
         cfg.model.decode_head.num_classes = setting.num_classes + 1
+        cfg.model.backbone.pretrained = False  # which takes as long
         network = MODELS.build(cfg.model).to(DEVICE).train()
         network.backbone.to(memory_format=memory_format)
 

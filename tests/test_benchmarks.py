@@ -128,7 +128,7 @@ def test_ratios_are_those_of_runs_side_by_side(monkeypatch):
     assert ours['time / floor'] == 2
 
 
-@pytest.mark.parametrize('benchmark', ['step', 'cam'])
+@pytest.mark.parametrize('benchmark', ['step', 'cam', 'decoder'])
 def test_every_variant_works(benchmark):
     init_default_scope('mmseg')
     for build in import_module(benchmark).variants(timing.Setting(32, 2, 2)).values():
