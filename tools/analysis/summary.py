@@ -4,7 +4,8 @@
 
 The latest checkpoint of each config's work dir is measured on the config's test data, beside two masks that need no
 training: background everywhere, and the picture's tag everywhere (its first, where it has several). With `--baseline`
-the CAMs of another config of stage 1 stand beside.
+the CAMs of another config of stage 1 stand beside, with `--masks` folders of masks that PseudoMaskHook has written for
+the same pictures: those of another refiner, or of the rounds of CyclicTrainLoop.
 """
 
 import argparse
@@ -73,16 +74,17 @@ def paint(mask: np.ndarray, palette: list) -> np.ndarray:
     return colours[mask]
 
 
-def draw(seeds: dict[str, Runner], seg: Runner, mask_dir: Path, rows: int, path: Path) -> None:
+def draw(seeds: dict[str, Runner], seg: Runner, folders: dict[str, Path], rows: int, path: Path) -> None:
     """Photographs of stage 1's test data, evenly spread, with what each step makes of them.
 
-    `seeds` are runners of stage 1 by name, whose CAMs are shown; the masks are of the first.
+    `seeds` are runners of stage 1 by name, whose CAMs are shown; the masks are of the first. `folders` are those of
+    masks by name.
     """
     seed = next(iter(seeds.values()))
     dataset = seed.test_dataloader.dataset
     palette = dataset.metainfo['palette']
     cams = [f'CAM, {name}' for name in seeds] if len(seeds) > 1 else ['CAM']
-    titles = ('photograph', *cams, 'CAM mask', 'pseudo mask', 'stage 2', 'truth')
+    titles = ('photograph', *cams, 'CAM mask', *folders, 'stage 2', 'truth')
     figure, axes = plt.subplots(rows, len(titles), figsize=(2.2 * len(titles), 2.2 * rows), squeeze=False)
     for row, i in zip(axes, np.linspace(0, len(dataset) - 1, rows, dtype=int).tolist(), strict=True):
         info = dataset.get_data_info(i)
@@ -91,12 +93,12 @@ def draw(seeds: dict[str, Runner], seg: Runner, mask_dir: Path, rows: int, path:
         seed_sample = seed_samples[0]
         tags = [dataset.metainfo['classes'][c] for c in seed_sample.cam_classes.tolist()]
         seg_inputs = seg.test_dataloader.dataset.pipeline(dict(info))
-        pseudo_mask = mask_dir / f'{info["sample_id"]}.png'
+        masks = [np.array(Image.open(folder / f'{info["sample_id"]}.png')) for folder in folders.values()]
         images = (
             photograph,
             *(photograph for _ in seeds),
             paint(seed_sample.pred_sem_seg.data[0].numpy(), palette),
-            paint(np.array(Image.open(pseudo_mask)), palette),
+            *(paint(mask, palette) for mask in masks),
             paint(predict(seg, seg_inputs).pred_sem_seg.data[0].numpy(), palette),
             paint(seed_sample.gt_sem_seg.data[0].numpy(), palette),
         )
@@ -119,6 +121,7 @@ def main() -> None:
     parser.add_argument('--seg-work-dir', help='default: work_dirs/<name of the config>')
     parser.add_argument('--baseline', help='another config of stage 1, on the same test data')
     parser.add_argument('--baseline-work-dir', help='default: work_dirs/<name of the config>')
+    parser.add_argument('--masks', nargs='+', type=Path, default=[], help='more folders of masks of the same pictures')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/summary'), help='folder of table and picture')
     parser.add_argument('--rows', type=int, default=8, help='photographs in the picture')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='merged into all configs')
@@ -128,7 +131,8 @@ def main() -> None:
     init_default_scope('mmseg')
     seed = build_runner(args.seed_config, args.seed_work_dir, args.cfg_options)
     seg = build_runner(args.seg_config, args.seg_work_dir, args.cfg_options)
-    mask_dir = Path(seg.cfg.train_dataloader.dataset.mask_dir)
+    folders = {'pseudo masks': Path(seg.cfg.train_dataloader.dataset.mask_dir)}
+    folders.update((folder.name, folder) for folder in args.masks)
     rows = {f'{name} (stage 1 test data)': v for name, v in trivial_miou(seed.test_dataloader.dataset).items()}
     figures = seed.test()
     rows['CAM masks (stage 1 test data)'] = figures['cam/mIoU_fixed']
@@ -138,13 +142,14 @@ def main() -> None:
         seeds[name] = build_runner(args.baseline, args.baseline_work_dir, args.cfg_options)
         rows['the same, at the best threshold'] = figures['cam/mIoU_best']
         rows[f'{name}, at the best threshold'] = seeds[name].test()['cam/mIoU_best']
-    manifest = json.loads((mask_dir / 'manifest.json').read_text())
-    ignored = f', but for {manifest["ignored"]} % ignored' if manifest.get('ignored') else ''
-    rows[f'pseudo masks (all that have a truth{ignored})'] = manifest['mIoU']
+    for name, folder in folders.items():
+        manifest = json.loads((folder / 'manifest.json').read_text())
+        ignored = f', but for {manifest["ignored"]} % ignored' if manifest.get('ignored') else ''
+        rows[f'{name} (all that have a truth{ignored})'] = manifest['mIoU']
     rows['stage 2 (its test data)'] = seg.test()['mIoU']
     rows = {name: round(float(value), 2) for name, value in rows.items()}
     (args.out / 'summary.json').write_text(json.dumps(rows, indent=2))
-    draw(seeds, seg, mask_dir, args.rows, args.out / 'summary.png')
+    draw(seeds, seg, folders, args.rows, args.out / 'summary.png')
 
     table = PrettyTable(['masks', 'mIoU'], align='l', float_format='.1')
     table.add_rows(list(rows.items()))
