@@ -214,16 +214,19 @@ def test_agreement_is_that_of_the_pixels_that_neither_mask_ignores(tmp_path):
     assert (agreement([a], [b]), agreement([a, a], [b, a]), agreement([a], [c])) == (50.0, 80.0, 0.0)
 
 
-def test_the_rounds_end_when_the_masks_settle(finished, data, tmp_path):
+def test_the_rounds_end_when_the_agreement_does_not_rise_any_more(finished, data, tmp_path):
     """A run of this kind that is resumed has ended too."""
-    first = figures(finished[0])[1]['agreement']
-    cfg = cyclic_config(data, tmp_path, rounds=3, **{'train_cfg.settled': first - 0.01})
-    for resume in (False, True):
-        cfg.resume = resume
-        runner = Runner.from_cfg(cfg)
-        runner.train()
-        assert runner.iter == STEPS and not (tmp_path / 'round_2').exists()
-        assert figures(tmp_path) == figures(finished[0])[:2]
+    _, first, second = (row['agreement'] for row in figures(finished[0]))
+    risen = second - first
+    for folder, settled, rounds in (('goes on', risen - 0.01, 3), ('ends', risen + 0.01, 2)):
+        work_dir = tmp_path / folder
+        for resume in (False, True):
+            runner = Runner.from_cfg(
+                cyclic_config(data, work_dir, rounds=3, resume=resume, **{'train_cfg.settled': settled})
+            )
+            runner.train()
+            assert runner.iter == rounds * STEPS and (work_dir / 'round_3').exists() == (rounds == 3)
+            assert figures(work_dir)[:3] == figures(finished[0])
 
 
 def train_and_die(cfg, name):

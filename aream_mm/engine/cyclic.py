@@ -34,8 +34,9 @@ class CyclicTrainLoop(IterBasedTrainLoop):
     - `rounds.json`: a row a round, with `mIoU` of its masks where there are true ones, `agreement` with the masks that
       it was trained on, and `val_mIoU`, all in percent. Row 0 is the masks that it all starts from.
 
-    Agreement is the share of pixels with equal ids, of those that neither mask ignores. The rounds end early when it
-    exceeds `settled`.
+    Agreement is the share of pixels with equal ids, of those that neither mask ignores. It rises from round to round
+    towards that of two networks which have learnt from equal masks in another order, and the rounds end early when it
+    has not risen by `settled` any more.
 
     Every round starts with the same weights, optimiser and schedules, those before the first step, which `initial.pth`
     keeps: a pretrained backbone and a head that has learnt nothing. Trained on, a network would repeat the faults that
@@ -48,8 +49,7 @@ class CyclicTrainLoop(IterBasedTrainLoop):
         rounds: how many at most.
         max_iters: steps of a round. Schedules of the learning rate have to end by then.
         masks: arguments of `PseudoMaskHook` except `out_dir`; its data set has the pictures that are trained on.
-        settled: percent of the pixels. Rounds draw other random numbers, so that equal masks would not give equal ones
-            either; the default is a guess.
+        settled: in percent of the pixels.
         **options: further ones of `IterBasedTrainLoop`.
 
     Raises:
@@ -65,7 +65,7 @@ class CyclicTrainLoop(IterBasedTrainLoop):
         rounds: int,
         max_iters: int,
         masks: dict,
-        settled: float = 99.0,
+        settled: float = 0.5,
         **options,
     ) -> None:
         super().__init__(runner, dataloader, rounds * max_iters, **options)
@@ -173,10 +173,12 @@ class CyclicTrainLoop(IterBasedTrainLoop):
             write_atomically(Path(runner.work_dir) / 'rounds.json', json.dumps(rows, indent=2).encode())
         barrier()
         runner.logger.info(f'Round {number} of {self.rounds}: {row}')
-        settled = row['agreement'] > self.settled
-        if settled and number < self.rounds:
-            runner.logger.info(f'The masks have settled: {row["agreement"]} % of the pixels are as they were')
-        return settled
+        if number == 1 or row['agreement'] - rows[-2]['agreement'] >= self.settled:
+            return False
+        runner.logger.info(
+            f'The masks have settled: {rows[-2]["agreement"]} % of the pixels agreed, then {row["agreement"]} %'
+        )
+        return True
 
     def _save(self, name: str, resumable: bool) -> None:
         self.runner.save_checkpoint(
