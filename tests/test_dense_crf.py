@@ -54,12 +54,11 @@ def probabilities(*shape):
 def test_is_near_the_mean_field_over_every_pair_of_pixels(build, options, noise):
     """Near only: pydensecrf filters on a coarse lattice."""
     image, planes = two_halves(noise=noise), probabilities(1, 3, 8, 8)
-    refined = build(**options)(image, planes)[0]
-    confidence = options.get('label_confidence')
+    settings = dict(gaussian_sxy=3, bilateral_srgb=13) | options
+    refined = build(**settings)(image, planes)[0]
+    confidence = settings.pop('label_confidence', None)
     if confidence is not None:
         planes = torch.where(planes == planes.amax(dim=1, keepdim=True), confidence, (1 - confidence) / 2)
-    settings = dict(gaussian_sxy=3, bilateral_srgb=13) | options
-    settings.pop('label_confidence', None)
     expected = torch.from_numpy(
         reference.mean_field((image[0] * 255).round().numpy(), -planes[0].log().numpy(), **settings)
     )

@@ -25,9 +25,10 @@ class DenseCRF(nn.Module):
                + bilateral_compat · exp(−|p_i − p_j|² / (2 · bilateral_sxy²) − |I_i − I_j|² / (2 · bilateral_srgb²))
 
     over positions p and colours I; both kernels are normalised, so compat does not depend on the size of the image. The
-    first term smooths, the second makes pixels of one colour agree. The defaults are those of AffinityNet (PSA). Others
-    in use: IRN's label_confidence=0.7, bilateral_sxy=50, bilateral_srgb=5; DeepLab's gaussian_sxy=1, bilateral_sxy=67,
-    bilateral_srgb=3, bilateral_compat=4.
+    first term smooths, the second makes pixels of one colour agree. The defaults are DeepLab's. Others in use are
+    gaussian_sxy=3, bilateral_sxy=80, bilateral_srgb=13, bilateral_compat=10 (PSA) and IRN's label_confidence=0.7,
+    gaussian_sxy=3, bilateral_sxy=50, bilateral_srgb=5, bilateral_compat=10: they suit planes that are surer than those
+    of a CAM, which they can ruin. docs/chain.md has figures.
 
     Pictures are computed side by side, each by a process. The processes start with the first pictures, and end with the
     refiner or with this process, however it ends. On a GPU too the work is done by the CPU.
@@ -59,11 +60,11 @@ class DenseCRF(nn.Module):
         self,
         num_iters: int = 10,
         label_confidence: float | None = None,
-        gaussian_sxy: float = 3,
+        gaussian_sxy: float = 1,
         gaussian_compat: float = 3,
-        bilateral_sxy: float = 80,
-        bilateral_srgb: float = 13,
-        bilateral_compat: float = 10,
+        bilateral_sxy: float = 67,
+        bilateral_srgb: float = 3,
+        bilateral_compat: float = 4,
         workers: int | None = None,
     ) -> None:
         super().__init__()

@@ -4,11 +4,9 @@
 #   python tools/test.py CONFIG CHECKPOINT --tta --out predictions --cfg-options test_evaluator.format_only=True \
 #       test_dataloader.dataset.dataset.ann_file=ImageSets/Segmentation/test.txt
 #
-# Predictions refined by a dense CRF with DeepLab's settings, with or without --tta (validation in training never is):
+# Predictions refined by a dense CRF, with or without --tta (validation in training never is):
 #
-#   python tools/test.py CONFIG CHECKPOINT --cfg-options model.test_cfg.refine.type=aream_mm.DenseCRF \
-#       model.test_cfg.refine.gaussian_sxy=1 model.test_cfg.refine.bilateral_sxy=67 \
-#       model.test_cfg.refine.bilateral_srgb=3 model.test_cfg.refine.bilateral_compat=4
+#   python tools/test.py CONFIG CHECKPOINT --cfg-options model.test_cfg.refine.type=aream_mm.DenseCRF
 data_root = 'data/VOCdevkit/VOC2012'
 mask_dir = 'work_dirs/aream_vit_voc/pseudo_masks'
 crop_size = (512, 512)
