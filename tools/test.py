@@ -10,7 +10,8 @@ python tools/test.py configs/seg/deeplabv3plus_r50_voc.py work_dirs/deeplabv3plu
 
 Either stage with its predictions refined, stage 2 at full size unless model.test_cfg.refine_scale is below 1:
 
-python tools/test.py CONFIG CHECKPOINT --cfg-options model.test_cfg.refine.type=aream_mm.DenseCRF
+python tools/test.py CONFIG CHECKPOINT --cfg-options model.test_cfg.refine.type=aream_mm.DenseCRF \
+    model.test_cfg.refine.bilateral_sxy=67
 """
 
 import argparse

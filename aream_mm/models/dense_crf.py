@@ -25,10 +25,11 @@ class DenseCRF(nn.Module):
                + bilateral_compat · exp(−|p_i − p_j|² / (2 · bilateral_sxy²) − |I_i − I_j|² / (2 · bilateral_srgb²))
 
     over positions p and colours I; both kernels are normalised, so compat does not depend on the size of the image. The
-    first term smooths, the second makes pixels of one colour agree. The defaults are DeepLab's. Others in use are
-    gaussian_sxy=3, bilateral_sxy=80, bilateral_srgb=13, bilateral_compat=10 (PSA) and IRN's label_confidence=0.7,
-    gaussian_sxy=3, bilateral_sxy=50, bilateral_srgb=5, bilateral_compat=10: they suit planes that are surer than those
-    of a CAM, which they can ruin. docs/chain.md has figures.
+    first term smooths, the second makes pixels of one colour agree. The defaults are DeepLab's at half the resolution,
+    at which stage 1 refines; for whole pictures, as stage 2 has them, bilateral_sxy=67. Others in use are PSA's
+    gaussian_sxy=3, bilateral_sxy=80, bilateral_srgb=13, bilateral_compat=10 and IRN's label_confidence=0.7,
+    gaussian_sxy=3, bilateral_sxy=50, bilateral_srgb=5, bilateral_compat=10. The planes of a CAM are nearly equal, and
+    wide kernels ruin them: docs/chain.md has figures.
 
     Pictures are computed side by side, each by a process. The processes start with the first pictures, and end with the
     refiner or with this process, however it ends. On a GPU too the work is done by the CPU.
@@ -62,7 +63,7 @@ class DenseCRF(nn.Module):
         label_confidence: float | None = None,
         gaussian_sxy: float = 1,
         gaussian_compat: float = 3,
-        bilateral_sxy: float = 67,
+        bilateral_sxy: float = 34,
         bilateral_srgb: float = 3,
         bilateral_compat: float = 4,
         workers: int | None = None,

@@ -6,7 +6,8 @@
 #
 # Predictions refined by a dense CRF, with or without --tta (validation in training never is):
 #
-#   python tools/test.py CONFIG CHECKPOINT --cfg-options model.test_cfg.refine.type=aream_mm.DenseCRF
+#   python tools/test.py CONFIG CHECKPOINT --cfg-options model.test_cfg.refine.type=aream_mm.DenseCRF \
+#       model.test_cfg.refine.bilateral_sxy=67
 data_root = 'data/VOCdevkit/VOC2012'
 mask_dir = 'work_dirs/aream_vit_voc/pseudo_masks'
 crop_size = (512, 512)
