@@ -306,6 +306,11 @@ def test_two_processes_write_the_masks_and_figures_of_one(tmp_path):
         ({'train_dataloader.dataset.type': 'aream_mm.MaskDataset'}, TypeError, 'expected a PseudoMaskDataset'),
         ({'model.decode_head.num_classes': 6}, ValueError, 'expected a data set of 6 classes, one for each plane'),
         ({'train_cfg.masks.cam_dir': 'cams'}, ValueError, 'expected a CAMSegmentor for cam_dir, got EncoderDecoder'),
+        (
+            {'train_cfg.masks.test_cfg': dict(refine=dict(type='aream_mm.PAR'))},
+            ValueError,
+            'expected a CAMSegmentor for test_cfg.refine, got EncoderDecoder',
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_refused_before_training(data, tmp_path, changes, error, message):

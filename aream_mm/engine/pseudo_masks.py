@@ -66,7 +66,7 @@ class PseudoMaskHook(Hook):
             int64 in 1..C and `cam` (K, h, w) float16 in 0..1, an eighth of the picture's sides, rounded up.
             Of a `CAMSegmentor` alone.
         test_cfg: what differs from the model's `test_cfg`: `TestSettings` of a `CAMSegmentor`, such as
-            dict(background=0.3), or mmseg's.
+            dict(background=0.3), or mmseg's, which know no refiner.
         after_test: write the masks after testing too (`tools/test.py --pseudo-masks`).
         fp16: run the network under autocast, as mmengine's test loop does with its `fp16`; bfloat16 on a CPU.
     """
@@ -106,8 +106,9 @@ class PseudoMaskHook(Hook):
             self.refiner = self.settings.refiner  # built now, to see whether it can be
         else:
             self.settings, self.refiner = ConfigDict({**model.test_cfg, **self.test_cfg}), None
-            if self.cam_dir:
-                raise ValueError(f'PseudoMaskHook: expected a CAMSegmentor for cam_dir, got {type(model).__name__}')
+            for name, asked in (('cam_dir', self.cam_dir), ('test_cfg.refine', self.test_cfg.get('refine'))):
+                if asked:
+                    raise ValueError(f'PseudoMaskHook: expected a CAMSegmentor for {name}, got {type(model).__name__}')
         self.dataset = MMENGINE_DATASETS.build(self.dataloader['dataset'])
         classes = self.dataset.metainfo['classes']
         if not isinstance(model, CAMSegmentor):
