@@ -36,8 +36,6 @@ from aream_mm.models.settings import TestSettings
 from aream_mm.registry import MODELS
 
 DEFAULT = [dict(type='aream_mm.PAR'), dict(type='aream_mm.DenseCRF')]
-
-
 Key = tuple[str, float | None, float | None]  # refiner, resolution, background score
 
 

@@ -34,9 +34,8 @@ class CyclicTrainLoop(IterBasedTrainLoop):
     - `rounds.json`: a row a round, with `mIoU` of its masks where there are true ones, `agreement` with the masks that
       it was trained on, and `val_mIoU`, all in percent. Row 0 is the masks that it all starts from.
 
-    Agreement is the share of pixels with equal ids, of those that neither mask ignores. It rises from round to round
-    towards that of two networks which have learnt from equal masks in another order, and the rounds end early when it
-    has not risen by `settled` any more.
+    Agreement is the share of pixels with equal ids, of those that neither mask ignores. The rounds end early when it
+    has not risen by `settled` since the round before.
 
     Every round starts with the same weights, optimiser and schedules, those before the first step, which `initial.pth`
     keeps: a pretrained backbone and a head that has learnt nothing. Trained on, a network would repeat the faults that
@@ -49,7 +48,8 @@ class CyclicTrainLoop(IterBasedTrainLoop):
         rounds: how many at most.
         max_iters: steps of a round. Schedules of the learning rate have to end by then.
         masks: arguments of `PseudoMaskHook` except `out_dir`; its data set has the pictures that are trained on.
-        settled: in percent of the pixels.
+        settled: in percent of the pixels. Rounds draw other random numbers, so that equal masks would not give equal ones
+            either; the default is a guess.
         **options: further ones of `IterBasedTrainLoop`.
 
     Raises:
