@@ -8,7 +8,8 @@ python tools/test.py configs/seg/deeplabv3plus_r50_voc.py work_dirs/deeplabv3plu
     --out predictions --cfg-options test_evaluator.format_only=True \
     test_dataloader.dataset.dataset.ann_file=ImageSets/Segmentation/test.txt
 
-Either stage with its predictions refined; stage 2, as here, at full size unless model.test_cfg.refine_scale is below 1:
+Either stage with its predictions refined; stage 2, as here, at full size unless model.test_cfg.refine_scale is below
+1:
 
 python tools/test.py CONFIG CHECKPOINT --cfg-options model.test_cfg.refine.type=aream_mm.DenseCRF \
     model.test_cfg.refine.bilateral_sxy=67
