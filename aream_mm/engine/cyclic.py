@@ -48,8 +48,8 @@ class CyclicTrainLoop(IterBasedTrainLoop):
         rounds: how many at most.
         max_iters: steps of a round. Schedules of the learning rate have to end by then.
         masks: arguments of `PseudoMaskHook` except `out_dir`; its data set has the pictures that are trained on.
-        settled: in percent of the pixels. Rounds draw other random numbers, so that equal masks would not give equal ones
-            either; the default is a guess.
+        settled: in percent of the pixels. Rounds draw other random numbers, so that equal masks would not give equal
+            ones either; the default is a guess.
         **options: further ones of `IterBasedTrainLoop`.
 
     Raises:
