@@ -47,6 +47,14 @@ def imports_kept_from_the_garbage_collector():
     gc.freeze()
 
 
+@pytest.fixture(scope='session', autouse=True)
+def configs_without_layout():
+    """mmengine has yapf lay out a config whenever it logs or saves it: seconds for each run of a toy."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **options: (text, True))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def fixed_seed():
     torch.manual_seed(0)

@@ -1,5 +1,6 @@
 """What several processes train, measure and write equals what one process does."""
 
+import gc
 import json
 import os
 
@@ -27,12 +28,12 @@ CONVNEXT = dict(type='aream_mm.TimmCNN', name='test_convnext', out_indices=(2, 3
 
 
 def run_in_processes(world_size, function, folder):
-    """Call function(folder) in each of `world_size` processes of a gloo group."""
-    mp.spawn(in_process, (world_size, function, folder), nprocs=world_size)
+    """Call function(folder) in each of `world_size` processes of a gloo group, which begin as forks of this one."""
+    mp.start_processes(in_process, (world_size, function, folder), nprocs=world_size, start_method='fork')
 
 
 def in_process(rank, world_size, function, folder):
-    torch.set_num_threads(1)
+    gc.freeze()  # what all tests before have left, which mmengine searches for garbage
     os.environ['LOCAL_RANK'] = str(rank)
     dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=world_size)
     function(folder)
