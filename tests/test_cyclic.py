@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
@@ -20,12 +22,15 @@ from toy_voc import ANIMALS, make_voc, voc_config, write_masks
 from aream_mm.config import load_config
 from aream_mm.engine.cyclic import agreement
 from aream_mm.engine.pseudo_masks import keep_to_tags
-from aream_mm.registry import DATASETS
+from aream_mm.models.refined_tta import Refinement
+from aream_mm.registry import DATASETS, MODELS
 
 ROOT = Path(__file__).parents[1]
 NAMES = [f'2007_{i:06d}' for i in range(4)]
 STEPS = 4  # of a round
 DIED = 3
+PAR = dict(type='aream_mm.PAR', dilations=[1, 2], num_iters=3)
+CRF = dict(type='aream_mm.DenseCRF', num_iters=3, gaussian_compat=1, bilateral_compat=1)
 LOAD, RESIZE = dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64))
 MASK, PACK = dict(type='LoadAnnotations'), dict(type='PackSegInputs')
 
@@ -191,6 +196,54 @@ def test_a_mask_is_the_highest_logit_of_the_tagged_classes_and_background(first_
     assert sample.pred_sem_seg.data.tolist() == [[expected]]
 
 
+@pytest.mark.parametrize('scale', [1.0, 0.5])
+@pytest.mark.parametrize('refiner', [PAR, CRF], ids=lambda refiner: refiner['type'])
+def test_masks_are_refined_with_the_picture_among_the_tagged_classes(tmp_path, refiner, scale):
+    """Pictures of a batch have different numbers of tags."""
+    samples, expected = [], []
+    low = (int(10 * scale), int(14 * scale))
+    resized = lambda x, size: F.interpolate(x[None], size, mode='bilinear')[0]  # noqa: E731
+    for i, tags in enumerate(([1, 0, 1], [0, 1, 0])):
+        picture = np.random.default_rng(i).integers(0, 256, (10, 14, 3), np.uint8)
+        Image.fromarray(picture).save(tmp_path / f'{i}.png')
+        logits = torch.randn(4, 10, 14)
+        sample = SegDataSample(metainfo=dict(img_path=f'{tmp_path}/{i}.png'))
+        sample.seg_logits = PixelData(data=logits)
+        sample.set_field(torch.tensor(tags), 'gt_score')
+        samples.append(sample)
+        ids = [0, *(c + 1 for c in range(3) if tags[c])]
+        image = torch.tensor(picture).permute(2, 0, 1) / 255
+        planes = MODELS.build(refiner)(
+            resized(image, low)[None], resized(logits[ids].exp() / logits[ids].exp().sum(dim=0), low)[None]
+        )[0]
+        expected.append(torch.tensor(ids)[resized(planes, (10, 14)).argmax(dim=0)])
+    keep_to_tags(samples, 1)
+    assert any((sample.pred_sem_seg.data[0] != mask).any() for sample, mask in zip(samples, expected, strict=True))
+    keep_to_tags(samples, 1, Refinement(refiner, scale))
+    for sample, mask in zip(samples, expected, strict=True):
+        assert torch.equal(sample.pred_sem_seg.data[0], mask)
+
+
+def test_a_refiner_in_the_settings_refines_the_masks_of_the_rounds(data, tmp_path):
+    """The pipeline resizes the pictures; the refiner has them as they are."""
+    cfg = cyclic_config(data, tmp_path, rounds=1, **{'train_cfg.masks.test_cfg': dict(refine=PAR)})
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    manifest = json.loads((tmp_path / 'round_1/manifest.json').read_text())
+    assert manifest['settings']['refine'] == PAR and manifest['settings']['mode'] == 'whole'
+    dataset, model, changed = DATASETS.build(cfg.train_cfg.masks.dataloader.dataset), runner.model.eval(), 0
+    for item in dataset:
+        with torch.no_grad():
+            samples = model.test_step(pseudo_collate([item]))
+        keep_to_tags(samples, 1)
+        unrefined = samples[0].pred_sem_seg.data[0].numpy().copy()
+        keep_to_tags(samples, 1, Refinement(PAR))
+        written = np.array(Image.open(tmp_path / f'round_1/{samples[0].sample_id}.png'))
+        assert (written == samples[0].pred_sem_seg.data[0].numpy()).mean() > 0.999  # a batch of one rounds otherwise
+        changed += (written != unrefined).mean()
+    assert changed > 0.01
+
+
 def test_each_round_is_measured(finished, data):
     work_dir, _ = finished
     rows = json.loads((work_dir / 'rounds.json').read_text())
@@ -307,9 +360,9 @@ def test_two_processes_write_the_masks_and_figures_of_one(tmp_path):
         ({'model.decode_head.num_classes': 6}, ValueError, 'expected a data set of 6 classes, one for each plane'),
         ({'train_cfg.masks.cam_dir': 'cams'}, ValueError, 'expected a CAMSegmentor for cam_dir, got EncoderDecoder'),
         (
-            {'train_cfg.masks.test_cfg': dict(refine=dict(type='aream_mm.PAR'))},
+            {'train_cfg.masks.test_cfg': dict(refine=dict(type='aream_mm.PAR'), refine_scale=2)},
             ValueError,
-            'expected a CAMSegmentor for test_cfg.refine, got EncoderDecoder',
+            'expected 0 < refine_scale <= 1, got 2',
         ),
     ],
 )

@@ -193,7 +193,7 @@ def test_pictures_of_several_sizes_are_refined_each(tmp_path):
     )
     for merged, (picture, *both) in zip(together, views, strict=True):
         planes = torch.stack(both).softmax(dim=1).mean(dim=0, keepdim=True)
-        assert_close(merged.seg_logits.data, model.refiner(tensor(picture), planes)[0])
+        assert_close(merged.seg_logits.data, model.refinement(tensor(picture), planes)[0])
 
 
 def test_predictions_of_another_size_than_the_picture_are_refused_by_name(tmp_path):

@@ -35,7 +35,8 @@ from torch import Tensor, nn
 
 from aream_mm.engine.warm_up import bare
 from aream_mm.files import write_atomically
-from aream_mm.models.cam import IGNORE_INDEX, class_ids
+from aream_mm.models.cam import IGNORE_INDEX, class_ids, present_classes
+from aream_mm.models.refined_tta import Refinement, photograph
 from aream_mm.models.segmentor import CAMSegmentor
 from aream_mm.registry import HOOKS
 
@@ -49,7 +50,8 @@ class PseudoMaskHook(Hook):
     """Runs a segmentor over the training images after training and writes their masks and a manifest.json.
 
     That of stage 1, a `CAMSegmentor`, or mmseg's of stage 2, whose masks are those of its highest logits among the
-    classes that the image is tagged with, and background.
+    classes that the image is tagged with, and background; with a refiner, those of the probabilities of these classes,
+    refined at the picture's size.
 
     A mask is a palette PNG of ids 0..C (255 ignored) at `out_dir/<sample_id>.png`. Masks that the same weights have
     written with the same settings are kept, so an interrupted run goes on where it was; the manifest appears when all
@@ -66,7 +68,7 @@ class PseudoMaskHook(Hook):
             int64 in 1..C and `cam` (K, h, w) float16 in 0..1, an eighth of the picture's sides, rounded up.
             Of a `CAMSegmentor` alone.
         test_cfg: what differs from the model's `test_cfg`: `TestSettings` of a `CAMSegmentor`, such as
-            dict(background=0.3), or mmseg's, which know no refiner.
+            dict(background=0.3), or mmseg's with `refine` and `refine_scale` of a `Refinement`.
         after_test: write the masks after testing too (`tools/test.py --pseudo-masks`).
         fp16: run the network under autocast, as mmengine's test loop does with its `fp16`; bfloat16 on a CPU.
     """
@@ -105,10 +107,11 @@ class PseudoMaskHook(Hook):
             model.check_propagate_layers(self.settings)
             self.refiner = self.settings.refiner  # built now, to see whether it can be
         else:
-            self.settings, self.refiner = ConfigDict({**model.test_cfg, **self.test_cfg}), None
-            for name, asked in (('cam_dir', self.cam_dir), ('test_cfg.refine', self.test_cfg.get('refine'))):
-                if asked:
-                    raise ValueError(f'PseudoMaskHook: expected a CAMSegmentor for {name}, got {type(model).__name__}')
+            if self.cam_dir:
+                raise ValueError(f'PseudoMaskHook: expected a CAMSegmentor for cam_dir, got {type(model).__name__}')
+            self.settings = ConfigDict({**model.test_cfg, **self.test_cfg})
+            refine, scale = self.settings.get('refine'), self.settings.get('refine_scale', 1.0)
+            self.refiner = refine and Refinement(refine, scale).eval()
         self.dataset = MMENGINE_DATASETS.build(self.dataloader['dataset'])
         classes = self.dataset.metainfo['classes']
         if not isinstance(model, CAMSegmentor):
@@ -201,7 +204,7 @@ class PseudoMaskHook(Hook):
                     with autocast(enabled=self.fp16):
                         samples = model.test_step(batch)
                     if not isinstance(model, CAMSegmentor):
-                        keep_to_tags(samples, self.dataset.first_id)
+                        keep_to_tags(samples, self.dataset.first_id, self.refiner)
                     for sample in samples:
                         writing.append(pool.submit(self._write, sample.sample_id, *self._outputs(sample)))
                         if len(writing) > MAX_WAITING:
@@ -267,11 +270,21 @@ class PseudoMaskHook(Hook):
         return None if math.isnan(miou) else round(miou, 2)
 
 
-def keep_to_tags(samples: list[SegDataSample], first_id: int) -> None:
-    """Replace the mask of each prediction by that of its tagged classes, and of background where first_id is 1."""
-    for sample in samples:
-        ids = F.pad(sample.gt_score.nonzero().flatten() + first_id, (first_id, 0))
-        sample.pred_sem_seg = PixelData(data=class_ids(sample.seg_logits.data[None, ids], ids[None]))
+def keep_to_tags(samples: list[SegDataSample], first_id: int, refinement: Refinement | None = None) -> None:
+    """Replace the masks of predictions, all of one size, by those of the tagged classes, and background where it is 0.
+
+    A refinement gets the probabilities of these classes.
+    """
+    present = present_classes(torch.stack([sample.gt_score for sample in samples]))
+    ids = F.pad(present.classes + first_id, (first_id, 0))
+    known = F.pad(present.mask, (first_id, 0), value=True)
+    planes = torch.stack([sample.seg_logits.data[own] for sample, own in zip(samples, ids, strict=True)]).float()
+    planes = planes.masked_fill(~known[:, :, None, None], -torch.inf)
+    if refinement is not None:
+        images = torch.stack([photograph(sample.img_path, planes[0]) for sample in samples])
+        planes = refinement.to(planes.device)(images, planes.softmax(dim=1))
+    for sample, mask in zip(samples, class_ids(planes, ids), strict=True):
+        sample.pred_sem_seg = PixelData(data=mask[None])
 
 
 def as_plane(mask: np.ndarray) -> Tensor:

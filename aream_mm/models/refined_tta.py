@@ -5,10 +5,37 @@ import torch
 from mmengine.structures import PixelData
 from mmseg.models.segmentors import SegTTAModel
 from mmseg.structures import SegDataSample
-from torch import Tensor
+from torch import Tensor, nn
 
 from aream_mm.models import cam as cams
 from aream_mm.registry import MODELS
+
+
+class Refinement(nn.Module):
+    """A refiner of the probabilities that mmseg's networks predict.
+
+    Args:
+        refine: config of the refiner, such as dict(type='aream_mm.DenseCRF') or dict(type='aream_mm.PAR').
+        refine_scale: resolution at which it works, in 0..1 relative to the pictures; its settings in pixels mean these
+            pixels.
+
+    Raises:
+        ValueError: a resolution outside 0..1.
+
+    Shapes: images (B, 3, H, W) RGB in 0..1, planes (B, K, H, W) of probabilities → (B, K, H, W).
+    """
+
+    def __init__(self, refine: dict, refine_scale: float = 1.0) -> None:
+        super().__init__()
+        if not 0 < refine_scale <= 1:
+            raise ValueError(f'refine_scale: expected 0 < refine_scale <= 1, got {refine_scale}')
+        self.refiner = MODELS.build(refine)
+        self.scale = refine_scale
+
+    def forward(self, images: Tensor, planes: Tensor) -> Tensor:
+        size = planes.shape[-2:]
+        low = cams.scaled(size, self.scale)
+        return cams.upsample(self.refiner(cams.upsample(images, low), cams.upsample(planes, low)), size)
 
 
 @MODELS.register_module()
@@ -21,9 +48,7 @@ class RefinedTTAModel(SegTTAModel):
 
     Args:
         module: config of the segmentor.
-        refine: config of the refiner, such as dict(type='aream_mm.DenseCRF') or dict(type='aream_mm.PAR').
-        refine_scale: resolution at which it works, in 0..1 relative to the original picture; its settings in pixels
-            mean these pixels.
+        refine, refine_scale: as for `Refinement`.
         data_preprocessor: as for `SegTTAModel`.
 
     Raises:
@@ -37,10 +62,7 @@ class RefinedTTAModel(SegTTAModel):
         super().__init__(module, data_preprocessor)
         if self.module.out_channels < 2:
             raise ValueError(f'RefinedTTAModel: expected planes of 2 classes or more, got {self.module.out_channels}')
-        if not 0 < refine_scale <= 1:
-            raise ValueError(f'RefinedTTAModel: expected 0 < refine_scale <= 1, got {refine_scale}')
-        self.refiner = MODELS.build(refine)
-        self.refine_scale = refine_scale
+        self.refinement = Refinement(refine, refine_scale)
 
     def merge_preds(self, data_samples_list: list[tuple[SegDataSample, ...]]) -> list[SegDataSample]:
         """The views of each picture, of one size, to its refined prediction."""
@@ -48,17 +70,11 @@ class RefinedTTAModel(SegTTAModel):
         for views in data_samples_list:
             sample = views[0]
             planes = sum(view.seg_logits.data.softmax(dim=0) for view in views) / len(views)
-            planes = self.refined(photograph(sample.img_path, planes), planes)
+            planes = self.refinement(photograph(sample.img_path, planes)[None], planes[None])[0]
             sample.seg_logits = PixelData(data=planes)
             sample.pred_sem_seg = PixelData(data=planes.argmax(dim=0, keepdim=True))
             samples.append(sample)
         return samples
-
-    def refined(self, image: Tensor, planes: Tensor) -> Tensor:
-        """Image (3, H, W) RGB in 0..1, planes (K, H, W) of probabilities → (K, H, W)."""
-        size = planes.shape[-2:]
-        low = cams.scaled(size, self.refine_scale)
-        return cams.upsample(self.refiner(cams.upsample(image[None], low), cams.upsample(planes[None], low)), size)[0]
 
 
 def photograph(path: str, planes: Tensor) -> Tensor:
