@@ -131,20 +131,22 @@ def test_the_baseline_goes_on_from_the_warm_up_without_aream(two_stages):
 
 def test_the_summary_gives_every_step_a_number_and_draws_them(two_stages):
     folder, options = two_stages
-    out, other = folder / 'summary', folder / 'black'
-    other.mkdir()
-    for i in range(8):
-        Image.new('L', (64, 64)).save(other / f'{i:05d}.png')
-    (other / 'manifest.json').write_text(json.dumps(dict(mIoU=12.34, ignored=None)))
+    out, others = folder / 'summary', [folder / 'one/masks', folder / 'other/masks']
+    for number, other in enumerate(others):
+        other.mkdir(parents=True)
+        for i in range(8):
+            Image.new('L', (64, 64)).save(other / f'{i:05d}.png')
+        (other / 'manifest.json').write_text(json.dumps(dict(mIoU=12.34 + number, ignored=None)))
     told = run(
         *('tools/analysis/summary.py', SEED, SEG, '--seed-work-dir', folder / 'seed', '--seg-work-dir', folder / 'seg'),
-        *('--baseline', BASELINE, '--baseline-work-dir', folder / 'baseline', '--masks', other),
+        *('--baseline', BASELINE, '--baseline-work-dir', folder / 'baseline', '--masks', *others),
         *('--out', out, '--rows', 2, '--cfg-options', options['seed'][0], options['seg'][-1]),
         *('val_dataloader.num_workers=0', 'test_dataloader.num_workers=0'),
     )
     rows = json.loads((out / 'summary.json').read_text())
-    assert rows['black (all that have a truth)'] == 12.34
-    assert len(rows) == 8 and all(0 <= value <= 100 for value in rows.values())
+    assert rows['one/masks (all that have a truth)'] == 12.34
+    assert rows['other/masks (all that have a truth)'] == 13.34
+    assert len(rows) == 9 and all(0 <= value <= 100 for value in rows.values())
     assert rows['the same, at the best threshold'] >= rows['CAM masks (stage 1 test data)']
     assert str(out / 'summary.png') in told
     assert np.array(Image.open(out / 'summary.png')).std() > 10

@@ -5,7 +5,7 @@
 The latest checkpoint of each config's work dir is measured on the config's test data, beside two masks that need no
 training: background everywhere, and the picture's tag everywhere (its first, where it has several). With `--baseline`
 the CAMs of another config of stage 1 stand beside, with `--masks` folders of masks that PseudoMaskHook has written for
-the same pictures: those of another refiner, or of the rounds of CyclicTrainLoop.
+the same pictures: those of another refiner, or of the rounds of CyclicTrainLoop. They go by their last two names.
 """
 
 import argparse
@@ -105,7 +105,7 @@ def draw(seeds: dict[str, Runner], seg: Runner, folders: dict[str, Path], rows: 
         for axis, image, title in zip(row, images, titles, strict=True):
             axis.imshow(image)
             axis.set_axis_off()
-            axis.set_title(title if title != 'photograph' else ', '.join(tags), fontsize=9)
+            axis.set_title(title.replace('/', '/\n') if title != 'photograph' else ', '.join(tags), fontsize=9)
         for axis, sample in zip(row[1:], seed_samples, strict=False):
             axis.imshow(sample.cam.data.amax(dim=0), cmap='jet', alpha=0.5, vmin=0, vmax=1)
     figure.tight_layout()
@@ -132,7 +132,7 @@ def main() -> None:
     seed = build_runner(args.seed_config, args.seed_work_dir, args.cfg_options)
     seg = build_runner(args.seg_config, args.seg_work_dir, args.cfg_options)
     folders = {'pseudo masks': Path(seg.cfg.train_dataloader.dataset.mask_dir)}
-    folders.update((folder.name, folder) for folder in args.masks)
+    folders.update(('/'.join(folder.absolute().parts[-2:]), folder) for folder in args.masks)
     rows = {f'{name} (stage 1 test data)': v for name, v in trivial_miou(seed.test_dataloader.dataset).items()}
     figures = seed.test()
     rows['CAM masks (stage 1 test data)'] = figures['cam/mIoU_fixed']
