@@ -1,5 +1,7 @@
 """Several processes on a machine without GPU, for trying out what a launcher starts."""
 
+import atexit
+
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -9,6 +11,7 @@ def join_processes_without_gpu(cfg: Config) -> None:
     """Join the processes that torchrun has started (cfg.launcher 'pytorch') by gloo; with a GPU, mmengine does it all.
 
     mmengine would give each process a GPU, and its model a device id. It leaves a group alone that exists already.
+    The process leaves the group when it ends: gloo's threads, where they live longer than Python, may abort it.
 
     Raises:
         ValueError: another launcher than torchrun on a machine without GPU.
@@ -21,6 +24,7 @@ def join_processes_without_gpu(cfg: Config) -> None:
             'tools/dist_train.sh, which starts torchrun'
         )
     dist.init_process_group('gloo')
+    atexit.register(dist.destroy_process_group)
     find_unused_parameters = cfg.get('find_unused_parameters', False)
     cfg.setdefault(
         'model_wrapper_cfg',

@@ -71,6 +71,21 @@ def test_two_processes_train_without_a_gpu(trained):
     assert len(list((folder / 'a work dir/pseudo_masks').glob('*.png'))) == 8
 
 
+def test_a_process_without_a_gpu_leaves_the_group_before_python_ends():
+    program = """if True:
+        import atexit
+        import torch.distributed as dist
+        from mmengine.config import Config
+        from aream_mm.launcher import join_processes_without_gpu
+        atexit.register(lambda: print('in a group at the end:', dist.is_initialized()))
+        join_processes_without_gpu(Config(dict(launcher='pytorch')))
+        print('in a group:', dist.is_initialized())
+    """
+    group = dict(RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port())
+    code, printed = finish(start(sys.executable, '-c', program, **group))
+    assert code == 0 and 'in a group: True\nin a group at the end: False\n' in printed
+
+
 @pytest.fixture
 def broken_picture(trained):
     """The second training picture, which the second process reads, with half its data gone."""
