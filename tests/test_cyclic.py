@@ -390,10 +390,18 @@ def test_a_run_to_resume_without_its_first_weights_is_refused(data, tmp_path):
         runner.train()
 
 
-def test_the_config_writes_masks_of_the_pictures_that_it_trains_on(data, tmp_path):
-    cfg = load_config(ROOT / 'configs/seg/deeplabv3plus_lite0_animals_cyclic.py', dict(data_root=str(data / 'voc')))
-    mask_dir = str(data / 'masks')
-    trained = DATASETS.build(dict(cfg.train_dataloader.dataset, mask_dir=mask_dir))
+@pytest.mark.parametrize(
+    ('config', 'kind', 'size'),
+    [
+        ('seg/deeplabv3plus_lite0_animals_cyclic.py', 'voc', (96, 80)),
+        ('demo/deeplabv3plus_demo_cyclic.py', 'demo', (64, 64)),
+    ],
+)
+def test_a_config_writes_masks_of_the_pictures_that_it_trains_on(toy_folders, tmp_path, config, kind, size):
+    cfg = load_config(ROOT / 'configs' / config, dict(data_root=str(toy_folders[kind])))
     written = DATASETS.build(cfg.train_cfg.masks.dataloader.dataset)
-    ids = [[one.get_data_info(i)['sample_id'] for i in range(len(one))] for one in (trained, written)]
-    assert ids[0] == ids[1] and trained.metainfo['classes'] == written.metainfo['classes']
+    ids = [written.get_data_info(i)['sample_id'] for i in range(len(written))]
+    mask_dir = write_masks(tmp_path / 'masks', ids, written.metainfo['classes'], size)
+    trained = DATASETS.build(dict(cfg.train_dataloader.dataset, mask_dir=mask_dir))
+    assert [trained.get_data_info(i)['sample_id'] for i in range(len(trained))] == ids
+    assert trained.metainfo['classes'] == written.metainfo['classes']

@@ -25,5 +25,6 @@ train_cfg = dict(
                 test_mode=True,
             ),
         ),
+        test_cfg=dict(refine=dict(type='aream_mm.DenseCRF'), refine_scale=0.5),
     ),
 )
