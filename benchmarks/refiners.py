@@ -1,4 +1,4 @@
-r"""CAM masks before and after refiners: mIoU, and what each costs a picture.
+r"""Masks before and after refiners: mIoU, and what each costs a picture.
 
     python benchmarks/refiners.py configs/aream_vit_voc.py work_dirs/aream_vit_voc/epoch_60.pth --pictures 40 \
         --out work_dirs/bench/refiners.json
@@ -6,11 +6,15 @@ r"""CAM masks before and after refiners: mIoU, and what each costs a picture.
         '{"type": "aream_mm.PAR"}' '{"type": "aream_mm.DenseCRF", "label_confidence": 0.7, "bilateral_sxy": 50}'
     python benchmarks/refiners.py CONFIG CHECKPOINT --backgrounds 0.4 0.45 0.5 0.55
 
-The config is one of stage 1; pictures, tags and masks are those of its val_dataloader, the settings those of its
+The config is one of stage 1: pictures, tags and masks are those of its val_dataloader, the settings those of its
 model.test_cfg. The network is run once a picture and all refiners get its CAM, at each background score: the best one
-is another for each. `change` is that from the row 'none' of the same score. `seconds` are those from the CAM to the
-mask, a picture, in the batches of the val_dataloader; those of the row 'none' are in all others. The network's own
-stand above the table.
+is another for each. Or it is one of stage 2 in rounds, such as configs/seg/deeplabv3plus_lite0_animals_cyclic.py, and
+the checkpoint a round_<n>.pth: refined is what the network predicts for the pictures of train_cfg.masks that have a
+true mask, restricted to their tags.
+
+`change` is that from the row 'none' of the same score. `seconds` are those from the CAM, or prediction, to the mask, a
+picture, in batches as the loader has them; those of the row 'none' are in all others. The network's own stand above the
+table.
 """
 
 import argparse
@@ -22,38 +26,114 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.utils import ProgressBar
+from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.evaluation import IoUMetric
+from mmseg.models import BaseSegmentor
+from mmseg.structures import SegDataSample
 from timing import DEVICE, as_table
+from torch import Tensor
 from torch.utils.benchmark.utils.timer import timer
 
 from aream_mm.checkpoint import load_fitting_checkpoint
 from aream_mm.config import load_config
 from aream_mm.engine.layer_entropy import evenly_spread
-from aream_mm.models.settings import TestSettings
+from aream_mm.engine.pseudo_masks import keep_to_tags
+from aream_mm.models.refined_tta import Refinement
+from aream_mm.models.segmentor import CAMSegmentor, RawCAM
 from aream_mm.registry import MODELS
 
 DEFAULT = [dict(type='aream_mm.PAR'), dict(type='aream_mm.DenseCRF')]
 Key = tuple[str, float | None, float | None]  # refiner, resolution, background score
 
 
-def settings_of(
-    own: TestSettings, refiners: list[dict], scales: list[float] | None, backgrounds: list[float] | None
-) -> dict[Key, TestSettings]:
-    """Of each row; without a refiner first."""
-    changed = {}
-    for background in backgrounds or [own.background]:
-        changed['none', None, background] = dataclasses.replace(own, refine=None, background=background)
+def keys_of(refiners: list[dict], scales: list[float], backgrounds: list[float | None]) -> dict[Key, dict | None]:
+    """The refiner of each row; without one first."""
+    keys = {('none', None, background): None for background in backgrounds}
     for refine in refiners:
         options = ' '.join(f'{key}={value}' for key, value in refine.items() if key != 'type')
         name = f'{refine["type"].removeprefix("aream_mm.")} {options}'.strip()
-        for scale, background in product(scales or [own.refine_scale], backgrounds or [own.background]):
-            changed[name, scale, background] = dataclasses.replace(
-                own, refine=refine, refine_scale=scale, background=background
+        keys.update({(name, *setting): refine for setting in product(scales, backgrounds)})
+    return keys
+
+
+class CAMs:
+    """Stage 1, whose CAMs are refined."""
+
+    def __init__(
+        self,
+        model: CAMSegmentor,
+        cfg: Config,
+        refiners: list[dict],
+        scales: list[float] | None,
+        backgrounds: list[float] | None,
+        pictures: int | None,
+    ) -> None:
+        self.model, own = model, model.test_cfg
+        self.settings = {}
+        for key, refine in keys_of(refiners, scales or [own.refine_scale], backgrounds or [own.background]).items():
+            _, scale, background = key
+            self.settings[key] = dataclasses.replace(
+                own, refine=refine, refine_scale=scale or own.refine_scale, background=background
             )
-    return changed
+        dataset = evenly_spread(Runner.build_dataloader(cfg.val_dataloader).dataset, pictures)
+        self.loader = Runner.build_dataloader({**cfg.val_dataloader, 'dataset': dataset})
+        self.own = own
+
+    def run(self, inputs: Tensor, samples: list[SegDataSample]) -> RawCAM:
+        own = self.own
+        return self.model.raw_cam(inputs, self.model.propagation, own.propagate_steps, own.scales, own.mirror)
+
+    def refined(self, key: Key, raw: RawCAM, inputs: Tensor, samples: list[SegDataSample]) -> list[SegDataSample]:
+        self.model.test_cfg = self.settings[key]
+        return self.model.predict_from(raw, inputs, samples)
+
+
+class Rounds:
+    """Stage 2, whose predictions for the pictures that it is trained on are refined."""
+
+    def __init__(
+        self,
+        model: BaseSegmentor,
+        cfg: Config,
+        refiners: list[dict],
+        scales: list[float] | None,
+        backgrounds: list[float] | None,
+        pictures: int | None,
+    ) -> None:
+        if cfg.train_cfg.type != 'aream_mm.CyclicTrainLoop' or backgrounds:
+            raise ValueError(
+                'expected a config of stage 1, or one of stage 2 with a CyclicTrainLoop and no background scores, got '
+                f'{type(model).__name__} with {cfg.train_cfg.type} and background scores {backgrounds}'
+            )
+        self.model = model
+        self.settings = {
+            key: refine and Refinement(refine, key[1]).eval()
+            for key, refine in keys_of(refiners, scales or [1.0], [None]).items()
+        }
+        dataset = MMENGINE_DATASETS.build(cfg.train_cfg.masks.dataloader.dataset)
+        known = [i for i in range(len(dataset)) if 'seg_map_path' in dataset.get_data_info(i)]
+        if not known:
+            raise ValueError(f'expected true masks of some of {len(dataset)} pictures of train_cfg.masks, got none')
+        dataset = evenly_spread(dataset.get_subset(known), pictures)
+        dataset.pipeline.transforms.insert(-1, LoadAnnotations())
+        sampler = dict(type='aream_mm.SizeBatchSampler')
+        self.loader = Runner.build_dataloader(
+            {**cfg.train_cfg.masks.dataloader, 'dataset': dataset, 'batch_sampler': sampler}
+        )
+        self.first_id = dataset.first_id
+
+    def run(self, inputs: Tensor, samples: list[SegDataSample]) -> list[SegDataSample]:
+        return self.model.predict(inputs, samples)
+
+    def refined(
+        self, key: Key, predicted: list[SegDataSample], inputs: Tensor, samples: list[SegDataSample]
+    ) -> list[SegDataSample]:
+        keep_to_tags(predicted, self.first_id, self.settings[key])
+        return predicted
 
 
 @torch.no_grad()
@@ -69,26 +149,23 @@ def measure(
     model = MODELS.build(cfg.model)
     load_fitting_checkpoint(model, checkpoint)
     model.to(DEVICE).eval()
-    own, settings = model.test_cfg, settings_of(model.test_cfg, refiners, scales, backgrounds)
-    dataset = evenly_spread(Runner.build_dataloader(cfg.val_dataloader).dataset, pictures)
-    loader = Runner.build_dataloader({**cfg.val_dataloader, 'dataset': dataset})
-    metrics, seconds = {}, defaultdict(float)
-    for key in settings:
+    stage = (CAMs if isinstance(model, CAMSegmentor) else Rounds)(model, cfg, refiners, scales, backgrounds, pictures)
+    metrics, seconds, dataset = {}, defaultdict(float), stage.loader.dataset
+    for key in stage.settings:
         metrics[key] = IoUMetric(iou_metrics=['mIoU'])
         metrics[key].dataset_meta = dataset.metainfo
     progress = ProgressBar(len(dataset))
-    for batch in loader:
+    for batch in stage.loader:
         batch = model.data_preprocessor(batch)
         inputs, samples = batch['inputs'], batch['data_samples']
         if without := [sample.img_path for sample in samples if 'gt_sem_seg' not in sample]:
             raise ValueError(f'{without[0]}: expected a mask in the val_dataloader, got none')
         start = timer()  # waits for the device
-        raw = model.raw_cam(inputs, model.propagation, own.propagate_steps, own.scales, own.mirror)
+        seen = stage.run(inputs, samples)
         seconds['network'] += timer() - start
-        for key, changed in settings.items():
-            model.test_cfg = changed
+        for key in stage.settings:
             start = timer()
-            predictions = model.predict_from(raw, inputs, samples)
+            predictions = stage.refined(key, seen, inputs, samples)
             seconds[key] += timer() - start
             metrics[key].process({}, [prediction.to_dict() for prediction in predictions])
         for _ in samples:
@@ -105,10 +182,10 @@ def measure(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config of stage 1')
-    parser.add_argument('checkpoint', help='checkpoint of stage 1')
+    parser.add_argument('config', help='config of stage 1, or of stage 2 in rounds')
+    parser.add_argument('checkpoint', help='its checkpoint')
     parser.add_argument('--refiners', nargs='+', type=json.loads, default=DEFAULT, help='configs as JSON')
-    parser.add_argument('--scales', nargs='+', type=float, help='resolutions; default: test_cfg.refine_scale')
+    parser.add_argument('--scales', nargs='+', type=float, help='default: test_cfg.refine_scale; of rounds: 1')
     parser.add_argument('--backgrounds', nargs='+', type=float, help='scores; default: test_cfg.background')
     parser.add_argument('--pictures', type=int, help='measure on so many, evenly spread; default: all')
     parser.add_argument('--out', type=Path, help='JSON file for the figures')

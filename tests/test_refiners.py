@@ -1,6 +1,7 @@
 """Refiners as a setting: built once, no part of the segmentor, at any resolution, and through an interruption."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, load_checkpoint
 from mmseg.evaluation import IoUMetric
+from test_cyclic import cyclic_config, make_data
 from test_engine import LOAD, PACK, hook_of, run_config
 from torch import nn
 from torch.testing import assert_close
@@ -242,3 +244,37 @@ def test_the_benchmark_needs_masks(measured_config):
     cfg.val_dataloader.dataset.pipeline = [LOAD, PACK]
     with pytest.raises(ValueError, match='.jpg: expected a mask in the val_dataloader, got none'):
         refiners.measure(cfg, str(measured_config / 'checkpoint.pth'), [], None, None, None)
+
+
+def test_the_benchmark_gives_the_miou_of_the_masks_that_a_round_writes(tmp_path, monkeypatch):
+    """With a refiner and without. One of the pictures has no true mask."""
+    data, written = make_data(tmp_path), []
+    (data / 'voc/SegmentationClass/2007_000003.png').unlink()
+    for refine, scale in ((None, 1), (PAR, 1), (PAR, 0.5)):
+        settings = dict(refine=refine, refine_scale=scale)
+        cfg = cyclic_config(data, data / f'work_{len(written)}', 1, **{'train_cfg.masks.test_cfg': settings})
+        Runner.from_cfg(cfg).train()
+        written.append(json.loads((data / f'work_{len(written)}/round_1/manifest.json').read_text())['mIoU'])
+    cfg.dump(data / 'config.py')
+    shutil.copy(data / 'work_0/round_1.pth', data / 'checkpoint.pth')
+    figures = run_benchmark(monkeypatch, data, '--scales', '1', '0.5', '--refiners', json.dumps(PAR))
+    assert figures['pictures'] == 3
+    assert [row['scale'] for row in figures['rows']] == [None, 1, 0.5]
+    assert [row['mIoU'] for row in figures['rows']] == pytest.approx(written, abs=0.01)
+    assert len(set(written)) == 3
+
+
+@pytest.mark.parametrize(
+    ('changes', 'arguments', 'message'),
+    [
+        ({}, ['--backgrounds', '0.5'], r'no background scores, got EncoderDecoder .* background scores \[0.5\]'),
+        ({'train_cfg.type': 'IterBasedTrainLoop'}, [], 'CyclicTrainLoop .* got EncoderDecoder with IterBasedTrainLoop'),
+        ({'train_cfg.masks.dataloader.dataset.test_mode': False}, [], 'expected true masks of some of 4 pictures'),
+    ],
+)
+def test_the_benchmark_refuses_what_it_cannot_measure(tmp_path, monkeypatch, changes, arguments, message):
+    cfg = cyclic_config(make_data(tmp_path), tmp_path / 'work', **changes)
+    cfg.dump(tmp_path / 'config.py')
+    torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), tmp_path / 'checkpoint.pth')
+    with pytest.raises(ValueError, match=message):
+        run_benchmark(monkeypatch, tmp_path, *arguments)
