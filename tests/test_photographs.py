@@ -541,6 +541,34 @@ def test_a_mask_is_the_one_of_mmsegs_own_inference(own, predict, tool, trained, 
     np.testing.assert_array_equal(mask, expected.numpy())
 
 
+@pytest.mark.parametrize('scale', [1, 0.5])
+def test_masks_of_stage_2_are_refined_with_the_photograph_as_the_network_gets_it(own, tool, trained, predict, scale):
+    """The network's pictures are 64 pixels high, the photograph has 80 rows of 96 pixels."""
+    cfg, folder = Config.fromfile(trained[0]), own.parent
+    head = dict(type='FCNHead', in_channels=32, in_index=0, channels=8, num_convs=1, num_classes=3)
+    backbone = dict(type='aream_mm.TimmCNN', name='test_convnext', out_indices=(1,))
+    preprocessor = cfg.model.data_preprocessor
+    cfg.model = dict(type='EncoderDecoder', data_preprocessor=preprocessor, backbone=backbone, decode_head=head)
+    cfg.model.test_cfg = dict(mode='whole', refine=dict(type='aream_mm.PAR', dilations=[1, 2]), refine_scale=scale)
+    cfg.dump(trained[0])
+    model = MODELS.build(cfg.model).eval()
+    torch.nn.init.normal_(model.decode_head.conv_seg.weight, std=30)  # several classes
+    torch.save(dict(state_dict=model.state_dict(), meta=torch.load(trained[1])['meta']), trained[1])
+    predict(own / 'images/1.PNG', folder / 'out')
+    mask = np.array(Image.open(folder / 'out/masks/1.png'))
+
+    resize = lambda x, size: F.interpolate(x, size, mode='bilinear', align_corners=False)  # noqa: E731
+    shown = Image.open(own / 'images/1.PNG').convert('RGB')
+    size = (53, 64)
+    image = torch.from_numpy(cv2.resize(np.array(shown), size[::-1])).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        planes = resize(model(image, mode='tensor'), size).softmax(dim=1)
+    low = tuple(int(side * scale) for side in size)
+    refined = resize(MODELS.build(cfg.model.test_cfg.refine)(resize(image, low), resize(planes, low)), size)
+    unrefined, expected = (resize(x, (80, 96)).argmax(dim=1)[0].numpy() for x in (planes, refined))
+    assert (mask == expected).mean() > 0.999 > (mask == unrefined).mean()
+
+
 def test_unreadable_photographs_are_named_at_the_end_and_stop_no_other(own, predict, tmp_path, capsys):
     cut(own / 'images/sub/0.jpg')
     (own / 'images/3.webp').write_bytes(b'no picture')

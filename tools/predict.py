@@ -4,8 +4,9 @@ python tools/predict.py PHOTOGRAPHS configs/seg/own_photographs.py work_dirs/own
 
 Writes OUT/masks/<path of the photograph>.png, class ids in a palette PNG of the size of the photograph as it is shown,
 and OUT/overlays/<path of the photograph>.jpg, at most 1024 pixels wide or high, to look at. Stage 1 gives the classes
-that it finds in each photograph. Of several frames the first is taken; transparency is ignored. Photographs that cannot
-be read are named at the end, and the exit code is 1.
+that it finds in each photograph. Either is refined as `model.test_cfg.refine` says, at the size that the network gets.
+Of several frames the first is taken; transparency is ignored. Photographs that cannot be read are named at the end, and
+the exit code is 1.
 """
 
 import argparse
@@ -35,6 +36,8 @@ from aream_mm.checkpoint import load_fitting_checkpoint
 from aream_mm.config import load_config
 from aream_mm.datasets.pictures import ENDINGS, damage, endings, find_pictures, read_header, require_distinct_names
 from aream_mm.files import write_atomically
+from aream_mm.models import CAMSegmentor
+from aream_mm.models.refined_tta import Refinement, refinement_of
 
 OVERLAY_SIDE = 1024  # pixels; drawing takes long and much memory on the photographs of today's cameras
 UNREADABLE = 'no picture in grey or colour, or one of over 178 Mpx'
@@ -96,11 +99,11 @@ def load_model(cfg: Config, checkpoint: str) -> BaseSegmentor:
     return model
 
 
-def predict(model: BaseSegmentor, packed: dict) -> np.ndarray:
+def predict(model: BaseSegmentor, packed: dict, refinement: Refinement | None) -> np.ndarray:
     """A photograph as the test pipeline packs it → the mask of class ids, uint8 (H, W) of the photograph as shown.
 
-    The logits are brought to the photograph's size one class at a time, because the planes of all classes of a large
-    photograph need gigabytes.
+    A refinement gets the photograph as the network does. The planes are brought to the photograph's size one class at a
+    time, because those of all classes of a large photograph need gigabytes.
     """
     sample = packed['data_samples']
     height, width = sample.img_shape[:2]
@@ -113,14 +116,18 @@ def predict(model: BaseSegmentor, packed: dict) -> np.ndarray:
     sample.set_metainfo(dict(ori_shape=(height, width)))
     with torch.no_grad():
         (result,) = model.test_step(pseudo_collate([packed]))
-    return upsampled_argmax(result.seg_logits.data, shown).cpu().numpy()
+    planes = result.seg_logits.data
+    if refinement is not None:
+        image = packed['inputs'].flip(0).to(planes.device) / 255  # from BGR
+        planes = refinement.to(planes.device)(image[None], planes.softmax(dim=0)[None])[0]
+    return upsampled_argmax(planes, shown).cpu().numpy()
 
 
-def upsampled_argmax(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Logits (C, h, w) → the id of the highest at each of (H, W) pixels, uint8; the lowest id of equal ones."""
-    best = torch.full(size, -torch.inf, device=logits.device)
-    ids = torch.zeros(size, dtype=torch.uint8, device=logits.device)
-    for i, plane in enumerate(logits):
+def upsampled_argmax(planes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Planes (C, h, w) → the id of the highest at each of (H, W) pixels, uint8; the lowest id of equal ones."""
+    best = torch.full(size, -torch.inf, device=planes.device)
+    ids = torch.zeros(size, dtype=torch.uint8, device=planes.device)
+    for i, plane in enumerate(planes):
         plane = F.interpolate(plane[None, None], size, mode='bilinear', align_corners=False)[0, 0]
         ids[plane > best] = i
         best = torch.maximum(best, plane)
@@ -151,6 +158,7 @@ def main() -> None:
     folder, photographs = photographs_at(args.photographs, args.out)
     cfg = load_config(args.config, args.cfg_options)
     model = load_model(cfg, args.checkpoint)
+    refinement = None if isinstance(model, CAMSegmentor) else refinement_of(model.test_cfg)  # which refines by itself
     # As mmseg's own inferencers do: there are no masks to load.
     steps = cfg.test_dataloader.dataset.pipeline
     pipeline = Compose([step for step in steps if step['type'].split('.')[-1] != 'LoadAnnotations'])
@@ -168,7 +176,7 @@ def main() -> None:
         if problem:
             unreadable[str(path)] = problem
             continue
-        mask = predict(model, packed)
+        mask = predict(model, packed, refinement)
         indexed = Image.fromarray(mask)
         indexed.putpalette(palette.tobytes())
         write_atomically((args.out / 'masks' / name).with_suffix('.png'), encoded(indexed, format='PNG'))

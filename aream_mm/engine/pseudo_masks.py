@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from aream_mm.engine.warm_up import bare
 from aream_mm.files import write_atomically
 from aream_mm.models.cam import IGNORE_INDEX, class_ids, present_classes
-from aream_mm.models.refined_tta import Refinement, photograph
+from aream_mm.models.refined_tta import Refinement, photograph, refinement_of
 from aream_mm.models.segmentor import CAMSegmentor
 from aream_mm.registry import HOOKS
 
@@ -110,8 +110,7 @@ class PseudoMaskHook(Hook):
             if self.cam_dir:
                 raise ValueError(f'PseudoMaskHook: expected a CAMSegmentor for cam_dir, got {type(model).__name__}')
             self.settings = ConfigDict({**model.test_cfg, **self.test_cfg})
-            refine, scale = self.settings.get('refine'), self.settings.get('refine_scale', 1.0)
-            self.refiner = refine and Refinement(refine, scale).eval()
+            self.refiner = refinement_of(self.settings)
         self.dataset = MMENGINE_DATASETS.build(self.dataloader['dataset'])
         classes = self.dataset.metainfo['classes']
         if not isinstance(model, CAMSegmentor):

@@ -38,6 +38,13 @@ class Refinement(nn.Module):
         return cams.upsample(self.refiner(cams.upsample(images, low), cams.upsample(planes, low)), size)
 
 
+def refinement_of(test_cfg: dict) -> Refinement | None:
+    """What `refine` and `refine_scale` in the test settings of one of mmseg's networks ask for."""
+    if test_cfg.get('refine') is None:
+        return None
+    return Refinement(**{key: test_cfg[key] for key in ('refine', 'refine_scale') if key in test_cfg}).eval()
+
+
 @MODELS.register_module()
 class RefinedTTAModel(SegTTAModel):
     """mmseg's `SegTTAModel`, whose mean probabilities over the views of a picture are refined at its original size.
