@@ -26,16 +26,17 @@ class CyclicTrainLoop(IterBasedTrainLoop):
     """Trains stage 2 in rounds: what the network of a round predicts on the training pictures trains the next round.
 
     Round 1 trains on the masks in the data set's `mask_dir`. At its end `PseudoMaskHook` writes the network's own masks
-    to `round_1` in the work dir, of the tagged classes and background alone; round 2 trains on these, and so on. Every
-    round ends with a validation and these files:
+    to `round_1` in the work dir, of the tagged classes and background alone, refined if its `test_cfg` says so; round 2
+    trains on these, and so on. Every round ends with a validation and these files:
 
     - `round_<n>.pth`: its network;
     - `round_<n>`: the masks that this network has written;
     - `rounds.json`: a row a round, with `mIoU` of its masks where there are true ones, `agreement` with the masks that
-      it was trained on, and `val_mIoU`, all in percent. Row 0 is the masks that it all starts from.
+      it was trained on, and `val_mIoU` of what the network itself predicts, all in percent. Row 0 is the masks that it
+      all starts from.
 
     Agreement is the share of pixels with equal ids, of those that neither mask ignores. The rounds end early when it
-    has not risen by `settled` since the round before.
+    has not risen by `settled` since the round before. It is no measure of quality: docs/chain.md.
 
     Every round starts with the same weights, optimiser and schedules, those before the first step, which `initial.pth`
     keeps: a pretrained backbone and a head that has learnt nothing. Trained on, a network would repeat the faults that
@@ -48,8 +49,8 @@ class CyclicTrainLoop(IterBasedTrainLoop):
         rounds: how many at most.
         max_iters: steps of a round. Schedules of the learning rate have to end by then.
         masks: arguments of `PseudoMaskHook` except `out_dir`; its data set has the pictures that are trained on.
-        settled: in percent of the pixels. Rounds draw other random numbers, so that equal masks would not give equal
-            ones either; the default is a guess.
+        settled: in percent of the pixels. The default is more than chance: the agreement of two networks with the masks
+            that both were trained on differed by 0.1.
         **options: further ones of `IterBasedTrainLoop`.
 
     Raises:
