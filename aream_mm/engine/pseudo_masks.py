@@ -270,9 +270,10 @@ class PseudoMaskHook(Hook):
 
 
 def keep_to_tags(samples: list[SegDataSample], first_id: int, refinement: Refinement | None = None) -> None:
-    """Replace the masks of predictions, all of one size, by those of the tagged classes, and background where it is 0.
+    """Replace the masks of predictions, all of one size, by those of the tagged classes and background alone.
 
-    A refinement gets the probabilities of these classes.
+    The tags begin at id `first_id`: 1, or 0 where there is no background. A refinement gets the probabilities of the
+    classes that are left.
     """
     present = present_classes(torch.stack([sample.gt_score for sample in samples]))
     ids = F.pad(present.classes + first_id, (first_id, 0))

@@ -1,5 +1,5 @@
 # Stage 2 on the drawn demo set in rounds: deeplabv3plus_demo.py, by steps, whose predictions on the training pictures
-# are the masks of the next round. A round takes 5 minutes on one CPU core.
+# are the masks of the next round. A round takes 6 minutes on one CPU core.
 #
 #   python tools/train.py configs/demo/deeplabv3plus_demo_cyclic.py
 #
