@@ -44,6 +44,7 @@ from aream_mm.engine.layer_entropy import evenly_spread
 from aream_mm.engine.pseudo_masks import keep_to_tags
 from aream_mm.models.refined_tta import Refinement
 from aream_mm.models.segmentor import CAMSegmentor, RawCAM
+from aream_mm.models.settings import TestSettings
 from aream_mm.registry import MODELS
 
 DEFAULT = [dict(type='aream_mm.PAR'), dict(type='aream_mm.DenseCRF')]
@@ -63,57 +64,39 @@ def keys_of(refiners: list[dict], scales: list[float], backgrounds: list[float |
 class CAMs:
     """Stage 1, whose CAMs are refined."""
 
-    def __init__(
-        self,
-        model: CAMSegmentor,
-        cfg: Config,
-        refiners: list[dict],
-        scales: list[float] | None,
-        backgrounds: list[float] | None,
-        pictures: int | None,
-    ) -> None:
-        self.model, own = model, model.test_cfg
-        self.settings = {}
-        for key, refine in keys_of(refiners, scales or [own.refine_scale], backgrounds or [own.background]).items():
-            _, scale, background = key
-            self.settings[key] = dataclasses.replace(
-                own, refine=refine, refine_scale=scale or own.refine_scale, background=background
-            )
+    def __init__(self, model: CAMSegmentor, cfg: Config, pictures: int | None) -> None:
+        self.model, self.own = model, model.test_cfg
+        self.scale, self.background = self.own.refine_scale, self.own.background
         dataset = evenly_spread(Runner.build_dataloader(cfg.val_dataloader).dataset, pictures)
         self.loader = Runner.build_dataloader({**cfg.val_dataloader, 'dataset': dataset})
-        self.own = own
+
+    def settings(self, key: Key, refine: dict | None) -> TestSettings:
+        _, scale, background = key
+        return dataclasses.replace(self.own, refine=refine, refine_scale=scale or self.scale, background=background)
 
     def run(self, inputs: Tensor, samples: list[SegDataSample]) -> RawCAM:
         own = self.own
         return self.model.raw_cam(inputs, self.model.propagation, own.propagate_steps, own.scales, own.mirror)
 
-    def refined(self, key: Key, raw: RawCAM, inputs: Tensor, samples: list[SegDataSample]) -> list[SegDataSample]:
-        self.model.test_cfg = self.settings[key]
+    def refined(
+        self, settings: TestSettings, raw: RawCAM, inputs: Tensor, samples: list[SegDataSample]
+    ) -> list[SegDataSample]:
+        self.model.test_cfg = settings
         return self.model.predict_from(raw, inputs, samples)
 
 
 class Rounds:
     """Stage 2, whose predictions for the pictures that it is trained on are refined."""
 
-    def __init__(
-        self,
-        model: BaseSegmentor,
-        cfg: Config,
-        refiners: list[dict],
-        scales: list[float] | None,
-        backgrounds: list[float] | None,
-        pictures: int | None,
-    ) -> None:
-        if cfg.train_cfg.type != 'aream_mm.CyclicTrainLoop' or backgrounds:
+    scale, background = 1.0, None
+
+    def __init__(self, model: BaseSegmentor, cfg: Config, pictures: int | None) -> None:
+        if cfg.train_cfg.type != 'aream_mm.CyclicTrainLoop':
             raise ValueError(
-                'expected a config of stage 1, or one of stage 2 with a CyclicTrainLoop and no background scores, got '
-                f'{type(model).__name__} with {cfg.train_cfg.type} and background scores {backgrounds}'
+                'expected a config of stage 1, or one of stage 2 with a CyclicTrainLoop in train_cfg, got '
+                f'{type(model).__name__} with {cfg.train_cfg.type}'
             )
         self.model = model
-        self.settings = {
-            key: refine and Refinement(refine, key[1]).eval()
-            for key, refine in keys_of(refiners, scales or [1.0], [None]).items()
-        }
         dataset = MMENGINE_DATASETS.build(cfg.train_cfg.masks.dataloader.dataset)
         known = [i for i in range(len(dataset)) if 'seg_map_path' in dataset.get_data_info(i)]
         if not known:
@@ -124,16 +107,23 @@ class Rounds:
         self.loader = Runner.build_dataloader(
             {**cfg.train_cfg.masks.dataloader, 'dataset': dataset, 'batch_sampler': sampler}
         )
-        self.first_id = dataset.first_id
+
+    def settings(self, key: Key, refine: dict | None) -> Refinement | None:
+        _, scale, background = key
+        if background is not None:
+            raise ValueError(
+                f'expected no background scores, got {type(self.model).__name__} with background scores [{background}]'
+            )
+        return refine and Refinement(refine, scale).eval()
 
     def run(self, inputs: Tensor, samples: list[SegDataSample]) -> list[SegDataSample]:
         return self.model.predict(inputs, samples)
 
     def refined(
-        self, key: Key, predicted: list[SegDataSample], inputs: Tensor, samples: list[SegDataSample]
+        self, settings: Refinement | None, seen: list[SegDataSample], inputs: Tensor, samples: list[SegDataSample]
     ) -> list[SegDataSample]:
-        keep_to_tags(predicted, self.first_id, self.settings[key])
-        return predicted
+        keep_to_tags(seen, self.loader.dataset.first_id, settings)
+        return seen
 
 
 @torch.no_grad()
@@ -149,9 +139,11 @@ def measure(
     model = MODELS.build(cfg.model)
     load_fitting_checkpoint(model, checkpoint)
     model.to(DEVICE).eval()
-    stage = (CAMs if isinstance(model, CAMSegmentor) else Rounds)(model, cfg, refiners, scales, backgrounds, pictures)
+    stage = (CAMs if isinstance(model, CAMSegmentor) else Rounds)(model, cfg, pictures)
+    refiner_of = keys_of(refiners, scales or [stage.scale], backgrounds or [stage.background])
+    settings = {key: stage.settings(key, refine) for key, refine in refiner_of.items()}
     metrics, seconds, dataset = {}, defaultdict(float), stage.loader.dataset
-    for key in stage.settings:
+    for key in settings:
         metrics[key] = IoUMetric(iou_metrics=['mIoU'])
         metrics[key].dataset_meta = dataset.metainfo
     progress = ProgressBar(len(dataset))
@@ -163,9 +155,9 @@ def measure(
         start = timer()  # waits for the device
         seen = stage.run(inputs, samples)
         seconds['network'] += timer() - start
-        for key in stage.settings:
+        for key, changed in settings.items():
             start = timer()
-            predictions = stage.refined(key, seen, inputs, samples)
+            predictions = stage.refined(changed, seen, inputs, samples)
             seconds[key] += timer() - start
             metrics[key].process({}, [prediction.to_dict() for prediction in predictions])
         for _ in samples:
