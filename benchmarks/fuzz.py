@@ -79,7 +79,7 @@ MODEL = dict(
         architecture=dict(embed_dim=12, depth=2, num_heads=2),
     ),
     head=dict(type='aream_mm.CAMHead', num_classes=2, in_channels=12),
-    aream=dict(type='aream_mm.AReAMLoss', layer_index=1),
+    attention_loss=dict(type='aream_mm.AReAMLoss', layer_index=1),
     test_cfg=dict(background=0.5, class_threshold=0.0),
 )
 

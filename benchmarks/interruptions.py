@@ -58,7 +58,7 @@ model = dict(
         vit=dict(architecture=dict(embed_dim=48, num_heads=3), drop_path_rate=0.3, stem=None),
     ),
     head=dict(token_channels=48),
-    aream=dict(weights='entropy'),
+    attention_loss=dict(weights='entropy'),
     test_cfg=dict(scales=(1.0,)),
 )
 train_dataloader = dict(batch_size=4, num_workers=0, persistent_workers=False)

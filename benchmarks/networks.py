@@ -22,7 +22,7 @@ def segmentor(num_classes: int, drop_path_rate: float = DROP_PATH, **settings) -
             type='aream_mm.AttentionViT', name=NAME, num_class_tokens=num_classes, drop_path_rate=drop_path_rate
         ),
         head=dict(type='aream_mm.CAMHead', num_classes=num_classes, in_channels=384),
-        aream=dict(type='aream_mm.AReAMLoss', layer_index=7),
+        attention_loss=dict(type='aream_mm.AReAMLoss', layer_index=7),
         **settings,
     )
     return MODELS.build(config).to(DEVICE)

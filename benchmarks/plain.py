@@ -116,7 +116,7 @@ def loss(model: CAMSegmentor, images: Tensor, tags: Tensor) -> Tensor:
     patch_logits = class_map.mean(dim=(2, 3))
     total = sum(F.multilabel_soft_margin_loss(scores, tags) for scores in (class_logits, patch_logits))
 
-    training, first_deep, classes = model.training, model.aream.layer_index, tags.shape[1]
+    training, first_deep, classes = model.training, model.attention_loss.layer_index, tags.shape[1]
     model.eval()
     cam = torch.stack([normalized_cam(model, image[None], first_deep) for image in images])
     model.train(training)
@@ -128,7 +128,7 @@ def loss(model: CAMSegmentor, images: Tensor, tags: Tensor) -> Tensor:
     positive, negative = (same & known).float(), (~same & known).float()
     attraction = ((1 - similarity) * positive).sum(dim=(1, 2, 3)) / (positive.sum() + 1)
     repulsion = (similarity * negative).sum(dim=(1, 2, 3)) / (negative.sum() + 1)
-    return total + model.aream.loss_weight * (attraction + repulsion).mean() / 2
+    return total + model.attention_loss.loss_weight * (attraction + repulsion).mean() / 2
 
 
 def step(model: CAMSegmentor, optimizer: torch.optim.Optimizer, images: Tensor, tags: Tensor) -> None:

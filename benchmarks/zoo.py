@@ -53,8 +53,8 @@ PURPOSES = {
 def network(config: str) -> CAMSegmentor:
     """The model of a config, with random weights."""
     model = MODELS.build(load_config(CONFIGS / config).model).to(DEVICE)
-    if model.aream and not model.aream.measured:
-        model.aream.weigh_layers(torch.arange(model.backbone.num_layers))
+    if model.attention_loss and not model.attention_loss.measured:
+        model.attention_loss.weigh_layers(torch.arange(model.backbone.num_layers))
     return model
 
 

@@ -10,7 +10,7 @@ _base_ = ['_base_/models/aream_vit.py', '_base_/schedules/animals.py', '_base_/d
 model = dict(
     backbone=dict(name='vit_small_patch14_dinov2', img_size=224, num_class_tokens=6),
     head=dict(num_classes=6),
-    aream=dict(loss_weight=0.3),
+    attention_loss=dict(loss_weight=0.3),
     test_cfg=dict(scales=(2 / 3,)),  # the affinity of all layers propagates
 )
 optim_wrapper = dict(optimizer=dict(lr=5e-4), paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.1)}))

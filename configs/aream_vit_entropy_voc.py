@@ -5,7 +5,7 @@
 # Expect: the paper reports 67.73 mIoU for the seeds on VOC `train`, at the threshold that is best on `train`, with
 # entropies of another model. Not yet measured with this configuration.
 _base_ = 'aream_vit_voc.py'
-model = dict(aream=dict(weights='entropy'))
+model = dict(attention_loss=dict(weights='entropy'))
 custom_hooks = [
     *_base_.custom_hooks,
     dict(type='aream_mm.LayerEntropyHook', dataloader=_base_.layer_entropy_dataloader),

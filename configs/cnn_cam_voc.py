@@ -11,7 +11,7 @@ model = dict(
         cnn=dict(type='aream_mm.TimmCNN', name='resnet50', out_indices=(4,), output_stride=16, pretrained=True),
     ),
     head=dict(in_channels=2048, kernel_size=1),
-    aream=None,
+    attention_loss=None,
 )
 optim_wrapper = dict(optimizer=dict(lr=5e-4), paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.1)}))
 max_epochs = 20

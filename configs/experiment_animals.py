@@ -30,7 +30,7 @@ train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=max_iters)
 # Without drop path the pass that is trained serves for the label too; the mirror image would take one of its own.
 model = dict(
     backbone=dict(cnn=dict(frozen=True), vit=dict(drop_path_rate=0.0)),
-    aream=dict(loss_weight=0.3),
+    attention_loss=dict(loss_weight=0.3),
     train_cfg=dict(mirror=False),
     test_cfg=dict(scales=(0.5,)),
 )
@@ -49,7 +49,7 @@ seeds = (0, 1, 2)
 pictures = 219
 refine = dict(type='aream_mm.PAR', dilations=(1, 2, 4, 8))
 stage_2 = 'configs/seg/deeplabv3plus_lite0_animals.py'
-as_published = {'model.backbone.vit.frozen_layers': 12, 'model.aream': None}
+as_published = {'model.backbone.vit.frozen_layers': 12, 'model.attention_loss': None}
 start = {
     **as_published,
     'model.backbone.cnn.frozen': False,
@@ -63,24 +63,26 @@ entropy = dict(type='aream_mm.LayerEntropyHook', dataloader=_base_.layer_entropy
 drop_path = {'model.backbone.vit.drop_path_rate': 0.1}
 rows = {
     'ViT as published': as_published,
-    'no AReAM': {'model.aream': None},
+    'no AReAM': {'model.attention_loss': None},
     'AReAM': {},
-    'AReAM, weight 0.1': {'model.aream.loss_weight': 0.1},
-    'AReAM, weight 1': {'model.aream.loss_weight': 1.0},
-    'AReAM, weight 3': {'model.aream.loss_weight': 3.0},
+    'AReAM, weight 0.1': {'model.attention_loss.loss_weight': 0.1},
+    'AReAM, weight 1': {'model.attention_loss.loss_weight': 1.0},
+    'AReAM, weight 3': {'model.attention_loss.loss_weight': 3.0},
     'AReAM, weight 1, entropy': {
-        'model.aream.loss_weight': 1.0,
-        'model.aream.weights': 'entropy',
+        'model.attention_loss.loss_weight': 1.0,
+        'model.attention_loss.weights': 'entropy',
         'custom_hooks': [entropy],
     },
-    'AReAM, from layer 9': {'model.aream.layer_index': 9},
-    'AReAM, from layer 11': {'model.aream.layer_index': 11},
-    'AReAM, label not propagated': {'model.train_cfg.propagate_layers': ()},
-    'AReAM, label by layer 11': {'model.train_cfg.propagate_layers': (11,), 'model.train_cfg.propagate_steps': 3},
-    'no AReAM, drop path': {**drop_path, 'model.aream': None},
+    'AReAM, from layer 9': {'model.attention_loss.layer_index': 9},
+    'AReAM, from layer 11': {'model.attention_loss.layer_index': 11},
+    'AReAM, label not propagated': {'model.attention_loss.propagate_layers': ()},
+    'AReAM, label by layer 11': {
+        'model.attention_loss.propagate_layers': (11,),
+        'model.attention_loss.propagate_steps': 3,
+    },
+    'no AReAM, drop path': {**drop_path, 'model.attention_loss': None},
     'AReAM, drop path': drop_path,
-    'AReAM, from layer 9, drop path': {**drop_path, 'model.aream.layer_index': 9},
-    'AReAM, drop path, label in training mode': {**drop_path, 'model.train_cfg.label_cam_mode': 'train'},
+    'AReAM, from layer 9, drop path': {**drop_path, 'model.attention_loss.layer_index': 9},
 }
 baselines = ('no AReAM', 'no AReAM, drop path')
 propagations = {

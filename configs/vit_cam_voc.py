@@ -4,5 +4,5 @@
 #
 # Expect: not measured yet. Pseudo masks are written to work_dirs/vit_cam_voc/pseudo_masks.
 _base_ = 'aream_vit_single_voc.py'
-model = dict(aream=None, test_cfg=dict(propagate_layers=()))
+model = dict(attention_loss=None, test_cfg=dict(propagate_layers=()))
 custom_hooks = _base_.custom_hooks[1:]  # there is no loss to wait with

@@ -37,7 +37,7 @@ TOY = dict(
         architecture=dict(embed_dim=24, depth=6, num_heads=3),
     ),
     head=dict(type='aream_mm.CAMHead', num_classes=5, in_channels=24),
-    aream=dict(type='aream_mm.AReAMLoss', layer_index=3),
+    attention_loss=dict(type='aream_mm.AReAMLoss', layer_index=3),
 )
 
 
@@ -109,6 +109,18 @@ def build_toy(toy_config, converted_checkpoint):
 @pytest.fixture
 def toy_segmentor(build_toy):
     return build_toy()
+
+
+@pytest.fixture
+def label_masks():
+    """label_masks(model, images (B, 3, H, W), tags (B, C)): the label of the model's attention loss, (B, H, W)."""
+
+    @torch.no_grad()
+    def make(model, images, tags):
+        attended = model.backbone(images, model.attention_loss.label_affinity)
+        return model.label_masks(images, tags, model.head(attended)[0], attended)
+
+    return make
 
 
 @pytest.fixture

@@ -118,7 +118,7 @@ def test_without_masks_the_figures_that_need_them_are_missing(toy_segmentor, gol
 
 
 def test_a_model_without_aream_has_no_shallow_and_deep_layers(build_toy, golden, samples):
-    profile = profile_of(build_toy(aream=None), golden['denormalized'], samples)
+    profile = profile_of(build_toy(attention_loss=None), golden['denormalized'], samples)
     assert list(profile) == ['none', *(f'layer {i}' for i in range(6)), 'all mean']
 
 

@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from aream_mm.models import AReAMLoss
 from aream_mm.models.aream import affinity_loss, layer_entropy, pair_counts, pair_labels
+from aream_mm.models.attention import Attended
 
 close = dict(rtol=1e-5, atol=1e-5)
 
@@ -146,21 +147,26 @@ def test_absent_classes_carry_no_entropy():
     assert_close(layer_entropy(cam, affinity, tags), entropy, rtol=0, atol=0)
 
 
-def test_uniform_weights_give_the_plain_mean(mean_logits, pairs):
+def attended(mean_logits):
+    """What a network of 2 × 3 patches made of the batch, as far as the loss reads it."""
+    return Attended(None, torch.empty(2, 1, 2, 3), mean_logits=mean_logits)
+
+
+def test_uniform_weights_give_the_plain_mean(mean_logits, masks, pairs):
     aream = AReAMLoss(layer_index=2, num_layers=6)
     expected = 0.1 * affinity_loss(mean_logits, pairs).mean()
-    assert_close(aream(mean_logits, pairs), expected, rtol=1e-6, atol=1e-8)
-    assert list(aream.deep_layers) == [2, 3, 4, 5]
-    assert {layer: weight.item() for layer, weight in aream.shallow_affinity.items()} == {0: 0.5, 1: 0.5}
+    assert_close(aream(attended(mean_logits), masks), expected, rtol=1e-6, atol=1e-8)
+    assert list(aream.logit_layers) == [2, 3, 4, 5]
+    assert {layer: weight.item() for layer, weight in aream.label_affinity.items()} == {0: 0.5, 1: 0.5}
 
 
-def test_entropy_weights_weigh_both_sides(mean_logits, pairs):
+def test_entropy_weights_weigh_both_sides(mean_logits, masks, pairs):
     aream = AReAMLoss(layer_index=2, loss_weight=3.0, weights='entropy', num_layers=6)
     weights = torch.tensor([0.25, 1.0, 0.5, 0.0, 0.75, 0.125])
     aream.layer_weights.copy_(weights)
     expected = 3 * (weights[2:] * affinity_loss(mean_logits, pairs)).sum() / 4
-    assert_close(aream(mean_logits, pairs), expected, rtol=1e-6, atol=1e-8)
-    assert [weight.item() for weight in aream.shallow_affinity.values()] == [0.375, 0.0]
+    assert_close(aream(attended(mean_logits), masks), expected, rtol=1e-6, atol=1e-8)
+    assert [weight.item() for weight in aream.label_affinity.values()] == [0.375, 0.0]
 
 
 def test_measured_weights_travel_in_the_checkpoint():
@@ -168,7 +174,7 @@ def test_measured_weights_travel_in_the_checkpoint():
     measured.layer_weights.copy_(torch.tensor([0.0, 0.5, 1.0, 0.25]))
     resumed = AReAMLoss(layer_index=2, weights='entropy', num_layers=4)
     resumed.load_state_dict(measured.state_dict())
-    assert [weight.item() for weight in resumed.shallow_affinity.values()] == [0.5, 0.25]
+    assert [weight.item() for weight in resumed.label_affinity.values()] == [0.5, 0.25]
     assert not AReAMLoss(layer_index=2, num_layers=4).state_dict()
 
 
@@ -186,4 +192,4 @@ def test_unknown_weights_are_explained():
 def test_unmeasured_entropy_is_explained():
     aream = AReAMLoss(layer_index=2, weights='entropy', num_layers=6)
     with pytest.raises(RuntimeError, match='entropies.*measured.*loaded'):
-        _ = aream.shallow_affinity
+        _ = aream.label_affinity

@@ -18,7 +18,7 @@ from test_measuring_hooks import measured_config
 from toy_voc import make_voc
 
 from aream_mm.engine import AffinityProfileHook, LayerEntropyHook
-from aream_mm.models.aream import pair_counts
+from aream_mm.models.aream import pair_counts, pair_labels
 from aream_mm.registry import MODELS
 
 PICTURES = 5
@@ -76,7 +76,7 @@ def sharded_hooks(folder):
     hooks[AffinityProfileHook].after_val_epoch(runner)
     del runner.visualizer.add_scalars
     metrics = runner.val_loop.run()
-    torch.save([runner.model.aream.layer_weights, recorded, metrics], folder / f'measured_{rank()}')
+    torch.save([runner.model.attention_loss.layer_weights, recorded, metrics], folder / f'measured_{rank()}')
     write_masks(folder)
 
 
@@ -136,12 +136,14 @@ def train(folder, name, **changes):
     cfg.experiment_name = f'{name}_{processes}'
     cfg.train_dataloader.batch_size = BATCH // processes
     cfg.optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9))
-    cfg.merge_from_dict({'train_cfg.max_epochs': 3, 'model.aream.loss_weight': 1.0, **changes})
+    cfg.merge_from_dict({'train_cfg.max_epochs': 3, 'model.attention_loss.loss_weight': 1.0, **changes})
     if processes > 1:
         cfg.launcher, cfg.model_wrapper_cfg = 'pytorch', dict(device_ids=None)
     runner = Runner.from_cfg(cfg)
     model, counts = runner.model.module if processes > 1 else runner.model, []
-    model.aream.register_forward_pre_hook(lambda _, arguments: counts.append(pair_counts(arguments[1])))
+    model.attention_loss.register_forward_pre_hook(
+        lambda _, arguments: counts.append(pair_counts(pair_labels(arguments[1], arguments[0].features.shape[-2:])))
+    )
     runner.train()
     losses = {key: buffer.data[0] for key, buffer in runner.message_hub.log_scalars.items() if 'loss' in key}
     torch.save([losses, model.state_dict(), torch.stack(counts)], folder / f'{name}_{processes}_{rank()}')

@@ -49,7 +49,7 @@ def run_config(root, work_dir, **changes):
                 architecture=vit,
             ),
             head=dict(type='aream_mm.CAMHead', num_classes=6, in_channels=24),
-            aream=dict(type='aream_mm.AReAMLoss', layer_index=1),
+            attention_loss=dict(type='aream_mm.AReAMLoss', layer_index=1),
         ),
         train_dataloader=dict(
             batch_size=2,

@@ -58,8 +58,8 @@ def config(tmp_path_factory):
     cyclic.train_cfg = dict(type='IterBasedTrainLoop', max_iters=STEPS, val_interval=STEPS)
     cyclic.dump(folder / 'stage_2.py')
     cfg.stage_2 = str(folder / 'stage_2.py')
-    cfg.start = {'model.aream': None}
-    cfg.rows = {'no AReAM': {'model.aream': None}, 'AReAM, k = 2': {'model.aream.layer_index': 2}}
+    cfg.start = {'model.attention_loss': None}
+    cfg.rows = {'no AReAM': {'model.attention_loss': None}, 'AReAM, k = 2': {'model.attention_loss.layer_index': 2}}
     cfg.dump(folder / 'config.py')
     return folder / 'config.py'
 

@@ -13,6 +13,7 @@ from test_engine import LOAD, PACK, run_config
 from toy_voc import make_voc
 
 from aream_mm.engine import AffinityProfileHook, LayerEntropyHook
+from aream_mm.engine.layer_entropy import entropy_of_layers
 from aream_mm.evaluation import AffinityProfile, threshold_sweep
 from aream_mm.registry import MODELS
 
@@ -25,7 +26,7 @@ def measured_config(root, work_dir, masks=True, **changes):
     loader = cfg.custom_hooks[1].dataloader.copy()
     test_pipeline = [LOAD, dict(type='Resize', scale=(64, 64)), dict(type='LoadAnnotations'), PACK]
     loader.dataset = dict(loader.dataset, pipeline=test_pipeline if masks else [*test_pipeline[:2], PACK])
-    cfg.model.aream.weights = 'entropy'
+    cfg.model.attention_loss.weights = 'entropy'
     cfg.custom_hooks = [
         cfg.custom_hooks[0],
         dict(type='aream_mm.LayerEntropyHook', dataloader=dict(loader, batch_size=3)),
@@ -78,14 +79,14 @@ def test_layer_weights_are_the_min_max_of_the_entropies_at_the_end_of_the_warm_u
     _, runner = measured
     model = MODELS.build(runner.cfg.model)
     load_checkpoint(model, f'{runner.work_dir}/epoch_1.pth', map_location='cpu')
-    assert not model.aream.measured
+    assert not model.attention_loss.measured
     entropies = []
     for batch in runner.val_dataloader:  # one picture at a time; the hook measured three and one
         batch = model.data_preprocessor(batch)
-        entropies.append(model.eval().layer_entropy(batch['inputs'], model.tags(batch['data_samples'])))
+        entropies.append(entropy_of_layers(model.eval(), batch['inputs'], model.tags(batch['data_samples'])))
     entropy = torch.stack(entropies).mean(dim=0)
     expected = (entropy - entropy.min()) / (entropy.max() - entropy.min())
-    later = model_at(runner, f'{runner.work_dir}/epoch_2.pth').aream.layer_weights
+    later = model_at(runner, f'{runner.work_dir}/epoch_2.pth').attention_loss.layer_weights
     torch.testing.assert_close(later, expected.float(), rtol=1e-4, atol=1e-4)
     assert sorted(later.tolist())[0] == 0 and sorted(later.tolist())[-1] == 1
     assert scalars(runner)['layer_weight/layer_01'] == [pytest.approx(later[1].item())]
@@ -93,8 +94,8 @@ def test_layer_weights_are_the_min_max_of_the_entropies_at_the_end_of_the_warm_u
 
 def test_layer_weights_stay_as_they_were_measured(measured):
     _, runner = measured
-    weights = [model_at(runner, f'{runner.work_dir}/epoch_{epoch}.pth').aream.layer_weights for epoch in (2, EPOCHS)]
-    assert torch.equal(*weights)
+    models = [model_at(runner, f'{runner.work_dir}/epoch_{epoch}.pth') for epoch in (2, EPOCHS)]
+    assert torch.equal(*(model.attention_loss.layer_weights for model in models))
 
 
 def test_a_resumed_run_measures_no_entropies(measured, tmp_path, monkeypatch):
@@ -103,7 +104,7 @@ def test_a_resumed_run_measures_no_entropies(measured, tmp_path, monkeypatch):
     monkeypatch.setattr(LayerEntropyHook, 'measure', lambda *_: pytest.fail('measured again'))
     resumed = Runner.from_cfg(cfg)
     resumed.train()
-    assert torch.equal(resumed.model.aream.layer_weights, runner.model.aream.layer_weights)
+    assert torch.equal(resumed.model.attention_loss.layer_weights, runner.model.attention_loss.layer_weights)
 
 
 def test_entropies_are_measured_on_so_many_pictures(measured, tmp_path):
@@ -118,7 +119,7 @@ def test_entropies_are_measured_on_so_many_pictures(measured, tmp_path):
 
 
 def test_a_loss_with_uniform_weights_needs_no_entropies(measured, tmp_path):
-    cfg = measured_config(measured[0], tmp_path, **{'model.aream.weights': 'uniform'})
+    cfg = measured_config(measured[0], tmp_path, **{'model.attention_loss.weights': 'uniform'})
     with pytest.raises(ValueError, match="expected an AReAMLoss with weights='entropy', got weights='uniform'"):
         Runner.from_cfg(cfg).train()
 

@@ -9,6 +9,7 @@ from torch.testing import assert_close
 from aream_mm.evaluation import threshold_sweep
 from aream_mm.models import AReAMLoss, cam
 from aream_mm.models.aream import affinity_loss, layer_entropy, pair_labels
+from aream_mm.models.attention import Attended
 from aream_mm.registry import MODELS
 
 NUM_CLASSES, NUM_LAYERS, FIRST_DEEP = 5, 6, 3
@@ -28,8 +29,8 @@ def attended(toy_segmentor, golden):
 def variant(request, toy_segmentor, golden):
     """'uni', or 'ent' with the toy segmentor's loss weighted by the golden layer weights."""
     if request.param == 'ent':
-        toy_segmentor.aream = AReAMLoss(FIRST_DEEP, weights='entropy', num_layers=NUM_LAYERS)
-        toy_segmentor.aream.layer_weights.copy_(golden['ent'])
+        toy_segmentor.attention_loss = AReAMLoss(FIRST_DEEP, weights='entropy', num_layers=NUM_LAYERS)
+        toy_segmentor.attention_loss.layer_weights.copy_(golden['ent'])
     return request.param
 
 
@@ -84,14 +85,14 @@ def test_rectangular_image_at_another_size(toy_segmentor, golden):
 
 def test_label_cam(toy_segmentor, variant, golden):
     with torch.no_grad():
-        raw = toy_segmentor.raw_cam(golden['denormalized'], toy_segmentor.aream.shallow_affinity)
+        raw = toy_segmentor.raw_cam(golden['denormalized'], toy_segmentor.attention_loss.label_affinity)
     tagged = cam.normalize(raw.at((64, 64), torch.arange(5).expand(2, -1))) * golden['labels'][:, :, None, None]
     assert_close(tagged, golden[f'train_cam_{variant}'], **close)
 
 
 @pytest.mark.parametrize('name', VARIANTS)
 def test_masks_at_low_and_high_background_score(toy_segmentor, golden, name):
-    arguments = (golden[f'train_cam_{name}'], golden['labels'], golden['denormalized'], toy_segmentor.par)
+    arguments = (golden[f'train_cam_{name}'], golden['labels'], golden['denormalized'], toy_segmentor.refiner)
     scores, tags, images, par = arguments
     classes, present = cam.present_classes(tags)
     planes = cam.refine(cam.select(scores, classes), present, images, par, backgrounds=(0.35, 0.55))
@@ -100,8 +101,8 @@ def test_masks_at_low_and_high_background_score(toy_segmentor, golden, name):
     assert torch.equal(cam.reliable_masks(*arguments), golden[f'seg_{name}'])
 
 
-def test_label_masks_from_images(toy_segmentor, variant, golden):
-    masks = toy_segmentor.label_masks(golden['denormalized'], golden['labels'])
+def test_label_masks_from_images(toy_segmentor, variant, golden, label_masks):
+    masks = label_masks(toy_segmentor, golden['denormalized'], golden['labels'])
     assert torch.equal(masks, golden[f'seg_{variant}'])
 
 
@@ -116,7 +117,7 @@ def test_loss_of_each_layer(attended, golden, variant):
 
 
 def test_training_losses_from_images(toy_segmentor, golden, variant, make_samples):
-    assert toy_segmentor.aream.layer_index == golden['layer_index'].item()
+    assert toy_segmentor.attention_loss.layer_index == golden['layer_index'].item()
     losses = toy_segmentor.loss(golden['denormalized'], make_samples(golden['labels']))
     assert_close(losses['loss_aream'], 0.1 * golden[f'loss_{variant}'], rtol=1e-5, atol=1e-6)
     for name in ('class', 'patch'):
@@ -130,7 +131,8 @@ def test_gradient_with_respect_to_attention_logits(golden):
     mean_logits = logits.mean(dim=2)[FIRST_DEEP:, :, NUM_CLASSES:, NUM_CLASSES:]
     aream = AReAMLoss(FIRST_DEEP, loss_weight=1.0, weights='entropy', num_layers=NUM_LAYERS)
     aream.layer_weights.copy_(golden['ent'])
-    loss = aream(mean_logits, golden['aff_ent'])
+    features = torch.empty(2, 1, 4, 4)
+    loss = aream(Attended(None, features, mean_logits=mean_logits), golden['seg_ent'])
     loss.backward()
     assert_close(loss, golden['loss_ent'], **close)
     # The gradients themselves are below 3e-4.
@@ -141,7 +143,7 @@ def test_gradient_with_respect_to_attention_logits(golden):
 
 
 def test_par(toy_segmentor, golden):
-    assert_close(toy_segmentor.par(golden['denormalized'], golden['par_masks']), golden['par_out'], **close)
+    assert_close(toy_segmentor.refiner(golden['denormalized'], golden['par_masks']), golden['par_out'], **close)
 
 
 def test_inference_cam(predictions, golden):

@@ -548,7 +548,9 @@ def test_masks_of_stage_2_are_refined_with_the_photograph_as_the_network_gets_it
     head = dict(type='FCNHead', in_channels=32, in_index=0, channels=8, num_convs=1, num_classes=3)
     backbone = dict(type='aream_mm.TimmCNN', name='test_convnext', out_indices=(1,))
     preprocessor = cfg.model.data_preprocessor
-    cfg.model = dict(type='EncoderDecoder', data_preprocessor=preprocessor, backbone=backbone, decode_head=head)
+    cfg.model = dict(
+        type='aream_mm.RefinedEncoderDecoder', data_preprocessor=preprocessor, backbone=backbone, decode_head=head
+    )
     cfg.model.test_cfg = dict(mode='whole', refine=dict(type='aream_mm.PAR', dilations=[1, 2]), refine_scale=scale)
     cfg.dump(trained[0])
     model = MODELS.build(cfg.model).eval()

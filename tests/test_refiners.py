@@ -99,9 +99,9 @@ def test_each_refiner_changes_masks_keeps_cams_and_knows_only_the_tags(build_toy
         assert_close(one.pred_sem_seg.data, other.pred_sem_seg.data, rtol=0, atol=5)
 
 
-def test_labels_of_the_loss_take_any_refiner(build_toy, golden):
+def test_labels_of_the_loss_take_any_refiner(build_toy, golden, label_masks):
     """Two background scores, of which a CRF takes one at a time."""
-    masks = build_toy(par=CRF).label_masks(golden['denormalized'], golden['labels'])
+    masks = label_masks(build_toy(refiner=CRF), golden['denormalized'], golden['labels'])
     assert not torch.equal(masks, golden['seg_uni'])
     for mask, tags in zip(masks, golden['labels'], strict=True):
         assert set(mask.unique().tolist()) <= {0, 255, *(tags.nonzero().flatten() + 1).tolist()}

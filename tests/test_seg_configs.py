@@ -98,7 +98,7 @@ def test_test_time_augmentation_has_six_scales_and_the_mirror_images(stem, data,
     widths = [image.shape[-1] for image in packed['inputs']]
     assert widths == [width for ratio in SCALES for width in [pytest.approx(ratio * widths[4], abs=1)] * 2]
     assert [sample.get('flip', False) for sample in packed['data_samples']] == 6 * [False, True]
-    assert cfg.tta_model.type == 'SegTTAModel'
+    assert cfg.tta_model.type == 'aream_mm.RefinedTTAModel' and cfg.model.type == 'aream_mm.RefinedEncoderDecoder'
 
 
 def test_a_vit_is_averaged_over_padded_pictures_at_every_scale(data, tmp_path):

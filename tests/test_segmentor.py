@@ -55,7 +55,7 @@ def test_aream_loss_starts_after_warm_up(toy_segmentor, images, tagged):
 
 
 def test_without_aream_only_classification_is_trained(build_toy, images, tagged):
-    assert set(build_toy(aream=None).loss(images, tagged)) == {'loss_class', 'loss_patch'}
+    assert set(build_toy(attention_loss=None).loss(images, tagged)) == {'loss_class', 'loss_patch'}
 
 
 def test_aream_gradient_reaches_queries_and_keys_of_every_deep_layer(toy_segmentor, images, tagged):
@@ -80,10 +80,10 @@ def test_label_cam_carries_no_gradient(toy_segmentor, images, tagged, golden):
         assert_close(toy_segmentor.get_parameter(name).grad, gradient, rtol=1e-5, atol=1e-7)
 
 
-def test_label_cam_builds_no_graph(toy_segmentor, images, golden):
+def test_label_cam_builds_no_graph(toy_segmentor, images, tagged):
     grad_enabled, raw_cam = [], toy_segmentor.raw_cam
     toy_segmentor.raw_cam = lambda *a, **k: grad_enabled.append(torch.is_grad_enabled()) or raw_cam(*a, **k)
-    toy_segmentor.label_masks(images, golden['labels'])
+    toy_segmentor.loss(images, tagged)
     assert grad_enabled == [False]
 
 
@@ -95,32 +95,16 @@ def test_frozen_shallow_layers_get_no_gradient(build_toy, images, tagged):
     assert {'backbone.blocks.3.attn.qkv.weight', 'head.class_map.weight'} <= reached(model)
 
 
-def test_label_cam_in_eval_mode_is_deterministic_under_drop_path(build_toy, images, golden):
+def test_label_cam_varies_under_drop_path(build_toy, images, golden, label_masks):
     model = build_toy(backbone=dict(drop_path_rate=0.5)).train()
-    for _ in range(3):
-        assert torch.equal(model.label_masks(images, golden['labels']), golden['seg_uni'])
-
-
-def test_label_cam_in_train_mode_varies_under_drop_path(build_toy, images, golden):
-    model = build_toy(backbone=dict(drop_path_rate=0.5), train_cfg=dict(label_cam_mode='train')).train()
-    masks = [model.label_masks(images, golden['labels']) for _ in range(3)]
+    masks = [label_masks(model, images, golden['labels']) for _ in range(3)]
     assert any(not torch.equal(masks[0], other) for other in masks[1:])
 
 
-@pytest.mark.parametrize(
-    ('drop_path_rate', 'train_cfg', 'expected'),
-    [
-        (0.1, dict(), [4, 2]),  # image and mirror image for the label, and the pass that is trained
-        (0.0, dict(), [2, 2]),  # the pass that is trained, and the mirror image
-        (0.1, dict(label_cam_mode='train'), [2, 2]),
-        (0.1, dict(label_cam_mode='train', mirror=False), [2]),
-        (0.1, dict(mirror=False), [2, 2]),
-    ],
-)
-def test_no_image_goes_through_the_network_more_often_than_needed(
-    build_toy, images, tagged, drop_path_rate, train_cfg, expected
-):
-    model = build_toy(backbone=dict(drop_path_rate=drop_path_rate), train_cfg=train_cfg).train()
+@pytest.mark.parametrize(('mirror', 'expected'), [(True, [2, 2]), (False, [2])])
+def test_no_image_goes_through_the_network_more_often_than_needed(build_toy, images, tagged, mirror, expected):
+    """The pass that is trained serves for the label, and the mirror images have one of their own."""
+    model = build_toy(backbone=dict(drop_path_rate=0.1), train_cfg=dict(mirror=mirror)).train()
     batches, forward = [], model.backbone.forward
     model.backbone.forward = lambda images, *args, **kwargs: (
         batches.append(len(images)) or forward(images, *args, **kwargs)
@@ -129,40 +113,39 @@ def test_no_image_goes_through_the_network_more_often_than_needed(
     assert batches == expected
 
 
-def test_the_pass_that_is_trained_gives_the_label_of_one_of_its_own(build_toy, images, tagged, monkeypatch):
+def test_the_pass_that_is_trained_gives_the_label_of_one_of_its_own(build_toy, images, tagged, golden, monkeypatch):
     model = build_toy().train()
     shared = model.loss(images, tagged)['loss_aream']
-    monkeypatch.setattr('aream_mm.models.segmentor.varies_in_training', lambda network: True)
+    monkeypatch.setattr(model, 'label_masks', lambda *_: golden['seg_uni'])
     assert_close(model.loss(images, tagged)['loss_aream'], shared, rtol=1e-6, atol=0)
 
 
-def test_the_label_without_mirror_is_another(build_toy, images, golden):
-    for drop_path_rate in (0.0, 0.1):
-        model = build_toy(backbone=dict(drop_path_rate=drop_path_rate), train_cfg=dict(mirror=False)).train()
-        assert not torch.equal(model.label_masks(images, golden['labels']), golden['seg_uni'])
+def test_the_label_without_mirror_is_another(build_toy, images, golden, label_masks):
+    model = build_toy(train_cfg=dict(mirror=False)).train()
+    assert not torch.equal(label_masks(model, images, golden['labels']), golden['seg_uni'])
 
 
 @pytest.mark.parametrize(('layers', 'steps'), [((), 1), ((5,), 3), ((2, 4), 1)])
 def test_the_label_is_that_of_the_cam_that_the_chosen_layers_propagate(
-    build_toy, images, tagged, golden, layers, steps, monkeypatch
+    build_toy, images, tagged, golden, layers, steps, label_masks, monkeypatch
 ):
-    model = build_toy(train_cfg=dict(propagate_layers=layers, propagate_steps=steps)).train()
+    aream = dict(type='aream_mm.AReAMLoss', layer_index=3, propagate_layers=layers, propagate_steps=steps)
+    model = build_toy(attention_loss=aream).train()
     with torch.no_grad():
         raw = model.raw_cam(images, {layer: 1 / len(layers) for layer in layers}, steps)
     cams = cam.normalize(every_class(raw, images)) * golden['labels'][:, :, None, None]
     expected = cam.reliable_masks(cams, golden['labels'], images, MODELS.build(PAR))
-    assert torch.equal(model.label_masks(images, golden['labels']), expected)
+    assert torch.equal(label_masks(model, images, golden['labels']), expected)
     assert not torch.equal(expected, golden['seg_uni'])
     shared = model.loss(images, tagged)['loss_aream']  # the pass that is trained serves for the label
     monkeypatch.setattr(model, 'label_masks', lambda *_, **__: expected)
     assert_close(model.loss(images, tagged)['loss_aream'], shared, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize('label_cam_mode', ['eval', 'train'])
-def test_gradient_checkpointing_changes_nothing(build_toy, images, tagged, label_cam_mode):
+def test_gradient_checkpointing_changes_nothing(build_toy, images, tagged):
     gradients = []
     for with_cp in (False, True):
-        model = build_toy(backbone=dict(with_cp=with_cp), train_cfg=dict(label_cam_mode=label_cam_mode)).train()
+        model = build_toy(backbone=dict(with_cp=with_cp)).train()
         sum(model.loss(images, tagged).values()).backward()
         gradients.append({name: weight.grad for name, weight in model.named_parameters()})
     for name, gradient in gradients[0].items():
@@ -209,19 +192,17 @@ def test_cams_are_float32_in_mixed_precision(toy_segmentor, images, tagged, gold
         assert_close(prediction.cam.data, golden[f'infer_cam_{i}'], rtol=0, atol=0.05)
 
 
-@pytest.mark.parametrize('label_cam_mode', ['eval', 'train'])
 @pytest.mark.parametrize('training', [True, False])
-def test_label_cam_restores_the_mode(build_toy, images, golden, label_cam_mode, training):
-    model = build_toy(backbone=dict(frozen_layers=2), train_cfg=dict(label_cam_mode=label_cam_mode)).train(training)
+def test_the_loss_leaves_the_mode_alone(build_toy, images, tagged, training):
+    model = build_toy(backbone=dict(frozen_layers=2)).train(training)
     before = [module.training for module in model.modules()]
-    model.label_masks(images, golden['labels'])
+    model.loss(images, tagged)
     assert [module.training for module in model.modules()] == before
     assert model.training == training
 
 
-def test_background_scores_of_the_label_are_options(build_toy, images, golden):
-    model = build_toy(train_cfg=dict(low=0.45, high=0.45))
-    masks = model.label_masks(images, golden['labels'])
+def test_background_scores_of_the_label_are_options(build_toy, images, golden, label_masks):
+    masks = label_masks(build_toy(train_cfg=dict(low=0.45, high=0.45)), images, golden['labels'])
     assert not (masks == 255).any()
     assert (golden['seg_uni'] == 255).any()
 
@@ -403,7 +384,7 @@ def test_tensor_mode_gives_class_map_and_logits(toy_segmentor, images, golden):
 
 
 def test_a_checkpoint_from_before_the_layer_weights_are_measured_loads_again(toy_config, tmp_path):
-    toy_config['aream']['weights'] = 'entropy'
+    toy_config['attention_loss']['weights'] = 'entropy'
     model = MODELS.build(toy_config)
     path = str(tmp_path / 'epoch_1.pth')
     torch.save(dict(state_dict=model.state_dict()), path)
@@ -452,14 +433,14 @@ def test_unknown_setting_is_refused_by_name(build_toy, settings):
 
 @pytest.mark.parametrize('layers', [(6,), (0, -1)])
 def test_propagate_layers_outside_the_network_are_refused(build_toy, layers):
-    for settings in ('test_cfg', 'train_cfg'):
-        expected = rf'{settings}.propagate_layers: expected layers in 0..5, got \[{layers[-1]}\]'
-        with pytest.raises(ValueError, match=expected):
-            build_toy(**{settings: dict(propagate_layers=layers)})
+    aream = dict(type='aream_mm.AReAMLoss', layer_index=3)
+    for where, settings in (('test_cfg', {}), ('attention_loss', aream)):
+        with pytest.raises(ValueError, match=rf'propagate_layers.* in 0..5, got \[{layers[-1]}\]'):
+            build_toy(**{where: dict(settings, propagate_layers=layers)})
 
 
 def test_layer_index_is_checked_against_the_depth_of_the_network(toy_config):
-    toy_config['aream']['layer_index'] = 7
+    toy_config['attention_loss']['layer_index'] = 7
     with pytest.raises(ValueError, match=r'layer_index in 1..5 \(6 layers\), got 7'):
         MODELS.build(toy_config)
 
@@ -497,7 +478,7 @@ def dual_config(request):
             vit=dict(type='aream_mm.AttentionViT', **vit),
         ),
         head=dict(type='aream_mm.CAMHead', num_classes=5, in_channels=112 + 320, kernel_size=1, token_channels=24),
-        aream=dict(type='aream_mm.AReAMLoss', layer_index=2),
+        attention_loss=dict(type='aream_mm.AReAMLoss', layer_index=2),
     )
 
 
@@ -586,9 +567,9 @@ def test_without_background_refined_masks_are_of_the_tags(build_toy, golden, mak
         assert set(prediction.pred_sem_seg.data.unique().tolist()) <= set(tag.nonzero().flatten().tolist())
 
 
-def test_without_background_no_label_is_doubtful(build_toy, golden, make_samples):
+def test_without_background_no_label_is_doubtful(build_toy, golden, make_samples, label_masks):
     model = build_toy(**NO_BACKGROUND)
-    masks = model.label_masks(golden['denormalized'], golden['labels'])
+    masks = label_masks(model, golden['denormalized'], golden['labels'])
     for mask, tag in zip(masks, golden['labels'], strict=True):
         assert set(mask.unique().tolist()) <= set(tag.nonzero().flatten().tolist())
     losses = model.loss(golden['denormalized'], make_samples(golden['labels']))

@@ -37,8 +37,8 @@ def built(request, toy_folders):
     cfg = load_config(request.param, dict(data_root=str(toy_folders[data_of(request.param)])))
     init_default_scope(cfg.default_scope)
     model = MODELS.build(cfg.model)
-    if model.aream and not model.aream.measured:
-        model.aream.weigh_layers(torch.arange(model.backbone.num_layers))
+    if model.attention_loss and not model.attention_loss.measured:
+        model.attention_loss.weigh_layers(torch.arange(model.backbone.num_layers))
     samples, batch = two_samples(DATASETS.build(cfg.train_dataloader.dataset), model)
     for sample in samples:
         assert not any(side % model.backbone.patch_size for side in sample['inputs'].shape[-2:])
@@ -49,7 +49,7 @@ def test_a_training_step_changes_what_is_trained_and_nothing_else(built):
     cfg, model, batch = built
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     logged = model.train().train_step(batch, build_optim_wrapper(model, cfg.optim_wrapper))
-    assert {'loss', 'loss_patch'} <= logged.keys() and ('loss_aream' in logged) == bool(cfg.model.aream)
+    assert {'loss', 'loss_patch'} <= logged.keys() and ('loss_aream' in logged) == bool(cfg.model.attention_loss)
     assert all(torch.isfinite(value) for value in logged.values())
     changed = {name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
     frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
@@ -85,7 +85,7 @@ def with_gradient(model):
 def test_the_loss_of_aream_reaches_the_deep_layers_and_stays_out_of_the_label_cam(built, monkeypatch):
     """A gradient has what the mean logits of the deep layers are made of: no head, no CNN that stands beside."""
     _, model, batch = built
-    if model.aream is None:
+    if model.attention_loss is None:
         pytest.skip('a baseline')
     has_graph, reliable_masks = [], cam.reliable_masks_of_present
     monkeypatch.setattr(
@@ -99,13 +99,13 @@ def test_the_loss_of_aream_reaches_the_deep_layers_and_stays_out_of_the_label_ca
     assert has_graph == [False]
     layers = [module for name, module in model.backbone.named_modules() if name.endswith('attn.qkv')]
     assert len(layers) == model.backbone.num_layers
-    deep = [layers[i].weight for i in model.aream.deep_layers if layers[i].weight.requires_grad]
+    deep = [layers[i].weight for i in model.attention_loss.logit_layers if layers[i].weight.requires_grad]
     assert deep
     for weight in deep:
         query, key, _ = weight.grad.chunk(3)
         assert query.any() and key.any()
     reached = with_gradient(model)
     model.zero_grad()
-    model.backbone(data['inputs'], logit_layers=model.aream.deep_layers).mean_logits.sum().backward()
+    model.backbone(data['inputs'], logit_layers=model.attention_loss.logit_layers).mean_logits.sum().backward()
     assert reached == with_gradient(model)
     assert not any(name.startswith('head.') for name in reached)

@@ -36,8 +36,6 @@ from aream_mm.checkpoint import load_fitting_checkpoint
 from aream_mm.config import load_config
 from aream_mm.datasets.pictures import ENDINGS, damage, endings, find_pictures, read_header, require_distinct_names
 from aream_mm.files import write_atomically
-from aream_mm.models import CAMSegmentor
-from aream_mm.models.refined_tta import Refinement, refinement_of
 
 OVERLAY_SIDE = 1024  # pixels; drawing takes long and much memory on the photographs of today's cameras
 UNREADABLE = 'no picture in grey or colour, or one of over 178 Mpx'
@@ -99,11 +97,11 @@ def load_model(cfg: Config, checkpoint: str) -> BaseSegmentor:
     return model
 
 
-def predict(model: BaseSegmentor, packed: dict, refinement: Refinement | None) -> np.ndarray:
+def predict(model: BaseSegmentor, packed: dict) -> np.ndarray:
     """A photograph as the test pipeline packs it → the mask of class ids, uint8 (H, W) of the photograph as shown.
 
-    A refinement gets the photograph as the network does. The planes are brought to the photograph's size one class at a
-    time, because those of all classes of a large photograph need gigabytes.
+    It is predicted, and refined, at the size that the network gets. The planes are brought to the photograph's size one
+    class at a time, because those of all classes of a large photograph need gigabytes.
     """
     sample = packed['data_samples']
     height, width = sample.img_shape[:2]
@@ -116,11 +114,7 @@ def predict(model: BaseSegmentor, packed: dict, refinement: Refinement | None) -
     sample.set_metainfo(dict(ori_shape=(height, width)))
     with torch.no_grad():
         (result,) = model.test_step(pseudo_collate([packed]))
-    planes = result.seg_logits.data
-    if refinement is not None:
-        image = packed['inputs'].flip(0).to(planes.device) / 255  # from BGR
-        planes = refinement.to(planes.device)(image[None], planes.softmax(dim=0)[None])[0]
-    return upsampled_argmax(planes, shown).cpu().numpy()
+    return upsampled_argmax(result.seg_logits.data, shown).cpu().numpy()
 
 
 def upsampled_argmax(planes: Tensor, size: tuple[int, int]) -> Tensor:
@@ -158,7 +152,6 @@ def main() -> None:
     folder, photographs = photographs_at(args.photographs, args.out)
     cfg = load_config(args.config, args.cfg_options)
     model = load_model(cfg, args.checkpoint)
-    refinement = None if isinstance(model, CAMSegmentor) else refinement_of(model.test_cfg)  # which refines by itself
     # As mmseg's own inferencers do: there are no masks to load.
     steps = cfg.test_dataloader.dataset.pipeline
     pipeline = Compose([step for step in steps if step['type'].split('.')[-1] != 'LoadAnnotations'])
@@ -176,7 +169,7 @@ def main() -> None:
         if problem:
             unreadable[str(path)] = problem
             continue
-        mask = predict(model, packed, refinement)
+        mask = predict(model, packed)
         indexed = Image.fromarray(mask)
         indexed.putpalette(palette.tobytes())
         write_atomically((args.out / 'masks' / name).with_suffix('.png'), encoded(indexed, format='PNG'))

@@ -9,7 +9,7 @@ python tools/test.py configs/seg/deeplabv3plus_r50_voc.py work_dirs/deeplabv3plu
     test_dataloader.dataset.dataset.ann_file=ImageSets/Segmentation/test.txt
 
 Either stage with its predictions refined; stage 2, as here, at full size unless model.test_cfg.refine_scale is below
-1:
+1. With --pseudo-masks the masks of the training pictures too, of the classes that they are tagged with:
 
 python tools/test.py CONFIG CHECKPOINT --cfg-options model.test_cfg.refine.type=aream_mm.DenseCRF \
     model.test_cfg.refine.bilateral_sxy=67
@@ -36,7 +36,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', help='folder for the predictions as PNG')
     parser.add_argument('--show-dir', help='folder for the predictions painted over the pictures')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
-    parser.add_argument('--pseudo-masks', action='store_true', help='stage 1: write the pseudo masks too')
+    parser.add_argument('--pseudo-masks', action='store_true', help='write masks of the training pictures too')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -75,28 +75,25 @@ def predict_only(cfg: Config) -> None:
     cfg.test_dataloader.dataset.pipeline = without_masks(cfg.test_dataloader.dataset.pipeline)
 
 
-def merge_views(cfg: Config, tta: bool) -> None:
-    """Average over the views of a picture, if there are several, and refine stage 2 if model.test_cfg says so."""
-    settings, data = cfg.model.get('test_cfg', {}), cfg.test_dataloader.dataset
-    refined = settings.get('refine') is not None and cfg.model.type != 'aream_mm.CAMSegmentor'  # it refines by itself
-    if not tta and not refined:
-        return
-    one_view = [dict(type='TestTimeAug', transforms=[[step] for step in data.pipeline])]
-    data.pipeline = cfg.tta_pipeline if tta else one_view
-    if refined:
-        refinement = {key: settings[key] for key in ('refine', 'refine_scale') if key in settings}
-        merged = dict(type='aream_mm.RefinedTTAModel', **refinement)
-    else:
-        merged = cfg.tta_model
+def merge_views(cfg: Config) -> None:
+    """Average over the views of a picture."""
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     # Unless it is said, mmengine puts the data_preprocessor at the top of the config in the place of the model's own.
     preprocessor = cfg.model.get('data_preprocessor', cfg.get('data_preprocessor'))
-    cfg.model = dict(merged, module=cfg.model, data_preprocessor=preprocessor)
+    cfg.model = dict(cfg.tta_model, module=cfg.model, data_preprocessor=preprocessor)
 
 
 def ask_for_pseudo_masks(cfg: Config) -> None:
+    """By the hooks of the config that write masks, or by one over its pseudo_mask_dataloader."""
     hooks = [hook for hook in cfg.get('custom_hooks', []) if hook['type'] == 'aream_mm.PseudoMaskHook']
     if not hooks:
-        raise ValueError('--pseudo-masks: expected a config with an aream_mm.PseudoMaskHook in custom_hooks, got none')
+        if 'pseudo_mask_dataloader' not in cfg:
+            raise ValueError(
+                '--pseudo-masks: expected a config with an aream_mm.PseudoMaskHook in custom_hooks, or a '
+                'pseudo_mask_dataloader, got neither'
+            )
+        hook = dict(type='aream_mm.PseudoMaskHook', dataloader=cfg.pseudo_mask_dataloader, after_test=True)
+        cfg.custom_hooks = [*cfg.get('custom_hooks', []), hook]
     for hook in hooks:
         hook['after_test'] = True
 
@@ -119,7 +116,8 @@ def main() -> None:
     if args.show_dir:
         cfg.default_hooks.visualization.draw = True
         cfg.visualizer.save_dir = args.show_dir
-    merge_views(cfg, args.tta)
+    if args.tta:
+        merge_views(cfg)
     if args.out:
         write_predictions(cfg, args.out)
     if all(evaluator.get('format_only') for evaluator in test_evaluators(cfg)):

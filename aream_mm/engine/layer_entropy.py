@@ -8,8 +8,12 @@ from mmengine.hooks import Hook
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.runner import Runner
 from mmengine.utils import ProgressBar
+from torch import Tensor
 
 from aream_mm.engine.warm_up import bare
+from aream_mm.models import cam as cams
+from aream_mm.models.aream import AReAMLoss, layer_entropy
+from aream_mm.models.segmentor import CAMSegmentor
 from aream_mm.registry import HOOKS
 
 
@@ -34,15 +38,15 @@ class LayerEntropyHook(Hook):
         self.num_images = num_images
 
     def before_train(self, runner: Runner) -> None:
-        aream = bare(runner.model).aream
-        if aream is None or aream.weights != 'entropy':
-            got = 'no AReAMLoss' if aream is None else f'weights={aream.weights!r}'
+        loss = bare(runner.model).attention_loss
+        if not isinstance(loss, AReAMLoss) or loss.weights != 'entropy':
+            got = f'weights={loss.weights!r}' if isinstance(loss, AReAMLoss) else f'{loss}'
             raise ValueError(f"LayerEntropyHook: expected an AReAMLoss with weights='entropy', got {got}")
         self.dataset = evenly_spread(MMENGINE_DATASETS.build(self.dataloader['dataset']), self.num_images)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         model = bare(runner.model)
-        if not model.warm_up and not model.aream.measured:
+        if not model.warm_up and not model.attention_loss.measured:
             self.measure(runner)
 
     def measure(self, runner: Runner) -> None:
@@ -57,7 +61,7 @@ class LayerEntropyHook(Hook):
         for batch in loader:
             batch = model.data_preprocessor(batch)
             images, tags = batch['inputs'], model.tags(batch['data_samples']).to(batch['inputs'].device)
-            total += model.layer_entropy(images, tags).cpu() * len(images)
+            total += entropy_of_layers(model, images, tags).cpu() * len(images)
             number += len(images)
             if progress:
                 progress.update()
@@ -66,13 +70,22 @@ class LayerEntropyHook(Hook):
             print()
         all_reduce(total), all_reduce(number)
         entropy = total / number
-        model.aream.weigh_layers(entropy)
-        weights = model.aream.layer_weights.tolist()
+        model.attention_loss.weigh_layers(entropy)
+        weights = model.attention_loss.layer_weights.tolist()
         for layer, (bits, weight) in enumerate(zip(entropy.tolist(), weights, strict=True)):
             runner.logger.info(f'Layer {layer}: entropy {bits:.4f} bits, weight {weight:.3f}')
         runner.visualizer.add_scalars(
             {f'layer_weight/layer_{layer:02}': weight for layer, weight in enumerate(weights)}, step=runner.iter
         )
+
+
+@torch.no_grad()
+def entropy_of_layers(model: CAMSegmentor, images: Tensor, tags: Tensor) -> Tensor:
+    """Images (B, 3, H, W), tags (B, C) → entropy of the evidence that each layer spreads, (L,) bits, batch mean."""
+    each_layer = dict(enumerate(torch.eye(model.backbone.num_layers, device=images.device)))
+    attended = model.backbone(images, affinity=each_layer)
+    class_map, _ = model.head(attended)
+    return layer_entropy(cams.activate(class_map), attended.patch_affinity, tags)
 
 
 def evenly_spread(dataset: BaseDataset, number: int | None) -> BaseDataset:

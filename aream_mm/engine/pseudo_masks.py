@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.config import ConfigDict
 from mmengine.dist import (
     all_reduce,
     barrier,
@@ -35,8 +34,8 @@ from torch import Tensor, nn
 
 from aream_mm.engine.warm_up import bare
 from aream_mm.files import write_atomically
-from aream_mm.models.cam import IGNORE_INDEX, class_ids, present_classes
-from aream_mm.models.refined_tta import Refinement, photograph, refinement_of
+from aream_mm.models.cam import IGNORE_INDEX
+from aream_mm.models.refined import RefinedEncoderDecoder
 from aream_mm.models.segmentor import CAMSegmentor
 from aream_mm.registry import HOOKS
 
@@ -47,11 +46,10 @@ WRITERS, MAX_WAITING = 4, 64  # threads, and pictures that wait for them
 
 @HOOKS.register_module()
 class PseudoMaskHook(Hook):
-    """Runs a segmentor over the training images after training and writes their masks and a manifest.json.
+    """Runs a segmentor over the training images and writes their masks and a manifest.json.
 
-    That of stage 1, a `CAMSegmentor`, or mmseg's of stage 2, whose masks are those of its highest logits among the
-    classes that the image is tagged with, and background; with a refiner, those of the probabilities of these classes,
-    refined at the picture's size.
+    That of stage 1, a `CAMSegmentor`, after training; or that of stage 2, a `RefinedEncoderDecoder`, with
+    `tools/test.py --pseudo-masks`. Either predicts the classes that the image is tagged with, and background.
 
     A mask is a palette PNG of ids 0..C (255 ignored) at `out_dir/<sample_id>.png`. Masks that the same weights have
     written with the same settings are kept, so an interrupted run goes on where it was; the manifest appears when all
@@ -59,16 +57,15 @@ class PseudoMaskHook(Hook):
     With `test_cfg.band` that is the mIoU of the pixels that are not ignored, and `ignored` is the share of those that
     are, in percent of all pixels of all masks: the higher it is, the easier the pixels that are left.
 
-    Pictures of one size make a batch (`SizeBatchSampler`), and threads write while the next batch is computed.
+    Images of one size make a batch (`SizeBatchSampler`), and threads write while the next batch is computed.
 
     Args:
         dataloader: config over an `ImageTagDataset` with test_mode=True.
         out_dir: folder. Default: `pseudo_masks` in the work dir.
-        cam_dir: folder that also gets the CAM of each picture, before refinement, as `<sample_id>.npz`: `classes` (K,)
-            int64 in 1..C and `cam` (K, h, w) float16 in 0..1, an eighth of the picture's sides, rounded up.
+        cam_dir: folder that also gets the CAM of each image, before refinement, as `<sample_id>.npz`: `classes` (K,)
+            int64 in 1..C and `cam` (K, h, w) float16 in 0..1, an eighth of the image's sides, rounded up.
             Of a `CAMSegmentor` alone.
-        test_cfg: what differs from the model's `test_cfg`: `TestSettings` of a `CAMSegmentor`, such as
-            dict(background=0.3), or mmseg's with `refine` and `refine_scale` of a `Refinement`.
+        test_cfg: what differs from the model's `test_cfg`, such as dict(background=0.3).
         after_test: write the masks after testing too (`tools/test.py --pseudo-masks`).
         fp16: run the network under autocast, as mmengine's test loop does with its `fp16`; bfloat16 on a CPU.
     """
@@ -102,30 +99,25 @@ class PseudoMaskHook(Hook):
     def _prepare(self, runner: Runner) -> None:
         self.out_dir = self.out_dir or Path(runner.work_dir) / 'pseudo_masks'
         model = bare(runner.model)
-        if isinstance(model, CAMSegmentor):
-            self.settings = dataclasses.replace(model.test_cfg, **self.test_cfg)
-            model.check_propagate_layers(self.settings)
-            self.refiner = self.settings.refiner  # built now, to see whether it can be
-        else:
-            if self.cam_dir:
-                raise ValueError(f'PseudoMaskHook: expected a CAMSegmentor for cam_dir, got {type(model).__name__}')
-            self.settings = ConfigDict({**model.test_cfg, **self.test_cfg})
-            self.refiner = refinement_of(self.settings)
+        if not isinstance(model, CAMSegmentor | RefinedEncoderDecoder):
+            raise TypeError(
+                'PseudoMaskHook: expected a CAMSegmentor or a RefinedEncoderDecoder, without test-time augmentation, '
+                f'got {type(model).__name__}'
+            )
+        if self.cam_dir and not isinstance(model, CAMSegmentor):
+            raise ValueError(f'PseudoMaskHook: expected a CAMSegmentor for cam_dir, got {type(model).__name__}')
+        self.settings = model.settings_with(**self.test_cfg)
+        self.refiner = self.settings.refiner  # built now, to see whether it can be
         self.dataset = MMENGINE_DATASETS.build(self.dataloader['dataset'])
         classes = self.dataset.metainfo['classes']
-        if not isinstance(model, CAMSegmentor):
-            if model.out_channels != len(classes):
-                raise ValueError(
-                    f'PseudoMaskHook: expected a data set of {model.out_channels} classes, one for each plane of the '
-                    f'network, got {tuple(classes)}'
-                )
-            return
-        background = int(self.settings.background is not None)
-        expected = background + model.head.num_classes
-        if len(classes) != expected or (classes[0] == 'background') != bool(background):
+        background, expected = self.dataset.first_id == 1, model.out_channels
+        if isinstance(model, CAMSegmentor):
+            background = self.settings.background is not None
+            expected = background + model.head.num_classes
+        if len(classes) != expected or (classes[0] == 'background') != background:
             raise ValueError(
                 f'PseudoMaskHook: expected a data set of {expected} classes, {"with" if background else "without"} '
-                f'background (test_cfg.background={self.settings.background}), got {tuple(classes)}'
+                f'background, as the network has them, got {tuple(classes)}'
             )
 
     def after_train(self, runner: Runner) -> None:
@@ -139,10 +131,10 @@ class PseudoMaskHook(Hook):
         """Write what is missing, measure what is there, and only then the manifest, which is returned."""
         for buffer in bare(runner.model).buffers():  # each process has its own running statistics of a BatchNorm
             broadcast(buffer)
-        settings = self.settings if isinstance(self.settings, dict) else dataclasses.asdict(self.settings)
+        settings = dict(dataclasses.asdict(self.settings), fp16=self.fp16)
         identity = dict(
             weights=fingerprint(bare(runner.model), self.refiner),
-            settings=dict(settings, fp16=self.fp16),
+            settings=settings,
             classes=list(self.dataset.metainfo['classes']),
         )
         infos = [self.dataset.get_data_info(i) for i in range(len(self.dataset))]
@@ -192,28 +184,21 @@ class PseudoMaskHook(Hook):
         # the last bit of its CAM depends.
         sampler = dict(type='aream_mm.SizeBatchSampler', indices=pending)
         loader = runner.build_dataloader({**self.dataloader, 'dataset': self.dataset, 'batch_sampler': sampler})
-        model, settings = bare(runner.model), bare(runner.model).test_cfg
+        model = bare(runner.model).eval()
         progress = ProgressBar(sum(map(len, loader.batch_sampler))) if is_main_process() else None
-        model.eval()
-        model.test_cfg = self.settings
-        try:
-            with ThreadPoolExecutor(WRITERS) as pool:
-                writing = deque()
-                for batch in loader:
-                    with autocast(enabled=self.fp16):
-                        samples = model.test_step(batch)
-                    if not isinstance(model, CAMSegmentor):
-                        keep_to_tags(samples, self.dataset.first_id, self.refiner)
-                    for sample in samples:
-                        writing.append(pool.submit(self._write, sample.sample_id, *self._outputs(sample)))
-                        if len(writing) > MAX_WAITING:
-                            writing.popleft().result()
-                        if progress:
-                            progress.update()
-                for written in writing:
-                    written.result()
-        finally:
-            model.test_cfg = settings
+        with ThreadPoolExecutor(WRITERS) as pool:
+            writing = deque()
+            for batch in loader:
+                with autocast(enabled=self.fp16):
+                    samples = model.predict(**model.data_preprocessor(batch), settings=self.settings)
+                for sample in samples:
+                    writing.append(pool.submit(self._write, sample.sample_id, *self._outputs(sample)))
+                    if len(writing) > MAX_WAITING:
+                        writing.popleft().result()
+                    if progress:
+                        progress.update()
+            for written in writing:
+                written.result()
         if progress:
             print()
 
@@ -267,24 +252,6 @@ class PseudoMaskHook(Hook):
             metric.process({}, [sample.to_dict()])
         miou = float(metric.evaluate(len(pairs))['mIoU'])
         return None if math.isnan(miou) else round(miou, 2)
-
-
-def keep_to_tags(samples: list[SegDataSample], first_id: int, refinement: Refinement | None = None) -> None:
-    """Replace the masks of predictions, all of one size, by those of the tagged classes and background alone.
-
-    The tags begin at id `first_id`: 1, or 0 where there is no background. A refinement gets the probabilities of the
-    classes that are left.
-    """
-    present = present_classes(torch.stack([sample.gt_score for sample in samples]))
-    ids = F.pad(present.classes + first_id, (first_id, 0))
-    known = F.pad(present.mask, (first_id, 0), value=True)
-    planes = torch.stack([sample.seg_logits.data[own] for sample, own in zip(samples, ids, strict=True)]).float()
-    planes = planes.masked_fill(~known[:, :, None, None], -torch.inf)
-    if refinement is not None:
-        images = torch.stack([photograph(sample.img_path, planes[0]) for sample in samples])
-        planes = refinement.to(planes.device)(images, planes.softmax(dim=1))
-    for sample, mask in zip(samples, class_ids(planes, ids), strict=True):
-        sample.pred_sem_seg = PixelData(data=mask[None])
 
 
 def as_plane(mask: np.ndarray) -> Tensor:

@@ -10,7 +10,7 @@ from aream_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class WarmUpHook(Hook):
-    """Keeps the AReAM loss of a `CAMSegmentor` switched off until the warm-up has ended; holds when a run is resumed.
+    """Keeps the attention loss of a `CAMSegmentor` off until the warm-up has ended; holds when a run is resumed.
 
     Args:
         end: epochs (or iterations) of classification alone.
@@ -25,7 +25,7 @@ class WarmUpHook(Hook):
         model = bare(runner.model)
         warm_up = (runner.epoch if self.by_epoch else runner.iter) < self.end
         if model.warm_up and not warm_up:
-            runner.logger.info('The warm-up has ended: the AReAM loss takes part from here.')
+            runner.logger.info('The warm-up has ended: the loss on the attention takes part from here.')
         model.warm_up = warm_up
 
 

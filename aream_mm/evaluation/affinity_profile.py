@@ -1,6 +1,6 @@
 """What the affinity of each layer does to the evidence: smoothing and over-smoothing, in figures.
 
-G rows of a profile: each layer alone, and the means over shallow, deep and all layers.
+G rows of a profile: each layer alone, and the means over the layers that the loss groups and over all.
 """
 
 import torch
@@ -72,9 +72,9 @@ class AffinityProfile:
         self.model = model
         layers = model.backbone.num_layers
         weights = {f'layer {layer}': row for layer, row in enumerate(torch.eye(layers))}
-        if model.aream is not None:
-            deep = torch.arange(layers) >= model.aream.layer_index
-            weights['shallow mean'], weights['deep mean'] = ~deep / (~deep).sum(), deep / deep.sum()
+        groups = {} if model.attention_loss is None else model.attention_loss.layer_groups
+        for name, group in groups.items():
+            weights[f'{name} mean'] = torch.zeros(layers).index_fill_(0, torch.tensor(group), 1 / len(group))
         weights['all mean'] = torch.full((layers,), 1 / layers)
         self.rows = ('none', *weights)
         self.weights = torch.stack(list(weights.values()))  # (G, L)

@@ -2,24 +2,29 @@
 
 from aream_mm.models.affinity_net import AffinityNet, RandomWalk
 from aream_mm.models.aream import AReAMLoss
+from aream_mm.models.attention_loss import AttentionLoss
+from aream_mm.models.backbone import AttentionBackbone
 from aream_mm.models.conformer import AttentionConformer
 from aream_mm.models.dense_crf import DenseCRF
-from aream_mm.models.dual_branch import CNNBackbone, DualBranch, TimmCNN
+from aream_mm.models.dual_branch import CNNBackbone, DualBranch
 from aream_mm.models.head import CAMHead
 from aream_mm.models.par import PAR
-from aream_mm.models.refined_tta import RefinedTTAModel
+from aream_mm.models.refined import RefinedEncoderDecoder, RefinedTTAModel
 from aream_mm.models.resnet38 import ResNet38
 from aream_mm.models.segmentor import CAMSegmentor
+from aream_mm.models.timm_networks import TimmCNN
 from aream_mm.models.vit import AttentionViT
 from aream_mm.registry import MODELS
 
-for _module in (PAR, DenseCRF):  # their files know tensors only
+for _module in (AReAMLoss, PAR, DenseCRF):  # their files know tensors only
     MODELS.register_module(module=_module)
 
 __all__ = [
     'AReAMLoss',
     'AffinityNet',
+    'AttentionBackbone',
     'AttentionConformer',
+    'AttentionLoss',
     'AttentionViT',
     'CAMHead',
     'CAMSegmentor',
@@ -28,6 +33,7 @@ __all__ = [
     'DualBranch',
     'PAR',
     'RandomWalk',
+    'RefinedEncoderDecoder',
     'RefinedTTAModel',
     'ResNet38',
     'TimmCNN',

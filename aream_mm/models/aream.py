@@ -1,11 +1,14 @@
 """AReAM, the adaptive re-activation mechanism: shallow affinity supervises deep attention (arXiv 2305.03112)."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
 import torch.nn.functional as F
 from mmengine.dist import all_reduce, get_world_size
-from torch import Tensor, nn
+from torch import Tensor
 
-from aream_mm.registry import MODELS
+from aream_mm.models.attention import Attended, mean_of
+from aream_mm.models.attention_loss import AttentionLoss
 
 
 def pair_labels(masks: Tensor, grid: tuple[int, int], ignore_index: int = 255) -> Tensor:
@@ -69,8 +72,7 @@ def layer_entropy(cam: Tensor, affinity: Tensor, tags: Tensor) -> Tensor:
     return nats.mean(dim=1) / torch.log(torch.tensor(2.0))
 
 
-@MODELS.register_module()
-class AReAMLoss(nn.Module):
+class AReAMLoss(AttentionLoss):
     """loss_weight · mean_{l ≥ k} w_l · L_aff[l], with k = `layer_index`, the first deep layer.
 
     The same w weighs the shallow layers that make the label: affinity l < k counts (1 − w_l) / k.
@@ -84,14 +86,27 @@ class AReAMLoss(nn.Module):
         loss_weight: 0.1 in the paper.
         weights: 'uniform' (w = 0 for shallow and 1 for deep layers; the better one in the paper), or 'entropy': the
             buffer `layer_weights`, min-max of the layers' entropies, which `LayerEntropyHook` measures.
+        propagate_layers: layers whose mean affinity propagates the label CAM; None for the shallow ones, weighed as
+            above; () for no propagation, so that the class map alone makes the label, for a transformer that has not
+            been pretrained and whose shallow affinity knows nothing yet.
+        propagate_steps: how often it does.
         num_layers: L, the depth of the transformer; `CAMSegmentor` fills it in.
 
     Raises:
-        ValueError: an unknown kind of weights, or a layer index that leaves no shallow or no deep layer.
+        ValueError: an unknown kind of weights, a layer index that leaves no shallow or no deep layer, or layers that
+            the network does not have.
     """
 
+    name = 'aream'
+
     def __init__(
-        self, layer_index: int, loss_weight: float = 0.1, weights: str = 'uniform', num_layers: int = 12
+        self,
+        layer_index: int,
+        loss_weight: float = 0.1,
+        weights: str = 'uniform',
+        propagate_layers: Sequence[int] | None = None,
+        propagate_steps: int = 1,
+        num_layers: int = 12,
     ) -> None:
         super().__init__()
         if weights not in ('uniform', 'entropy'):
@@ -100,9 +115,15 @@ class AReAMLoss(nn.Module):
             raise ValueError(
                 f'AReAMLoss: expected layer_index in 1..{num_layers - 1} ({num_layers} layers), got {layer_index}'
             )
+        if outside := [layer for layer in propagate_layers or () if not 0 <= layer < num_layers]:
+            raise ValueError(f'AReAMLoss: expected propagate_layers in 0..{num_layers - 1}, got {outside}')
         self.layer_index = layer_index
         self.loss_weight = loss_weight
         self.weights = weights
+        self.propagate_layers = propagate_layers
+        self.label_steps = propagate_steps
+        self.logit_layers = range(layer_index, num_layers)
+        self.layer_groups = {'shallow': range(layer_index), 'deep': self.logit_layers}
         uniform = (torch.arange(num_layers) >= layer_index).float()
         measured_later = torch.full((num_layers,), torch.nan)
         self.register_buffer(
@@ -126,28 +147,25 @@ class AReAMLoss(nn.Module):
         self.layer_weights.copy_((entropy - lowest) / (highest - lowest))
 
     @property
-    def shallow_affinity(self) -> dict[int, Tensor]:
-        """Layer → weight of the affinity that propagates the label CAM: (1 − w_l) / k for l < k."""
+    def label_affinity(self) -> Mapping[int, float | Tensor]:
+        """Layer → weight of the affinity that propagates the label CAM: (1 − w_l) / k for l < k, unless chosen."""
         if not self.measured:
             raise RuntimeError(
                 "AReAMLoss(weights='entropy'): no layer entropies have been measured or loaded; add an "
                 'aream_mm.LayerEntropyHook to custom_hooks'
             )
+        if self.propagate_layers is not None:
+            return mean_of(self.propagate_layers)
         weights = (1 - self.layer_weights) / self.layer_index
         return {layer: weights[layer] for layer in range(self.layer_index)}
 
-    @property
-    def deep_layers(self) -> range:
-        """The layers whose mean logits the loss reads."""
-        return range(self.layer_index, len(self.layer_weights))
+    def forward(self, attended: Attended, masks: Tensor) -> Tensor:
+        """(L − k, B, P, P) mean logits of the deep layers, (B, H, W) reliable masks → scalar.
 
-    def forward(self, mean_logits: Tensor, pairs: Tensor) -> Tensor:
-        """(L − k, B, P, P) mean logits of the deep layers, (B, P, P) pairs → scalar.
-
-        Every process of a group has to call it: the two counts are summed over all.
+        Every process of a group has to call it: the two counts of pairs are summed over all.
         """
-        weights = self.layer_weights[self.layer_index :]
+        pairs = pair_labels(masks, attended.features.shape[-2:])
         counts = pair_counts(pairs)
         all_reduce(counts)
-        share = affinity_loss(mean_logits, pairs, counts)
-        return get_world_size() * self.loss_weight * (weights * share).mean()
+        share = affinity_loss(attended.mean_logits, pairs, counts)
+        return get_world_size() * self.loss_weight * (self.layer_weights[self.layer_index :] * share).mean()

@@ -17,24 +17,31 @@ class Attended(NamedTuple):
     patch_affinity  (B, P, P)         Σ_l weight[l] · A[l][patch → patch]; (G, B, P, P) for weights of shape (G,)
     mean_logits     (L', B, P, P)     Z[l], the mean over heads of the pre-softmax logits, patch block
     layer_tokens    (L', B, P, D)     patch tokens after each layer
+    layer_affinity  (L', B, P, P)     A[l][patch → patch] of each layer, with gradient
 
-    The affinities carry no gradient: AReAM learns through the mean logits.
+    The class and the patch affinity carry no gradient: they make CAMs. AReAM learns through the mean logits.
     """
 
     class_tokens: Tensor | None
     features: Tensor
-    class_affinity: Tensor | None
-    patch_affinity: Tensor | None
-    mean_logits: Tensor | None
-    layer_tokens: Tensor | None
+    class_affinity: Tensor | None = None
+    patch_affinity: Tensor | None = None
+    mean_logits: Tensor | None = None
+    layer_tokens: Tensor | None = None
+    layer_affinity: Tensor | None = None
+
+
+def mean_of(layers: Sequence[int]) -> dict[int, float]:
+    """Layer → weight in the mean of the layers' affinities."""
+    return {layer: 1 / len(layers) for layer in layers}
 
 
 class AttentionMaps:
     """What a forward pass was asked for, gathered over the layers of a network.
 
     Args:
-        network: has `num_layers`, `num_class_tokens` and `num_prefix_tokens`, those in front of the patches.
-        affinity, logit_layers, token_layers: as for `AttentionViT.forward`.
+        network: an `AttentionBackbone`.
+        affinity, logit_layers, token_layers, affinity_layers: as for its `forward`.
 
     Raises:
         ValueError: layers that the network does not have.
@@ -43,17 +50,20 @@ class AttentionMaps:
     def __init__(
         self,
         network: nn.Module,
-        affinity: Mapping[int, float | Tensor] | None,
-        logit_layers: Sequence[int],
-        token_layers: Sequence[int],
+        affinity: Mapping[int, float | Tensor] | None = None,
+        logit_layers: Sequence[int] = (),
+        token_layers: Sequence[int] = (),
+        affinity_layers: Sequence[int] = (),
     ) -> None:
-        layers = (*(affinity or ()), *logit_layers, *token_layers)
+        layers = (*(affinity or ()), *logit_layers, *token_layers, *affinity_layers)
         outside = [layer for layer in layers if not 0 <= layer < network.num_layers]
         if outside:
-            raise ValueError(f'{type(network).__name__}: expected layers in 0..{network.num_layers - 1}, got {outside}')
+            there = f'layers in 0..{network.num_layers - 1}' if network.num_layers else 'no layers, it has no attention'
+            raise ValueError(f'{type(network).__name__}: expected {there}, got {outside}')
         self.network, self.affinity = network, affinity
-        self.logit_layers, self.token_layers = logit_layers, token_layers
-        self.class_affinity, self.patch_affinity, self.mean_logits, self.layer_tokens = None, None, [], []
+        self.logit_layers, self.token_layers, self.affinity_layers = logit_layers, token_layers, affinity_layers
+        self.class_affinity = self.patch_affinity = None
+        self.mean_logits, self.layer_tokens, self.layer_affinity = [], [], []
 
     def asked(self, layer: int) -> dict[str, bool]:
         """Which maps of this layer are read: the last arguments of `attend`."""
@@ -61,6 +71,7 @@ class AttentionMaps:
             every_row=self.affinity is not None and layer in self.affinity,
             class_rows=self.affinity is not None and self.network.num_class_tokens > 1,
             mean_logits=layer in self.logit_layers,
+            with_gradient=layer in self.affinity_layers,
         )
 
     def add(self, layer: int, x: Tensor, maps: dict[str, Tensor]) -> None:
@@ -75,18 +86,20 @@ class AttentionMaps:
             self.patch_affinity = term if self.patch_affinity is None else self.patch_affinity.add_(term)
         if 'logits' in maps:
             self.mean_logits.append(maps['logits'])
+        if 'learnt' in maps:
+            self.layer_affinity.append(maps['learnt'])
         if layer in self.token_layers:
             self.layer_tokens.append(x[:, self.network.num_prefix_tokens :])
 
     def attended(self, x: Tensor, features: Tensor) -> Attended:
         """The tokens (B, N, D) after the last layer and the features (B, D', h, w), with what was gathered."""
+        each_layer = (self.mean_logits, self.layer_tokens, self.layer_affinity)
         return Attended(
-            class_tokens=x[:, : self.network.num_class_tokens] if self.network.num_class_tokens else None,
-            features=features,
-            class_affinity=self.class_affinity,
-            patch_affinity=self.patch_affinity,
-            mean_logits=torch.stack(self.mean_logits) if self.mean_logits else None,
-            layer_tokens=torch.stack(self.layer_tokens) if self.layer_tokens else None,
+            x[:, : self.network.num_class_tokens] if self.network.num_class_tokens else None,
+            features,
+            self.class_affinity,
+            self.patch_affinity,
+            *(torch.stack(maps) if maps else None for maps in each_layer),
         )
 
 
@@ -100,14 +113,20 @@ def attend(
     every_row: bool,
     class_rows: bool,
     mean_logits: bool,
+    with_gradient: bool = False,
     dropout: float = 0.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Softmax attention of q, k, v (B, H, N, d): its output (B, N, H·d), and the maps asked for, means over the heads.
 
-    'patch' (B, P, P) with `every_row`, 'class' (B, T, P) with `class_rows`, 'logits' (B, P, P) with `mean_logits`.
+    'patch' (B, P, P) with `every_row`, 'class' (B, T, P) with `class_rows`, 'logits' (B, P, P) with `mean_logits`,
+    'learnt' (B, P, P) with `with_gradient`, which is 'patch' with the graph that made it.
     Class tokens come first; patches start at token `first_patch`.
     """
     heads, maps, out = q.shape[1], {}, None
+    if with_gradient:
+        logits = q * scale @ k.transpose(2, 3)  # (B, H, N, N), which the backward pass needs
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        maps['learnt'] = logits.softmax(dim=-1).mean(dim=1)[:, first_patch:, first_patch:]
     if every_row:
         # Without a gradient the weights of each head, which are there anyway, make its output too.
         out = None if v.requires_grad else torch.empty_like(v)

@@ -1,27 +1,28 @@
 """AttentionConformer: mmpretrain's Conformer; its CNN gives the class map, its transformer the affinity."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from aream_mm.models.attention import Attended, AttentionMaps, attend
-from aream_mm.models.vit import Normalize
+from aream_mm.models.backbone import AttentionBackbone
+from aream_mm.models.timm_networks import Normalize
 from aream_mm.registry import MODELS
 
 
 @MODELS.register_module()
-class AttentionConformer(BaseModule):
+class AttentionConformer(AttentionBackbone):
     """mmpretrain's Conformer with one class token, whose forward returns tokens and affinities (`Attended`).
 
     A convolution and an attention layer at a time exchange their features. The class map is read from the CNN branch,
     and the affinity of the transformer branch propagates it, as in TransCAM (arXiv 2203.07239). As there, the last
     convolution block keeps its resolution, where the published network halves it: the CNN's features lie on the token
-    grid, and at every other place of it they are those of the published network. There is no final norm.
+    grid, and at every other place of it they are those of the published network; `features` are (B, D', h, w),
+    D' is 1024 for 'small'. There is no final norm.
 
     Args:
         arch: 'tiny', 'small', 'base', or mmpretrain's dict of embed_dims, channel_ratio, num_heads and depths.
@@ -90,21 +91,7 @@ class AttentionConformer(BaseModule):
 
         return ModelHub.get(f'conformer-{self.arch}-p16_3rdparty_in1k').weights
 
-    def forward(
-        self,
-        images: Tensor,
-        affinity: Mapping[int, float | Tensor] | None = None,
-        logit_layers: Sequence[int] = (),
-        token_layers: Sequence[int] = (),
-    ) -> Attended:
-        """As `AttentionViT.forward`; `features` (B, D', H / 16, W / 16) are the CNN's, D' is 1024 for 'small'."""
-        height, width = images.shape[-2:]
-        if height % self.patch_size or width % self.patch_size:
-            raise ValueError(
-                f'AttentionConformer {self.arch!r}: expected image sides that are multiples of the patch size '
-                f'{self.patch_size}, got {height}×{width}'
-            )
-        maps = AttentionMaps(self, affinity, logit_layers, token_layers)
+    def run(self, images: Tensor, maps: AttentionMaps) -> Attended:
         net = self.conformer
         stem = net.maxpool(net.act1(net.bn1(net.conv1(self.normalize(images)))))  # (B, 64, H / 4, W / 4)
         patches = net.trans_patch_conv(stem)  # (B, D, h, w)

@@ -1,5 +1,6 @@
 """CAMSegmentor: stage 1 as an mmseg segmentor, so that mmseg's metrics, visualisers and inferencers work on CAMs."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -9,12 +10,10 @@ from mmengine.dist import all_reduce_dict
 from mmengine.structures import PixelData
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.structures import SegDataSample
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch import Tensor
 
 from aream_mm.models import cam as cams
-from aream_mm.models.aream import layer_entropy, pair_labels
-from aream_mm.models.attention import Attended
+from aream_mm.models.attention import Attended, mean_of
 from aream_mm.models.settings import TestSettings, TrainSettings
 from aream_mm.registry import MODELS
 
@@ -56,23 +55,9 @@ def propagated(cam: Tensor, attended: Attended, steps: int = 1) -> Tensor:
     return cam if attended.patch_affinity is None else cams.propagate(cam, attended.patch_affinity, steps)
 
 
-def mean_of(layers: Sequence[int]) -> dict[int, float]:
-    """Layer → weight in the mean of the layers' affinities."""
-    return {layer: 1 / len(layers) for layer in layers}
-
-
-def varies_in_training(network: nn.Module) -> bool:
-    """Whether the network, in its present mode, computes something else than in evaluation mode."""
-    return any(
-        module.training
-        and (isinstance(module, _NormBase) or getattr(module, 'p', 0) > 0 or getattr(module, 'drop_prob', 0) > 0)
-        for module in network.modules()  # p is that of dropout, drop_prob that of drop path
-    )
-
-
 @MODELS.register_module()
 class CAMSegmentor(BaseSegmentor):
-    """Trains from tags with L_cls + L_AReAM, predicts CAM masks.
+    """Trains from tags with L_cls and a loss on the attention, such as L_AReAM; predicts CAM masks.
 
     Every sample carries its tags as `gt_score` (C,) where it has them. A prediction carries `pred_sem_seg` (the CAM
     mask: 0 background, 1..C, with a band 255 too), `seg_logits` (background plane and class planes; with a band those
@@ -82,10 +67,10 @@ class CAMSegmentor(BaseSegmentor):
     among the meta information the background score.
 
     Args:
-        backbone: config of a network that returns `Attended`, such as `AttentionViT` or `DualBranch`.
+        backbone: config of an `AttentionBackbone`, such as `AttentionViT` or `DualBranch`.
         head: config of a `CAMHead`.
-        aream: config of an `AReAMLoss`; None trains the classification alone.
-        par: config of the `PAR` that refines the labels of the AReAM loss.
+        attention_loss: config of an `AttentionLoss`, such as `AReAMLoss`; None trains the classification alone.
+        refiner: config of the `Refiner` of its labels. Default: `PAR`.
         data_preprocessor: mmseg's, set to RGB in 0..1 (mean 0, std 255); the networks normalise for themselves.
         train_cfg: `TrainSettings`.
         test_cfg: `TestSettings`.
@@ -98,8 +83,8 @@ class CAMSegmentor(BaseSegmentor):
         self,
         backbone: dict,
         head: dict,
-        aream: dict | None = None,
-        par: dict | None = None,
+        attention_loss: dict | None = None,
+        refiner: dict | None = None,
         data_preprocessor: dict | None = None,
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
@@ -109,13 +94,14 @@ class CAMSegmentor(BaseSegmentor):
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.backbone = MODELS.build(backbone)
         self.head = MODELS.build(head)
-        self.aream = aream and MODELS.build({**aream, 'num_layers': self.backbone.num_layers})
-        self.par = MODELS.build(par or dict(type='aream_mm.PAR'))
+        self.attention_loss = attention_loss and MODELS.build(
+            {**attention_loss, 'num_layers': self.backbone.num_layers}
+        )
+        self.refiner = MODELS.build(refiner or dict(type='aream_mm.PAR'))
         self.train_cfg = TrainSettings(**(train_cfg or {}))
         self.test_cfg = TestSettings(**(test_cfg or {}))
+        self.settings_with()
         self.warm_up = False  # set by WarmUpHook: classification only
-        self.check_propagate_layers(self.test_cfg)
-        self.check_propagate_layers(self.train_cfg)
 
     @property
     def first_id(self) -> int:
@@ -127,13 +113,18 @@ class CAMSegmentor(BaseSegmentor):
         """Number of planes of a prediction, background among them; read by mmseg's `SegTTAModel`."""
         return self.first_id + self.head.num_classes
 
-    def check_propagate_layers(self, settings: TrainSettings | TestSettings) -> None:
-        """Raise a ValueError if the settings name layers that the network does not have."""
-        outside = [i for i in settings.propagate_layers or () if not 0 <= i < self.backbone.num_layers]
-        if outside:
+    def settings_with(self, **changes) -> TestSettings:
+        """The test settings with some of them changed.
+
+        Raises:
+            TypeError, ValueError: no such setting, or one out of range, such as layers that the network does not have.
+        """
+        settings = dataclasses.replace(self.test_cfg, **changes)
+        if outside := [i for i in settings.propagate_layers or () if not 0 <= i < self.backbone.num_layers]:
             raise ValueError(
-                f'{settings.name}.propagate_layers: expected layers in 0..{self.backbone.num_layers - 1}, got {outside}'
+                f'test_cfg.propagate_layers: expected layers in 0..{self.backbone.num_layers - 1}, got {outside}'
             )
+        return settings
 
     def extract_feat(self, inputs: Tensor):
         """`Attended` of images (B, 3, H, W), with no affinity."""
@@ -148,24 +139,22 @@ class CAMSegmentor(BaseSegmentor):
         return self.head(self.backbone(inputs))
 
     def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
-        """`loss_class` and `loss_patch`, and after the warm-up `loss_aream`."""
-        tags = self.tags(data_samples)
-        use_aream = self.aream is not None and not self.warm_up
-        shared = use_aream and (self.train_cfg.label_cam_mode == 'train' or not varies_in_training(self))
-        if use_aream and not shared:
-            masks = self.label_masks(inputs, tags)  # before there is a graph, which takes the memory
-        attended = self.backbone(
-            inputs,
-            affinity=self.label_affinity if shared else None,
-            logit_layers=self.aream.deep_layers if use_aream else (),
-        )
+        """`loss_class` and `loss_patch`, and after the warm-up that of the attention, such as `loss_aream`."""
+        tags, on_attention = self.tags(data_samples), None if self.warm_up else self.attention_loss
+        asked = {}
+        if on_attention is not None:
+            asked = dict(
+                affinity=on_attention.label_affinity,
+                logit_layers=on_attention.logit_layers,
+                affinity_layers=on_attention.affinity_layers,
+            )
+        attended = self.backbone(inputs, **asked)
         class_map, logits = self.head(attended)
         losses = {f'loss_{name}': F.multilabel_soft_margin_loss(logit.float(), tags) for name, logit in logits.items()}
-        if use_aream:
-            if shared:
-                cam = cams.activate(class_map.detach(), attended.class_affinity)
-                masks = self.label_masks(inputs, tags, upright=(cam, attended))
-            losses['loss_aream'] = self.aream(attended.mean_logits, pair_labels(masks, class_map.shape[-2:]))
+        if on_attention is not None:
+            no_label = on_attention.label_affinity is None
+            masks = None if no_label else self.label_masks(inputs, tags, class_map, attended)
+            losses[f'loss_{on_attention.name}'] = on_attention(attended, masks)
         return losses
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -175,31 +164,26 @@ class CAMSegmentor(BaseSegmentor):
         all_reduce_dict(log_vars, op='mean')
         return loss, log_vars
 
-    @property
-    def label_affinity(self) -> dict[int, Tensor]:
-        """Layer → weight of the affinity that propagates the CAM of a label."""
-        layers = self.train_cfg.propagate_layers
-        return self.aream.shallow_affinity if layers is None else mean_of(layers)
-
     @torch.no_grad()
-    def label_masks(self, images: Tensor, tags: Tensor, upright: tuple[Tensor, Attended] | None = None) -> Tensor:
-        """Images (B, 3, H, W) and tags (B, C) → reliable masks (B, H, W), from the propagated CAM.
+    def label_masks(self, images: Tensor, tags: Tensor, class_map: Tensor, attended: Attended) -> Tensor:
+        """The label of the attention loss: reliable masks (B, H, W), from the CAM as the loss has it propagated.
 
-        `upright` are the activated CAM and the `Attended` of these images where there are any already: the network is
-        then run for the mirror images alone.
+        The forward pass that is trained serves for it; the network is run for the mirror images alone, in the same
+        mode.
+
+        Args:
+            images: (B, 3, H, W) RGB in 0..1.
+            tags: (B, C).
+            class_map: (B, C, h, w) before ReLU.
+            attended: of these images, with the affinity that the loss asks for.
         """
-        settings, training, steps = self.train_cfg, self.training, self.train_cfg.propagate_steps
+        settings, affinity, steps = self.train_cfg, self.attention_loss.label_affinity, self.attention_loss.label_steps
+        cam = propagated(cams.activate(class_map, attended.class_affinity), attended, steps)
+        if settings.mirror:
+            cam = cam + self.raw_cam(images.flip(-1), affinity, steps, mirror=False).cams[0].flip(-1)
         present = cams.present_classes(tags)
-        self.train(training and settings.label_cam_mode == 'train')
-        if upright is None:
-            cam = self.raw_cam(images, self.label_affinity, steps, mirror=settings.mirror).cams[0]
-        else:
-            cam = propagated(*upright, steps)
-            if settings.mirror:
-                cam = cam + self.raw_cam(images.flip(-1), self.label_affinity, steps, mirror=False).cams[0].flip(-1)
-        self.train(training)
         cam = cams.normalize(cams.upsample(cams.select(cam, present.classes), images.shape[-2:]))
-        return cams.reliable_masks_of_present(cam, present, images, self.par, settings.low, settings.high)
+        return cams.reliable_masks_of_present(cam, present, images, self.refiner, settings.low, settings.high)
 
     def raw_cam(
         self,
@@ -249,74 +233,79 @@ class CAMSegmentor(BaseSegmentor):
             cam = cams.activate(class_map, attended.class_affinity)
             yield View(class_map, cam, attended, [logit.unflatten(0, (-1, batch)).mean(0) for logit in logits.values()])
 
-    @property
-    def propagation(self) -> dict[int, float]:
-        """Layer → weight of the affinity that propagates the CAM of a prediction."""
-        layers = self.test_cfg.propagate_layers
-        return mean_of(range(self.backbone.num_layers) if layers is None else layers)
+    def predict(
+        self,
+        inputs: Tensor,
+        data_samples: list[SegDataSample] | None = None,
+        settings: TestSettings | None = None,
+    ) -> list[SegDataSample]:
+        """Images (B, 3, H, W) → samples as described for the class, at each sample's original size.
 
-    @torch.no_grad()
-    def layer_entropy(self, images: Tensor, tags: Tensor) -> Tensor:
-        """Images (B, 3, H, W), tags (B, C) → entropy of the evidence that each layer spreads, (L,) bits, batch mean."""
-        each_layer = dict(enumerate(torch.eye(self.backbone.num_layers, device=images.device)))
-        attended = self.backbone(images, affinity=each_layer)
-        class_map, _ = self.head(attended)
-        return layer_entropy(cams.activate(class_map), attended.patch_affinity, tags)
-
-    def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
-        """Images (B, 3, H, W) → samples as described for the class, at each sample's original size."""
-        settings = self.test_cfg
-        raw = self.raw_cam(inputs, self.propagation, settings.propagate_steps, settings.scales, settings.mirror)
-        return self.predict_from(raw, inputs, data_samples)
+        Without data samples that is the size of the images. The settings are the model's own unless others are given.
+        """
+        settings = settings or self.test_cfg
+        layers = settings.propagate_layers
+        affinity = mean_of(range(self.backbone.num_layers) if layers is None else layers)
+        raw = self.raw_cam(inputs, affinity, settings.propagate_steps, settings.scales, settings.mirror)
+        return self.predict_from(raw, inputs, data_samples, settings)
 
     def predict_from(
-        self, raw: RawCAM, inputs: Tensor, data_samples: list[SegDataSample] | None = None
+        self, raw: RawCAM, inputs: Tensor, data_samples: list[SegDataSample] | None, settings: TestSettings
     ) -> list[SegDataSample]:
         """What `predict` makes of the CAM: all but running the network."""
-        settings = self.test_cfg
         scores = raw.logits.sigmoid()
+        first_id = int(settings.background is not None)
+        present = self.present(scores, data_samples, settings)
+        cam = cams.normalize(raw.at(inputs.shape[-2:], present.classes))
+        cam = cam.masked_fill(~present.mask[:, :, None, None], 0 if first_id else -1)
+        planes = cams.add_background(cam, settings.background)
+        number, refiner = planes.shape[1], settings.refiner
+        if refiner is not None:
+            backgrounds = settings.band or (settings.background,)
+            refined = cams.refine(
+                cam, present.mask, inputs, refiner.to(inputs.device), backgrounds, settings.refine_scale
+            )
+            planes = torch.cat([planes, *refined], dim=1)
+        # In this order mmseg's argmax over the planes is ten times faster.
+        results = self.postprocess_result(planes.contiguous(memory_format=torch.channels_last), data_samples)
+        unpropagated = cams.normalize(cams.select(raw.unpropagated, present.classes))
+        fields = zip(results, scores, *present, unpropagated, strict=True)
+        for sample, score, classes, mask, before in fields:
+            original, *refined = sample.seg_logits.data.split(number)  # of the present classes
+            if settings.band and refiner is None:
+                refined = [F.pad(original[1:], (0, 0, 0, 0, 1, 0), value=score) for score in settings.band]
+            ids = F.pad(classes + 1, (1, 0)) if first_id else classes
+            highest = [planes.max(dim=0, keepdim=True).indices for planes in refined] or [sample.pred_sem_seg.data]
+            masks = [ids[index] for index in highest]  # of a band that at the low score first
+            size = (first_id + self.head.num_classes, *original.shape[-2:])
+            every = original.new_full(size, 0 if first_id or refined else -1)
+            sample.set_metainfo(dict(background=settings.background))
+            sample.set_field(score, 'pred_score')
+            sample.set_field(classes[mask] + first_id, 'cam_classes')
+            sample.set_field(before[mask], 'unpropagated_cam')
+            sample.set_data(
+                dict(
+                    cam=PixelData(data=original[first_id:][mask]),
+                    seg_logits=PixelData(data=every.index_copy_(0, ids, [original, *refined][-1])),
+                    pred_sem_seg=PixelData(data=cams.ignore_doubtful(*masks) if settings.band else masks[0]),
+                )
+            )
+        return results
+
+    def present(self, scores: Tensor, data_samples: list[SegDataSample] | None, settings: TestSettings) -> cams.Present:
+        """The classes of each image: its tags where it has some, otherwise those of a probability that is high enough.
+
+        Args:
+            scores: (B, C) in 0..1.
+        """
         tags = scores > settings.class_threshold
         for i, sample in enumerate(data_samples or ()):
             if 'gt_score' in sample:
                 tags[i] = self.tags([sample])[0] > 0
         if settings.background is None:  # every pixel belongs to a class, if need be to the most probable one
             tags |= ~tags.any(dim=1, keepdim=True) & (scores == scores.amax(dim=1, keepdim=True))
-
         # With the background two planes, because mmseg takes a single one for a binary problem.
-        present = cams.present_classes(tags, least=2 - self.first_id)
-        nowhere = 0 if self.first_id else -1
-        cam = cams.normalize(raw.at(inputs.shape[-2:], present.classes))
-        cam = cam.masked_fill(~present.mask[:, :, None, None], nowhere)
-        planes = cams.add_background(cam, settings.background)
-        # In this order mmseg's argmax over the planes is ten times faster.
-        results = self.postprocess_result(planes.contiguous(memory_format=torch.channels_last), data_samples)
-        unpropagated = cams.normalize(cams.select(raw.unpropagated, present.classes))
-        fields = zip(results, scores, *present, unpropagated, strict=True)
-        for sample, score, classes, mask, before in fields:
-            sample.set_metainfo(dict(background=settings.background))
-            sample.set_field(score, 'pred_score')
-            sample.set_field(classes[mask] + self.first_id, 'cam_classes')
-            sample.set_field(PixelData(data=sample.seg_logits.data[self.first_id :][mask]), 'cam')
-            sample.set_field(before[mask], 'unpropagated_cam')
-        backgrounds, masks = settings.band or (settings.background,), []
-        if settings.refiner is not None:
-            refiner = settings.refiner.to(inputs.device)
-            planes_at = cams.refine(cam, present.mask, inputs, refiner, backgrounds, settings.refine_scale)
-            nowhere = 0
-        else:
-            planes_at = [cams.add_background(cam, background) for background in settings.band or ()]
-        for planes in planes_at:  # of a band those at the high score last
-            results = self.postprocess_result(planes, results)
-            masks.append([sample.pred_sem_seg.data for sample in results])
-        for i, (sample, classes) in enumerate(zip(results, present.classes, strict=True)):
-            ids = F.pad(classes + 1, (1, 0)) if self.first_id else classes
-            planes = sample.seg_logits.data  # of the present classes
-            every = planes.new_full((self.out_channels, *planes.shape[-2:]), nowhere)
-            sample.seg_logits.data = every.index_copy_(0, ids, planes)
-            sample.pred_sem_seg.data = ids[sample.pred_sem_seg.data]
-            if settings.band is not None:
-                sample.pred_sem_seg.data = cams.ignore_doubtful(masks[0][i], sample.pred_sem_seg.data)
-        return results
+        return cams.present_classes(tags, least=1 if settings.background is not None else 2)
 
     def tags(self, data_samples: list[SegDataSample]) -> Tensor:
         """(B, C) float32, 1 for the classes in the picture."""

@@ -1,10 +1,7 @@
 """AttentionViT: any plain timm vision transformer, returning its tokens and the affinities that CAM and AReAM read."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
-import timm
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
@@ -14,63 +11,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from aream_mm.models.attention import Attended, AttentionMaps, attend
+from aream_mm.models.backbone import AttentionBackbone
+from aream_mm.models.timm_networks import Normalize, create_timm_model, levels_on_grid
 from aream_mm.registry import MODELS
 
 PLAIN_VIT = 'a plain timm VisionTransformer (all tokens attend to all, no windows, no rotary positions)'
-
-
-def create_timm_model(name: str, pretrained: bool | str, **arguments) -> nn.Module:
-    """timm's model `name`; `pretrained` is True for timm's own weights, or the path of a file in timm's key names.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file lacks weights of the model, as one in another program's key names does.
-    """
-    if not isinstance(pretrained, str):
-        return timm.create_model(name, pretrained=pretrained, **arguments)
-    if not Path(pretrained).is_file():
-        raise FileNotFoundError(f'pretrained weights of {name!r}: expected a file, got {pretrained!r}')
-    overlay = dict(file=pretrained, custom_load=pretrained.endswith('.npz'))
-    with missing_keys() as missing:
-        model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
-    # timm flattens the names of feature levels, or puts the network into a wrapper.
-    own = {key.removeprefix('model.').replace('.', '_') for key in model.state_dict()}
-    after_the_layers = ('norm.', 'fc_norm.', 'attn_pool.')  # nothing here reads them
-    lost = [key for key in missing if key.replace('.', '_') in own and not key.startswith(after_the_layers)]
-    if lost:
-        raise ValueError(
-            f"{pretrained}: expected weights of {name!r} in timm's key names, {len(lost)} lack: {lost[:3]}"
-        )
-    return model
-
-
-@contextmanager
-def missing_keys() -> Iterator[list[str]]:
-    """The weights that `load_state_dict` does not find. timm does not insist on them once it has cut the classifier."""
-    missing, load = [], nn.Module.load_state_dict
-
-    def recorded(module: nn.Module, *args, **kwargs):
-        result = load(module, *args, **kwargs)
-        missing.extend(result.missing_keys)
-        return result
-
-    nn.Module.load_state_dict = recorded
-    try:
-        yield missing
-    finally:
-        nn.Module.load_state_dict = load
-
-
-class Normalize(nn.Module):
-    """RGB images (B, 3, H, W) in 0..1 to the mean and standard deviation a network was pretrained with."""
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        self.register_buffer('mean', torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer('std', torch.tensor(std).view(3, 1, 1), persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return (images - self.mean) / self.std
 
 
 class CNNStem(BaseModule):
@@ -91,13 +36,8 @@ class CNNStem(BaseModule):
         return self.projection(levels_on_grid(self.cnn(images), grid)).permute(0, 2, 3, 1)
 
 
-def levels_on_grid(levels: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
-    """Feature levels (B, D_i, h_i, w_i) → (B, Σ D_i, *grid), bilinear."""
-    return torch.cat([F.interpolate(level, grid, mode='bilinear', align_corners=False) for level in levels], dim=1)
-
-
 @MODELS.register_module()
-class AttentionViT(BaseModule):
+class AttentionViT(AttentionBackbone):
     """A plain timm ViT with one, C or no class tokens whose forward returns tokens and affinities (`Attended`).
 
     The pretrained class token and its position embedding are copied C times (MCTformer-V2). Register and distillation
@@ -243,29 +183,7 @@ class AttentionViT(BaseModule):
         grid = F.interpolate(grid.permute(0, 3, 1, 2), scale_factor=scale, mode='bicubic', align_corners=False)
         return grid.permute(0, 2, 3, 1)
 
-    def forward(
-        self,
-        images: Tensor,
-        affinity: Mapping[int, float | Tensor] | None = None,
-        logit_layers: Sequence[int] = (),
-        token_layers: Sequence[int] = (),
-    ) -> Attended:
-        """Tokens, and what is asked for of the affinities; a layer whose map nobody reads runs fused attention.
-
-        Args:
-            images: (B, 3, H, W) RGB in 0..1, H and W multiples of the patch size.
-            affinity: layer → its weight in the returned patch affinity, a number or a tensor of shape () or (G,).
-                With a mapping, even an empty one, the class affinity is returned too.
-            logit_layers: layers whose mean logits Z are returned, in rising order.
-            token_layers: layers whose patch tokens are returned, in rising order.
-        """
-        height, width = images.shape[-2:]
-        if height % self.patch_size or width % self.patch_size:
-            raise ValueError(
-                f'AttentionViT {self.name!r}: expected image sides that are multiples of the patch size '
-                f'{self.patch_size}, got {height}×{width}'
-            )
-        maps = AttentionMaps(self, affinity, logit_layers, token_layers)
+    def run(self, images: Tensor, maps: AttentionMaps) -> Attended:
         patches = self.patch_embed(self.normalize(images))  # (B, h, w, D)
         batch, h, w, _ = patches.shape
         patches = patches + self._position_embedding(h, w)

@@ -8,4 +8,5 @@ safe_hooks = dict(
     random_state=dict(type='aream_mm.RandomStateHook'),
     invalid_loss=dict(type='aream_mm.InvalidLossHook'),
 )
+tta_model = dict(type='aream_mm.RefinedTTAModel')  # refines as model.test_cfg says
 randomness = dict(seed=0)

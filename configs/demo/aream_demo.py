@@ -31,8 +31,8 @@ model = dict(
         ),
     ),
     head=dict(num_classes=5, token_channels=192),
-    aream=dict(layer_index=3, loss_weight=1.0),
-    train_cfg=dict(propagate_layers=()),  # the shallow layers know nothing yet
+    # The label is the class map's alone: the shallow layers know nothing yet.
+    attention_loss=dict(layer_index=3, loss_weight=1.0, propagate_layers=()),
     test_cfg=dict(background=0.5, propagate_layers=(3, 4, 5), propagate_steps=2, scales=(2.0,)),
 )
 

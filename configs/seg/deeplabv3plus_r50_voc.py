@@ -5,15 +5,14 @@
 #
 # Expect: not yet measured. Other masks: --cfg-options train_dataloader.dataset.mask_dir=work_dirs/…/pseudo_masks
 _base_ = [
-    'mmseg::_base_/models/deeplabv3plus_r50-d8.py',
+    '../_base_/models/deeplabv3plus_r50.py',
     '../_base_/datasets/voc_pseudo.py',
     '../_base_/seg_runtime.py',
     'mmseg::_base_/schedules/schedule_20k.py',
 ]
-# Without avg_non_ignore the loss is averaged over ignored pixels too, and pseudo masks are full of them.
 model = dict(
     data_preprocessor=dict(size=_base_.crop_size),
-    decode_head=dict(num_classes=21, loss_decode=dict(avg_non_ignore=True)),
-    auxiliary_head=dict(num_classes=21, loss_decode=dict(avg_non_ignore=True)),
+    decode_head=dict(num_classes=21),
+    auxiliary_head=dict(num_classes=21),
 )
 default_hooks = _base_.safe_hooks

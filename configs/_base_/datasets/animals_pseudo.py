@@ -41,3 +41,11 @@ train_dataloader = dict(
 )
 val_dataloader = dict(num_workers=2, dataset=dict(dataset=dict(metainfo=metainfo), pipeline=test_pipeline))
 test_dataloader = val_dataloader
+pseudo_mask_dataloader = dict(
+    num_workers=2,
+    dataset=dict(
+        dataset=dict(metainfo=metainfo),
+        drop_untagged=True,
+        pipeline=[*test_pipeline[:2], dict(type='aream_mm.PackTagInputs')],
+    ),
+)

@@ -2,6 +2,7 @@
 # all 40,504 pictures of `val2014`. Lists and masks by tools/converters/coco.py; pipelines are those of voc_pseudo.py.
 _base_ = 'voc_pseudo.py'
 data_root = 'data/coco'
+tag_file = data_root + '/tags_train2014.csv'
 mask_dir = 'work_dirs/aream_vit_coco/pseudo_masks'
 
 dataset_train_aug = dict(
@@ -16,3 +17,4 @@ dataset_val = dict(
 train_dataloader = dict(dataset=dict(dataset=dataset_train_aug, mask_dir=mask_dir, drop_unmasked=True))
 val_dataloader = dict(dataset=dict(dataset=dataset_val))
 test_dataloader = val_dataloader
+pseudo_mask_dataloader = dict(dataset=dict(dataset=dataset_train_aug, tag_file=tag_file, drop_untagged=True))

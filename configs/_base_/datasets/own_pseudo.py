@@ -59,4 +59,17 @@ test_dataloader = dict(
         test_mode=True,
     ),
 )
+pseudo_mask_dataloader = dict(  # of tools/test.py --pseudo-masks
+    batch_size=4,
+    num_workers=2,
+    sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
+    dataset=dict(
+        type='aream_mm.ImageTagDataset',
+        dataset=_base_.photographs,
+        tag_file=_base_.tag_file,
+        drop_untagged=_base_.drop_untagged,
+        pipeline=[*test_pipeline[:2], dict(type='aream_mm.PackTagInputs')],
+        test_mode=True,
+    ),
+)
 test_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])

@@ -4,11 +4,12 @@
 #   python tools/test.py CONFIG CHECKPOINT --tta --out predictions --cfg-options test_evaluator.format_only=True \
 #       test_dataloader.dataset.dataset.ann_file=ImageSets/Segmentation/test.txt
 #
-# Predictions refined by a dense CRF, with or without --tta (validation in training never is):
+# Predictions refined by a dense CRF, with or without --tta, and the masks of the training pictures, kept to their tags:
 #
-#   python tools/test.py CONFIG CHECKPOINT --cfg-options model.test_cfg.refine.type=aream_mm.DenseCRF \
+#   python tools/test.py CONFIG CHECKPOINT --pseudo-masks --cfg-options model.test_cfg.refine.type=aream_mm.DenseCRF \
 #       model.test_cfg.refine.bilateral_sxy=67
 data_root = 'data/VOCdevkit/VOC2012'
+tag_file = data_root + '/cls_labels.npy'
 mask_dir = 'work_dirs/aream_vit_voc/pseudo_masks'
 crop_size = (512, 512)
 
@@ -67,5 +68,17 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
+pseudo_mask_dataloader = dict(  # of tools/test.py --pseudo-masks
+    batch_size=4,
+    num_workers=4,
+    sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
+    dataset=dict(
+        type='aream_mm.ImageTagDataset',
+        dataset=dataset_train_aug,
+        tag_file=tag_file,
+        pipeline=[*test_pipeline[:2], dict(type='aream_mm.PackTagInputs')],
+        test_mode=True,
+    ),
+)
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator

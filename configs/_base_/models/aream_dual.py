@@ -18,7 +18,7 @@ model = dict(
     head=dict(
         type='aream_mm.CAMHead', num_classes=num_classes, in_channels=112 + 320, kernel_size=1, token_channels=384
     ),
-    aream=dict(type='aream_mm.AReAMLoss', layer_index=7, loss_weight=0.1),
+    attention_loss=dict(type='aream_mm.AReAMLoss', layer_index=7, loss_weight=0.1),
     train_cfg=dict(low=0.35, high=0.55),
     test_cfg=dict(background=0.4, propagate_layers=(11,)),
 )

@@ -12,7 +12,7 @@ model = dict(
         drop_path_rate=0.1,
     ),
     head=dict(type='aream_mm.CAMHead', num_classes=num_classes, in_channels=384),
-    aream=dict(type='aream_mm.AReAMLoss', layer_index=7, loss_weight=0.1),
+    attention_loss=dict(type='aream_mm.AReAMLoss', layer_index=7, loss_weight=0.1),
     train_cfg=dict(low=0.35, high=0.55),
     test_cfg=dict(background=0.43),
 )

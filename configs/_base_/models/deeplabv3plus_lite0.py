@@ -1,6 +1,7 @@
 # mmseg's DeepLabV3+ on EfficientNet-Lite0 at stride 16: small enough for two CPU cores.
 _base_ = 'mmseg::_base_/models/deeplabv3plus_r50-d8.py'
 model = dict(
+    type='aream_mm.RefinedEncoderDecoder',
     # RGB in 0..1: TimmCNN normalises for itself.
     data_preprocessor=dict(mean=[0] * 3, std=[255] * 3),
     pretrained=None,

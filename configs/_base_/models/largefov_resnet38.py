@@ -4,6 +4,7 @@
 # bases may not name the same.
 _base_ = 'mmseg::_base_/models/fcn_r50-d8.py'
 model = dict(
+    type='aream_mm.RefinedEncoderDecoder',
     pretrained=None,
     backbone=dict(_delete_=True, type='aream_mm.ResNet38', pretrained='data/weights/res38_cls.pth'),
     decode_head=dict(

@@ -2,6 +2,7 @@
 # they are used.
 _base_ = 'mmseg::_base_/models/segformer_mit-b0.py'
 model = dict(
+    type='aream_mm.RefinedEncoderDecoder',
     backbone=dict(
         embed_dims=64,
         num_layers=[3, 4, 6, 3],

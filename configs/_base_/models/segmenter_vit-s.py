@@ -1,6 +1,7 @@
 # mmseg's Segmenter ViT-S. `sgd` is mmseg's for ADE20K; see largefov_resnet38.py for how it is used.
 _base_ = 'mmseg::_base_/models/segmenter_vit-b16_mask.py'
 model = dict(
+    type='aream_mm.RefinedEncoderDecoder',
     pretrained='https://mmassets.onedl.ai/mmsegmentation/v0.5/pretrain/segmenter/vit_small_p16_384_20220308-410f6037.pth',
     backbone=dict(embed_dims=384, num_heads=6),
     decode_head=dict(

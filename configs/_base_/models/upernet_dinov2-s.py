@@ -2,6 +2,7 @@
 # largefov_resnet38.py for how they are used.
 _base_ = 'mmseg::_base_/models/upernet_vit-b16_ln_mln.py'
 model = dict(
+    type='aream_mm.RefinedEncoderDecoder',
     # RGB in 0..1: TimmCNN normalises for itself. Crops of 512 pixels are padded to whole patches, pictures too.
     data_preprocessor=dict(mean=[0] * 3, std=[255] * 3, size=(518, 518), test_cfg=dict(size_divisor=14)),
     pretrained=None,

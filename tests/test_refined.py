@@ -2,19 +2,19 @@
 
 import runpy
 import sys
-from copy import deepcopy
 from pathlib import Path
 
 import mmcv
 import numpy as np
 import pytest
 import torch
+from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import PixelData
+from mmseg.apis import MMSegInferencer
 from mmseg.evaluation import IoUMetric
 from mmseg.structures import SegDataSample
 from PIL import Image
-from torch import nn
 from torch.testing import assert_close
 from toy_voc import make_voc
 
@@ -38,8 +38,9 @@ def stage_2(tmp_path_factory):
     folder = tmp_path_factory.mktemp('stage_2')
     make_voc(folder / 'voc')
     (folder / 'config.py').write_text(f"""
-_base_ = [{str(ROOT / 'configs/_base_/models/deeplabv3plus_lite0.py')!r}, 'mmseg::_base_/default_runtime.py',
-          'mmseg::_base_/schedules/schedule_20k.py', {str(ROOT / 'configs/_base_/datasets/voc_pseudo.py')!r}]
+_base_ = ['mmseg::_base_/schedules/schedule_20k.py', {str(ROOT / 'configs/_base_/seg_runtime.py')!r},
+          {str(ROOT / 'configs/_base_/models/deeplabv3plus_lite0.py')!r},
+          {str(ROOT / 'configs/_base_/datasets/voc_pseudo.py')!r}]
 model = dict(backbone=dict(pretrained=False), decode_head=dict(num_classes=21))
 """)
     init_default_scope('mmseg')
@@ -129,8 +130,8 @@ def test_the_mean_over_views_leaves_a_network_its_preprocessor(merge_views, own)
     if not own:  # it then has that of the config
         del cfg.model['data_preprocessor']
     expected = cfg.model.data_preprocessor if own else cfg.data_preprocessor
-    merge_views(cfg, tta=True)
-    assert cfg.model.data_preprocessor == expected and cfg.model.type == 'SegTTAModel'
+    merge_views(cfg)
+    assert cfg.model.data_preprocessor == expected and cfg.model.type == 'aream_mm.RefinedTTAModel'
 
 
 @pytest.mark.parametrize('refiner', [CRF, PAR])
@@ -167,13 +168,23 @@ def test_the_resolution_of_the_refiner_is_a_setting(run_tool, pictures, unrefine
         assert_close(sample['seg_logits']['data'], planes, rtol=0, atol=1e-4)
 
 
-class Segmentor(nn.Module):
-    """A stand-in for a network, of which only the number of planes matters."""
-
-    def __init__(self, out_channels):
-        super().__init__()
-        self.out_channels = out_channels
-        self.test_step = None  # mmengine asks whether it is there
+def network(out_channels=2, **test_cfg):
+    """Config of a small stage 2."""
+    return ConfigDict(
+        type='aream_mm.RefinedEncoderDecoder',
+        data_preprocessor=dict(type='SegDataPreProcessor', mean=[9, 99, 199], std=[9, 19, 29], bgr_to_rgb=True),
+        backbone=dict(type='aream_mm.TimmCNN', name='test_convnext', out_indices=(1,)),
+        decode_head=dict(
+            type='FCNHead',
+            in_channels=32,
+            in_index=0,
+            channels=8,
+            num_convs=1,
+            num_classes=2,
+            out_channels=out_channels,
+        ),
+        test_cfg=dict(mode='whole', **test_cfg),
+    )
 
 
 def sample_of(path, planes):
@@ -183,7 +194,7 @@ def sample_of(path, planes):
 
 
 def test_pictures_of_several_sizes_are_refined_each(tmp_path):
-    model, views = RefinedTTAModel(Segmentor(2), CRF), []
+    model, views = RefinedTTAModel(network(refine=CRF)), []
     for i, size in enumerate([(8, 12), (10, 6)]):
         picture = np.random.default_rng(i).integers(0, 255, (*size, 3), np.uint8)
         Image.fromarray(picture).save(tmp_path / f'{i}.png')
@@ -193,26 +204,86 @@ def test_pictures_of_several_sizes_are_refined_each(tmp_path):
     )
     for merged, (picture, *both) in zip(together, views, strict=True):
         planes = torch.stack(both).softmax(dim=1).mean(dim=0, keepdim=True)
-        assert_close(merged.seg_logits.data, model.refinement(tensor(picture), planes)[0])
+        assert_close(merged.seg_logits.data, MODELS.build(CRF)(tensor(picture), planes)[0])
 
 
-def test_predictions_of_another_size_than_the_picture_are_refused_by_name(tmp_path):
-    Image.new('RGB', (12, 8)).save(tmp_path / 'turned.png')
-    model = RefinedTTAModel(Segmentor(2), CRF)
-    with pytest.raises(ValueError, match=r'turned.png: expected predictions of the size of the picture \(8, 12\)'):
-        model.merge_preds([(sample_of(tmp_path / 'turned.png', torch.randn(2, 12, 8)),)])
+def predictions(model, images, samples=None, **settings):
+    with torch.no_grad():
+        return model.eval().predict(images, samples, **settings)
+
+
+@pytest.fixture
+def built():
+    """built(out_channels=2, refine=…): a small stage 2 whose classes both occur."""
+
+    def build(*args, **test_cfg):
+        init_default_scope('mmseg')
+        torch.manual_seed(0)
+        model = MODELS.build(network(*args, **test_cfg))
+        torch.nn.init.normal_(model.decode_head.conv_seg.weight, std=30)
+        return model
+
+    return build
+
+
+def test_a_picture_without_a_file_is_refined_as_the_network_gets_it(built, tmp_path):
+    picture = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    model = built(refine=PAR)
+    inputs = model.data_preprocessor(dict(inputs=[torch.from_numpy(picture[..., ::-1].copy()).permute(2, 0, 1)]))
+    Image.fromarray(picture).save(tmp_path / 'picture.png')
+    sample = SegDataSample(metainfo=dict(img_path=str(tmp_path / 'picture.png'), ori_shape=(48, 64)))
+    (from_file,) = predictions(model, inputs['inputs'], [sample])
+    without_path = SegDataSample(metainfo=dict(img_path=None, ori_shape=(48, 64), img_shape=(48, 64)))
+    for samples in ([without_path], None):
+        (alone,) = predictions(model, inputs['inputs'], samples)
+        assert_close(alone.seg_logits.data, from_file.seg_logits.data, rtol=1e-4, atol=1e-4)
+
+
+def test_settings_of_a_prediction_are_an_argument(built):
+    model, images = built(refine=PAR), torch.randn(1, 3, 48, 64)
+    (refined,), (plain,) = (
+        predictions(model, images),
+        predictions(model, images, settings=model.settings_with(refine=None)),
+    )
+    (unrefined,) = predictions(built(), images)
+    assert torch.equal(plain.seg_logits.data, unrefined.seg_logits.data)
+    assert not torch.equal(refined.pred_sem_seg.data, plain.pred_sem_seg.data)
+    assert torch.equal(predictions(model, images)[0].seg_logits.data, refined.seg_logits.data)
+
+
+@pytest.mark.parametrize('refine', [None, PAR])
+def test_tags_leave_their_classes_and_background_alone(built, refine):
+    model, images = built(refine=refine), torch.randn(2, 3, 48, 64)
+    samples = [SegDataSample(metainfo=dict(ori_shape=(48, 64))) for _ in range(2)]
+    samples[0].set_field(torch.tensor([0.0]), 'gt_score')
+    samples[1].set_field(torch.tensor([1.0]), 'gt_score')
+    (untagged, tagged), (_, free) = predictions(model, images, samples), predictions(model, images)
+    assert not untagged.pred_sem_seg.data.any()
+    assert torch.equal(tagged.pred_sem_seg.data, free.pred_sem_seg.data) and tagged.pred_sem_seg.data.any()
+
+
+def test_an_inferencer_refines_files_and_arrays(stage_2, pictures, unrefined, tmp_path):
+    load_config(stage_2 / 'config.py', {'model.test_cfg.refine': PAR}).dump(tmp_path / 'config.py')
+    inferencer = MMSegInferencer(str(tmp_path / 'config.py'), str(stage_2 / 'checkpoint.pth'), dataset_name='voc')
+    for picture, i, planes in zip(pictures, (4, 5), unrefined[False], strict=True):
+        expected = MODELS.build(PAR)(tensor(picture), planes[None])[0]
+        found = inferencer(f'{stage_2}/voc/JPEGImages/2007_{i:06d}.jpg', show=False, return_datasamples=True)
+        assert_mask(found.pred_sem_seg.data.cpu(), expected)
+        found = inferencer(picture[..., ::-1].copy(), show=False, return_datasamples=True)
+        agree = found.pred_sem_seg.data.cpu()[0] == expected.argmax(dim=0)
+        assert agree.float().mean() > 0.95
 
 
 def test_settings_that_make_no_sense_are_refused():
-    with pytest.raises(ValueError, match='expected planes of 2 classes or more, got 1'):
-        RefinedTTAModel(Segmentor(1), CRF)
+    with pytest.raises(ValueError, match='expected a network of 2 planes or more, got 1'):
+        MODELS.build(network(1, refine=CRF))
     for scale in (0, 2):
         with pytest.raises(ValueError, match=f'expected 0 < refine_scale <= 1, got {scale}'):
-            RefinedTTAModel(Segmentor(2), CRF, refine_scale=scale)
-
-
-def test_stage_1_refines_by_itself(merge_views):
-    cfg = load_config(ROOT / 'configs/aream_dual_animals.py', {'model.test_cfg.refine.type': 'aream_mm.DenseCRF'})
-    before = deepcopy(cfg)
-    merge_views(cfg, tta=False)
-    assert cfg.model == before.model and cfg.test_dataloader == before.test_dataloader
+            MODELS.build(network(refine=CRF, refine_scale=scale))
+    with pytest.raises(ValueError, match=r"test_cfg: expected some of mode, .* got \['refien'\]"):
+        MODELS.build(network(refien=CRF))
+    plain = ConfigDict(network(), type='EncoderDecoder')
+    with pytest.raises(
+        TypeError, match='RefinedTTAModel: expected an aream_mm.RefinedEncoderDecoder, got EncoderDecoder'
+    ):
+        RefinedTTAModel(plain)
