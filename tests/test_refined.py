@@ -231,7 +231,9 @@ def test_a_picture_without_a_file_is_refined_as_the_network_gets_it(built, tmp_p
     model = built(refine=PAR)
     inputs = model.data_preprocessor(dict(inputs=[torch.from_numpy(picture[..., ::-1].copy()).permute(2, 0, 1)]))
     Image.fromarray(picture).save(tmp_path / 'picture.png')
-    sample = SegDataSample(metainfo=dict(img_path=str(tmp_path / 'picture.png'), ori_shape=(48, 64)))
+    sample = SegDataSample(
+        metainfo=dict(img_path=str(tmp_path / 'picture.png'), ori_shape=(48, 64), img_shape=(48, 64))
+    )
     (from_file,) = predictions(model, inputs['inputs'], [sample])
     without_path = SegDataSample(metainfo=dict(img_path=None, ori_shape=(48, 64), img_shape=(48, 64)))
     for samples in ([without_path], None):
@@ -254,7 +256,7 @@ def test_settings_of_a_prediction_are_an_argument(built):
 @pytest.mark.parametrize('refine', [None, PAR])
 def test_tags_leave_their_classes_and_background_alone(built, refine):
     model, images = built(refine=refine), torch.randn(2, 3, 48, 64)
-    samples = [SegDataSample(metainfo=dict(ori_shape=(48, 64))) for _ in range(2)]
+    samples = [SegDataSample(metainfo=dict(ori_shape=(48, 64), img_shape=(48, 64))) for _ in range(2)]
     samples[0].set_field(torch.tensor([0.0]), 'gt_score')
     samples[1].set_field(torch.tensor([1.0]), 'gt_score')
     (untagged, tagged), (_, free) = predictions(model, images, samples), predictions(model, images)
