@@ -15,9 +15,9 @@ from mmengine.runner import Runner, load_checkpoint
 from mmengine.structures import PixelData
 from mmseg.evaluation import IoUMetric
 from PIL import Image
-from test_cyclic import STEPS, cyclic_config
 from test_engine import LOAD, PACK, PAR, run_config
 from test_run import run
+from test_stage_2_masks import STEPS, stage_2_config
 from toy_voc import ANIMALS, make_voc
 
 from aream_mm.config import load_config
@@ -54,9 +54,7 @@ def config(tmp_path_factory):
     cfg.val_dataloader.dataset.pipeline = [LOAD, dict(type='LoadAnnotations'), PACK]
     cfg.update(pseudo_mask_dataloader=cfg.custom_hooks[1].dataloader, custom_hooks=[], log_level='INFO')
     cfg.update(seeds=[0, 1], pictures=3, propagations=WAYS, refine=PAR, baselines=['no AReAM', 'AReAM, k = 2'])
-    cyclic = cyclic_config(folder, folder / 'unused')
-    cyclic.train_cfg = dict(type='IterBasedTrainLoop', max_iters=STEPS, val_interval=STEPS)
-    cyclic.dump(folder / 'stage_2.py')
+    stage_2_config(folder, folder / 'unused', custom_hooks=[]).dump(folder / 'stage_2.py')
     cfg.stage_2 = str(folder / 'stage_2.py')
     cfg.start = {'model.aream': None}
     cfg.rows = {'no AReAM': {'model.aream': None}, 'AReAM, k = 2': {'model.aream.layer_index': 2}}
