@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from draw_demo import draw_demo
 from mmengine.runner import IterBasedTrainLoop, Runner
 from test_engine import LOAD, PACK, run_config
 from toy_voc import make_voc, voc_config
-
-from aream_mm.datasets.demo import generate_demo
 
 ROOT = Path(__file__).parents[1]
 DIED = 9
@@ -183,7 +182,7 @@ def test_what_runs_that_were_killed_left_over_is_removed_at_start(root, tmp_path
 
 def test_both_stages_survive_kills_while_they_train_and_write(tmp_path, benchmark):
     """The short version of benchmarks/interruptions.py."""
-    generate_demo(tmp_path / 'pictures', num_train=8, num_val=2, size=64)
+    draw_demo(tmp_path / 'pictures', num_train=8, num_val=2, size=64)
     list(benchmark.train(tmp_path / 'alone', tmp_path / 'pictures', []))
     names = ('stage 1: writing masks', 'stage 2: training')
     phases = [phase._replace(delay=0) for phase in benchmark.PHASES if phase.name in names]  # later it might be over

@@ -5,10 +5,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from demo_scenes import draw_picture
 from PIL import Image
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
-
-from aream_mm.datasets.demo_scenes import draw_picture
 
 TOOLS = Path(__file__).parents[1] / 'tools' / 'converters'
 # torchvision's names by official id, as a source that is not ours; 'N/A' stands for the ids that were left out.
