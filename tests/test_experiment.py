@@ -230,6 +230,6 @@ def test_a_training_that_fails_ends_the_experiment_before_the_next_begins(config
 
 def test_the_command_trains_in_processes_of_its_own(config):
     work_dir = config.parent / 'command'
-    told = run('benchmarks/experiment.py', config, '--work-dir', work_dir, '--rows', 'no AReAM', '--seeds', 3)
+    told = run('tools/experiment.py', config, '--work-dir', work_dir, '--rows', 'no AReAM', '--seeds', 3)
     assert '| no AReAM' in told
     assert (work_dir / 'no_AReAM/3/figures.json').is_file()

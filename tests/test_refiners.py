@@ -159,7 +159,7 @@ def test_a_refiner_that_cannot_be_built_stops_the_run_before_training(tmp_path):
     assert not list((tmp_path / 'work').glob('*.pth'))
 
 
-# benchmarks/refiners.py
+# tools/refiners.py
 
 
 @pytest.fixture(scope='module')
