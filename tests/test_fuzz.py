@@ -21,6 +21,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner, load_checkpoint
 from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
+from tag_sources import read_tags
 from toy_coco import box, run_converter, write_annotations
 from toy_own import CLASSES, make_own, own_config
 from toy_voc import make_voc, voc_config, write_masks
@@ -28,7 +29,6 @@ from toy_voc import make_voc, voc_config, write_masks
 from aream_mm.checkpoint import load_fitting_checkpoint, read_checkpoint, require_fitting_shapes
 from aream_mm.datasets import ImageTagDataset, PhotographDataset, PseudoMaskDataset
 from aream_mm.datasets.pictures import damage, find_pictures, open_picture, read_header
-from aream_mm.datasets.tag_sources import read_tags
 from aream_mm.datasets.tags import load_tag_file
 
 ROOT = Path(__file__).parents[1]

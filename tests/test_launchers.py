@@ -53,6 +53,7 @@ def trained(tmp_path_factory):
     draw_demo(folder / 'drawn', num_train=8, num_val=4, size=64)
     options = [f'data_root={folder}/drawn', 'train_dataloader.batch_size=2', 'train_dataloader.num_workers=0']
     options += ['train_dataloader.persistent_workers=False', 'val_dataloader.num_workers=0']
+    options += ['val_dataloader.persistent_workers=False', 'test_dataloader.persistent_workers=False']
     options += ['test_dataloader.num_workers=0', 'test_dataloader.dataset.dataset.ann_file=val.txt']
     options += ['train_cfg.max_iters=4', 'train_cfg.val_interval=4', 'model.backbone.cnn.pretrained=False']
     options += ['model.backbone.vit.stem.pretrained=False']

@@ -142,7 +142,7 @@ def test_the_summary_gives_every_step_a_number_and_draws_them(two_stages):
         *('tools/analysis/summary.py', SEED, SEG, '--seed-work-dir', folder / 'seed', '--seg-work-dir', folder / 'seg'),
         *('--baseline', BASELINE, '--baseline-work-dir', folder / 'baseline', '--masks', *others),
         *('--out', out, '--rows', 2, '--cfg-options', options['seed'][0], options['seg'][-1]),
-        *('val_dataloader.num_workers=0', 'test_dataloader.num_workers=0'),
+        *('test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False'),
     )
     rows = json.loads((out / 'summary.json').read_text())
     assert rows['one/masks (all that have a truth)'] == 12.34

@@ -17,8 +17,8 @@ from demo_scenes import CLASSES, draw_picture
 from mmengine.utils import track_iter_progress
 from PIL import Image
 
-from aream_mm.datasets.pictures import voc_colours
 from aream_mm.datasets.tags import write_tag_table
+from aream_mm.masks import encode_mask
 
 VERSION = 2  # of what is drawn, and where it lies
 
@@ -47,9 +47,7 @@ def draw_demo(root: Path, num_train: int = 320, num_val: int = 80, size: int = 1
         for index in track_iter_progress(range(len(ids))):
             picture, mask = draw_picture(np.random.default_rng((seed, index)), size)
             Image.fromarray(picture).save(folder / 'images' / f'{ids[index]}.jpg', quality=92)
-            indexed = Image.fromarray(mask)
-            indexed.putpalette(np.uint8(voc_colours()).tobytes())
-            indexed.save(folder / 'masks' / f'{ids[index]}.png')
+            (folder / 'masks' / f'{ids[index]}.png').write_bytes(encode_mask(mask))
             tags[f'{ids[index]}.jpg'] = [CLASSES[i] for i in np.unique(mask) if i]
         write_tag_table(folder / 'tags.csv', tags)
         (folder / 'train.txt').write_text('\n'.join(ids[:num_train]))

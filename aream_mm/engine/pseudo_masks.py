@@ -35,7 +35,8 @@ from torch import Tensor, nn
 
 from aream_mm.engine.warm_up import bare
 from aream_mm.files import write_atomically
-from aream_mm.models.cam import IGNORE_INDEX, class_ids, present_classes
+from aream_mm.masks import IGNORE_INDEX, encode_mask
+from aream_mm.models.cam import class_ids, present_classes
 from aream_mm.models.refined_tta import Refinement, photograph, refinement_of
 from aream_mm.models.segmentor import CAMSegmentor
 from aream_mm.registry import HOOKS
@@ -230,10 +231,7 @@ class PseudoMaskHook(Hook):
     def _write(self, sample_id: str, mask: np.ndarray, cam: dict[str, np.ndarray] | None) -> None:
         palette = np.full((256, 3), IGNORED_COLOUR, np.uint8)
         palette[: len(self.dataset.metainfo['palette'])] = self.dataset.metainfo['palette']
-        picture, content = Image.fromarray(mask), io.BytesIO()
-        picture.putpalette(palette.tobytes())
-        picture.save(content, format='PNG')
-        write_atomically(self.out_dir / f'{sample_id}.png', content.getvalue())
+        write_atomically(self.out_dir / f'{sample_id}.png', encode_mask(mask, palette))
         if cam:
             content = io.BytesIO()
             np.savez_compressed(content, **cam)

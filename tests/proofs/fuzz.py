@@ -56,7 +56,6 @@ from scipy.io import savemat
 from aream_mm.checkpoint import require_fitting_shapes
 from aream_mm.config import load_config
 from aream_mm.datasets import COCO2014Dataset, ImageTagDataset, MaskDataset, PseudoMaskDataset
-from aream_mm.datasets.coco import CATEGORIES
 from aream_mm.datasets.pictures import damage, read_header
 from aream_mm.datasets.tags import read_tag_table
 from aream_mm.files import write_atomically
@@ -651,7 +650,7 @@ def coco_instances() -> dict:
         dict(id=1, image_id=1, category_id=18, iscrowd=1, segmentation=runs),
         dict(id=2, image_id=2, category_id=1, iscrowd=0, segmentation=square),
     ]
-    categories = [dict(id=i, name=name) for i, name in CATEGORIES.items()]
+    categories = [dict(id=i, name=name) for i, name in tool('converters/coco').CATEGORIES.items()]
     return dict(images=images, annotations=annotations, categories=categories)
 
 
