@@ -4,7 +4,7 @@ BIN = .venv/bin
 SEED_CONFIG = configs/demo/aream_demo.py
 BASELINE_CONFIG = configs/demo/no_aream_demo.py
 SEG_CONFIG = configs/demo/deeplabv3plus_demo.py
-CNN_WEIGHTS = data/demo/tf_efficientnet_lite0.pth
+CNN_WEIGHTS = data/demo_weights/tf_efficientnet_lite0.pth
 
 .PHONY: demo test bench lint format clean
 
@@ -19,6 +19,7 @@ $(CNN_WEIGHTS): .venv/installed
 	$(BIN)/python tools/converters/efficientnet_lite0.py $@
 
 demo: $(CNN_WEIGHTS)
+	$(BIN)/python tools/draw_demo.py data/demo
 	$(BIN)/python tools/train.py $(SEED_CONFIG)
 	$(BIN)/python tools/train.py $(BASELINE_CONFIG) --resume
 	$(BIN)/python tools/train.py $(SEG_CONFIG)
@@ -41,4 +42,4 @@ format: .venv/installed
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv work_dirs data/demo
+	rm -rf .venv work_dirs data/demo data/demo_weights

@@ -3,7 +3,6 @@
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
-from mmengine.registry import LOOPS as MMENGINE_LOOPS
 from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
@@ -17,7 +16,6 @@ DATA_SAMPLERS = Registry(
 )
 TRANSFORMS = Registry('transform', parent=MMENGINE_TRANSFORMS, scope='aream_mm', locations=['aream_mm.datasets'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='aream_mm', locations=['aream_mm.engine'])
-LOOPS = Registry('loop', parent=MMENGINE_LOOPS, scope='aream_mm', locations=['aream_mm.engine'])
 METRICS = Registry('metric', parent=MMENGINE_METRICS, scope='aream_mm', locations=['aream_mm.evaluation'])
 OPTIM_WRAPPERS = Registry(
     'optim_wrapper', parent=MMENGINE_OPTIM_WRAPPERS, scope='aream_mm', locations=['aream_mm.engine']

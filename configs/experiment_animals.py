@@ -1,7 +1,7 @@
 # Does AReAM help? One network, one budget, one choice after another; on six classes of VOC 2012, or on any folder of
 # its layout.
 #
-#   python benchmarks/experiment.py configs/experiment_animals.py --cfg-options data_root=… \
+#   python tools/experiment.py configs/experiment_animals.py --cfg-options data_root=… \
 #       model.backbone.cnn.pretrained=… model.backbone.vit.pretrained=…
 #
 # trains `start` once a seed, with the ViT as it was published, then from there each of `rows` once a seed, and measures

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from draw_demo import draw_demo
 from mmengine.runner import load_checkpoint
 from mmseg.structures import SegDataSample
 from toy_coco import make_coco
 from toy_own import make_own
 from toy_voc import make_voc
 
-from aream_mm.datasets.demo import generate_demo
 from aream_mm.registry import MODELS
 
 # The toys are small, and a machine may be busy, be it with the tests of another worker.
@@ -80,7 +80,7 @@ def converted_checkpoint(tmp_path_factory):
 def toy_folders(tmp_path_factory):
     """Folders that stand for VOC, for COCO, for the demo set and for somebody's own photographs; never written to."""
     folder = tmp_path_factory.mktemp('data')
-    generate_demo(folder / 'demo', num_train=4, num_val=2, size=64)
+    draw_demo(folder / 'demo', num_train=4, num_val=2, size=64)
     with pytest.MonkeyPatch.context() as monkeypatch:
         make_coco(folder / 'coco', monkeypatch)
     make_voc(folder / 'voc'), make_own(folder / 'own')

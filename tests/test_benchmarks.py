@@ -4,8 +4,6 @@ import json
 import sys
 from importlib import import_module
 
-import crops
-import numpy as np
 import par
 import plain
 import pytest
@@ -13,12 +11,10 @@ import reference
 import timing
 import torch
 import zoo
-from mmengine.config import Config
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import init_default_scope
 from PIL import Image
 from test_config import STAGE_1
 from torch.testing import assert_close
-from toy_voc import make_voc, voc_config
 
 from aream_mm.models import cam
 
@@ -159,26 +155,3 @@ def test_the_table_of_networks_gives_sizes_and_what_they_cost_relative_to_mctfor
     layer = 12 * 216 * 384**2 + 2 * 216**2 * 384
     assert baseline['GFLOPs'] == pytest.approx((12 * layer + 196 * 768 * 384 + 196 * 9 * 384 * 20) / 1e9, rel=0.01)
     assert f'| `{zoo.BASELINE}` ' in capsys.readouterr().out
-
-
-def test_crops_say_how_often_a_tag_is_lost(tmp_path, monkeypatch, capsys):
-    root = make_voc(tmp_path / 'voc', size=(90, 90))
-    tagged = dict(type='aream_mm.ImageTagDataset', dataset=voc_config(root), tag_file=f'{root}/cls_labels.npy')
-    crop = dict(type='mmpretrain.RandomResizedCrop', scale=90, crop_ratio_range=(0.05, 0.1))
-    cfg = dict(train_pipeline=[crop], val_dataloader=dict(dataset=dict(tagged, test_mode=True)))
-    Config(cfg).dump(tmp_path / 'config.py')
-    monkeypatch.setattr(sys, 'argv', ['crops.py', str(tmp_path / 'config.py'), '--least', '1'])
-    crops.main()
-    rows = [line.split('|')[2:4] for line in capsys.readouterr().out.splitlines() if ' to ' in line]
-    (lost, scraps), (lost_of_whole, _) = [[float(value) for value in row] for row in rows]
-    assert 100 > scraps >= lost > 0 == lost_of_whole
-
-
-def test_what_a_crop_shows_of_an_object_is_counted_in_pixels(tmp_path):
-    root = make_voc(tmp_path / 'voc', size=(90, 90))
-    tagged = dict(type='aream_mm.ImageTagDataset', dataset=voc_config(root), tag_file=f'{root}/cls_labels.npy')
-    dataset = DATASETS.build(dict(tagged, test_mode=True))
-    corner = lambda results: dict(img=results['img'][:30, :45])  # noqa: E731
-    masks = [np.array(Image.open(root / f'SegmentationClass/2007_{i:06d}.png')) for i in range(4)]
-    expected = [(mask[:30, :45] == tag).mean() for mask in masks for tag in np.unique(mask) if 0 < tag < 255]
-    assert_close(crops.shares(dataset, corner, 1), np.array(expected))

@@ -74,7 +74,7 @@ def test_the_classes_of_own_photographs_stand_in_one_place(tmp_path):
 @pytest.mark.parametrize('path', RUNS, ids=lambda path: path.stem)
 def test_the_head_of_a_config_states_its_command(path):
     head = path.read_text().split('_base_')[0]
-    tool = 'benchmarks/experiment.py' if path.stem.startswith('experiment') else 'tools/train.py'
+    tool = 'tools/experiment.py' if path.stem.startswith('experiment') else 'tools/train.py'
     assert f'python {tool} {path.relative_to(CONFIGS.parent)}' in head
     assert 'Expect:' in head
 

@@ -8,8 +8,7 @@ from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 from toy_voc import ANIMALS, make_voc, voc_config, write_masks
 
-from aream_mm.datasets import DemoDataset, ImageTagDataset, PseudoMaskDataset
-from aream_mm.datasets.demo import generate_demo
+from aream_mm.datasets import ImageTagDataset, PseudoMaskDataset
 from aream_mm.datasets.tags import load_tag_file
 from aream_mm.registry import DATASETS
 
@@ -223,45 +222,3 @@ def test_mmseg_reads_back_a_palette_mask_as_written(tmp_path):
     mask.save(tmp_path / 'mask.png')
     info = dict(seg_map_path=str(tmp_path / 'mask.png'), seg_fields=[], label_map=None, reduce_zero_label=False)
     np.testing.assert_array_equal(LoadAnnotations()(info)['gt_seg_map'], ids)
-
-
-def test_a_demo_picture_depends_on_its_index_and_seed_alone(tmp_path):
-    generate_demo(tmp_path / 'few', num_train=2, num_val=1, size=48)
-    generate_demo(tmp_path / 'more', num_train=3, num_val=1, size=48)
-    generate_demo(tmp_path / 'other', num_train=2, num_val=1, size=48, seed=1)
-    read = lambda name: (tmp_path / name).read_bytes()  # noqa: E731
-    assert read('few/images/00002.jpg') == read('more/images/00002.jpg')
-    assert read('few/masks/00002.png') == read('more/masks/00002.png')
-    assert read('few/images/00002.jpg') != read('other/images/00002.jpg')
-
-
-def test_an_interrupted_demo_generation_leaves_nothing(tmp_path, monkeypatch):
-    calls = iter(range(100))
-    draw = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt) if next(calls) == 2 else (IMAGE, IMAGE[..., 0])  # noqa: E731
-    monkeypatch.setattr('aream_mm.datasets.demo.draw_picture', draw)
-    with pytest.raises(KeyboardInterrupt):
-        generate_demo(tmp_path / 'demo', num_train=4, num_val=0, size=48)
-    assert list(tmp_path.iterdir()) == []
-
-
-IMAGE = np.zeros((48, 48, 3), np.uint8)
-
-
-def test_another_demo_set_at_the_same_place_is_refused(tmp_path):
-    generate_demo(tmp_path / 'demo', num_train=2, num_val=1, size=48)
-    with pytest.raises(ValueError, match="expected settings .*'size': 64.*got .*'size': 48"):
-        generate_demo(tmp_path / 'demo', num_train=2, num_val=1, size=64)
-
-
-def test_every_demo_class_has_pictures_and_every_picture_a_tag(tmp_path):
-    generate_demo(tmp_path / 'demo', num_train=24, num_val=1, size=64)
-    inner = dict(
-        type='aream_mm.DemoDataset',
-        data_root=str(tmp_path / 'demo'),
-        ann_file='train.txt',
-        data_prefix=dict(img_path='images', seg_map_path='masks'),
-    )
-    dataset = ImageTagDataset(inner)
-    tags = np.stack([dataset[i]['gt_score'] for i in range(24)])
-    assert tags.shape == (24, len(DemoDataset.METAINFO['classes']) - 1)
-    assert tags.any(axis=0).all() and tags.any(axis=1).all()

@@ -66,6 +66,23 @@ def test_counts_add_up_over_processes(tmp_path, world_size):
         assert torch.load(tmp_path / f'metrics_{number}') == alone
 
 
+def unevenly_sharded_metric(folder):
+    """As a SizeBatchSampler shares pictures out: the first process has all of one size, the last one the rest."""
+    torch.manual_seed(0)
+    predictions, metric = [make_prediction(number) for number in range(PICTURES)], make_metric()
+    first = range(4) if dist.is_initialized() else range(PICTURES)
+    for index in first if rank() == 0 else range(4, PICTURES):
+        metric.process({}, [predictions[index]])
+    torch.save(metric.evaluate(PICTURES), folder / f'metrics_{rank()}')
+
+
+def test_counts_of_uneven_shares_add_up(tmp_path):
+    unevenly_sharded_metric(tmp_path)
+    alone = torch.load(tmp_path / 'metrics_0')
+    run_in_processes(2, unevenly_sharded_metric, tmp_path)
+    assert torch.load(tmp_path / 'metrics_0') == torch.load(tmp_path / 'metrics_1') == alone
+
+
 def sharded_hooks(folder):
     runner = Runner.from_cfg(measured_config(folder / 'voc', folder / f'work_{dist.is_initialized()}'))
     runner.call_hook('before_train')

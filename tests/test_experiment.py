@@ -15,9 +15,9 @@ from mmengine.runner import Runner, load_checkpoint
 from mmengine.structures import PixelData
 from mmseg.evaluation import IoUMetric
 from PIL import Image
-from test_cyclic import STEPS, cyclic_config
 from test_engine import LOAD, PACK, PAR, run_config
 from test_run import run
+from test_stage_2_masks import STEPS, stage_2_config
 from toy_voc import ANIMALS, make_voc
 
 from aream_mm.config import load_config
@@ -54,9 +54,7 @@ def config(tmp_path_factory):
     cfg.val_dataloader.dataset.pipeline = [LOAD, dict(type='LoadAnnotations'), PACK]
     cfg.update(pseudo_mask_dataloader=cfg.custom_hooks[1].dataloader, custom_hooks=[], log_level='INFO')
     cfg.update(seeds=[0, 1], pictures=3, propagations=WAYS, refine=PAR, baselines=['no AReAM', 'AReAM, k = 2'])
-    cyclic = cyclic_config(folder, folder / 'unused')
-    cyclic.train_cfg = dict(type='IterBasedTrainLoop', max_iters=STEPS, val_interval=STEPS)
-    cyclic.dump(folder / 'stage_2.py')
+    stage_2_config(folder, folder / 'unused', custom_hooks=[]).dump(folder / 'stage_2.py')
     cfg.stage_2 = str(folder / 'stage_2.py')
     cfg.start = {'model.attention_loss': None}
     cfg.rows = {'no AReAM': {'model.attention_loss': None}, 'AReAM, k = 2': {'model.attention_loss.layer_index': 2}}
@@ -232,6 +230,6 @@ def test_a_training_that_fails_ends_the_experiment_before_the_next_begins(config
 
 def test_the_command_trains_in_processes_of_its_own(config):
     work_dir = config.parent / 'command'
-    told = run('benchmarks/experiment.py', config, '--work-dir', work_dir, '--rows', 'no AReAM', '--seeds', 3)
+    told = run('tools/experiment.py', config, '--work-dir', work_dir, '--rows', 'no AReAM', '--seeds', 3)
     assert '| no AReAM' in told
     assert (work_dir / 'no_AReAM/3/figures.json').is_file()

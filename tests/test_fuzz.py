@@ -1,4 +1,4 @@
-"""Broken and hostile inputs: benchmarks/fuzz.py in short, and each failure that it has found."""
+"""Broken and hostile inputs: tests/proofs/fuzz.py in short, and each failure that it has found."""
 
 import importlib.util
 import io
@@ -21,6 +21,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner, load_checkpoint
 from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
+from tag_sources import read_tags
 from toy_coco import box, run_converter, write_annotations
 from toy_own import CLASSES, make_own, own_config
 from toy_voc import make_voc, voc_config, write_masks
@@ -28,7 +29,6 @@ from toy_voc import make_voc, voc_config, write_masks
 from aream_mm.checkpoint import load_fitting_checkpoint, read_checkpoint, require_fitting_shapes
 from aream_mm.datasets import ImageTagDataset, PhotographDataset, PseudoMaskDataset
 from aream_mm.datasets.pictures import damage, find_pictures, open_picture, read_header
-from aream_mm.datasets.tag_sources import read_tags
 from aream_mm.datasets.tags import load_tag_file
 
 ROOT = Path(__file__).parents[1]
@@ -55,7 +55,7 @@ def voc(tmp_path):
 
 
 def test_two_hundred_broken_inputs_load_or_are_refused_by_name():
-    fuzz = module_at('benchmarks/fuzz.py')
+    fuzz = module_at('tests/proofs/fuzz.py')
     cases = fuzz.cases_of(220)
     outcomes = fuzz.fuzz(cases, seed=0, limit=60, told=lambda: None)
     assert {name for name, _ in cases} == set(fuzz.KINDS)
@@ -64,7 +64,7 @@ def test_two_hundred_broken_inputs_load_or_are_refused_by_name():
 
 
 def test_the_fuzzer_sees_code_that_runs_a_name_that_is_missing_and_a_file_elsewhere(tmp_path):
-    fuzz = module_at('benchmarks/fuzz.py')
+    fuzz = module_at('tests/proofs/fuzz.py')
     wrong = {
         'code': lambda box: fuzz.CANARY.touch(),
         'elsewhere': lambda box: (box.parent / 'x').write_text('x'),

@@ -5,17 +5,15 @@ import multiprocessing
 import os
 import signal
 from copy import deepcopy
-from pathlib import Path
 
+import interruptions
 import pytest
 import torch
+from draw_demo import draw_demo
 from mmengine.runner import IterBasedTrainLoop, Runner
 from test_engine import LOAD, PACK, run_config
 from toy_voc import make_voc, voc_config
 
-from aream_mm.datasets.demo import generate_demo
-
-ROOT = Path(__file__).parents[1]
 DIED = 9
 
 
@@ -109,14 +107,6 @@ def test_data_that_cannot_be_seeded_are_refused(root, tmp_path):
         Runner.from_cfg(cfg).train()
 
 
-@pytest.fixture
-def benchmark(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
-    import interruptions
-
-    return interruptions
-
-
 def validated_config(root, work_dir):
     """Two epochs, each with a validation that may give the best checkpoint; of the others the last one is kept."""
     cfg = random_config(root, work_dir)
@@ -158,16 +148,16 @@ def exit_code(cfg, place=None):
     return process.exitcode
 
 
-def test_a_run_that_dies_before_any_rename_or_removal_of_a_file_ends_as_one_left_alone(root, tmp_path, benchmark):
+def test_a_run_that_dies_before_any_rename_or_removal_of_a_file_ends_as_one_left_alone(root, tmp_path):
     assert exit_code(validated_config(root, tmp_path / 'alone')) == 0
     place, codes = 0, [DIED]
     while codes[-1] == DIED:
         place += 1
         work_dir = tmp_path / str(place)
         codes.append(exit_code(validated_config(root, work_dir), place))
-        assert benchmark.broken_checkpoints(work_dir) == []
+        assert interruptions.broken_checkpoints(work_dir) == []
         assert exit_code(validated_config(root, work_dir)) == 0
-        assert benchmark.differences(work_dir, tmp_path / 'alone') == [], place
+        assert interruptions.differences(work_dir, tmp_path / 'alone') == [], place
     assert codes[-1] == 0 and place > 8
 
 
@@ -181,13 +171,15 @@ def test_what_runs_that_were_killed_left_over_is_removed_at_start(root, tmp_path
     assert not any(path.exists() for path in leftovers) and (tmp_path / 'pseudo_masks/7.png').exists()
 
 
-def test_both_stages_survive_kills_while_they_train_and_write(tmp_path, benchmark):
-    """The short version of benchmarks/interruptions.py."""
-    generate_demo(tmp_path / 'pictures', num_train=8, num_val=2, size=64)
-    list(benchmark.train(tmp_path / 'alone', tmp_path / 'pictures', []))
+def test_both_stages_survive_kills_while_they_train_and_write(tmp_path):
+    """The short version of tests/proofs/interruptions.py."""
+    draw_demo(tmp_path / 'pictures', num_train=8, num_val=2, size=64)
+    list(interruptions.train(tmp_path / 'alone', tmp_path / 'pictures', []))
     names = ('stage 1: writing masks', 'stage 2: training')
-    phases = [phase._replace(delay=0) for phase in benchmark.PHASES if phase.name in names]  # later it might be over
+    phases = [
+        phase._replace(delay=0) for phase in interruptions.PHASES if phase.name in names
+    ]  # later it might be over
     signals = (signal.SIGKILL, signal.SIGTERM)
-    hits = list(benchmark.train(tmp_path / 'run', tmp_path / 'pictures', list(zip(phases, signals, strict=True))))
+    hits = list(interruptions.train(tmp_path / 'run', tmp_path / 'pictures', list(zip(phases, signals, strict=True))))
     assert len(hits) == 2 and [problem for hit in hits for problem in hit['problems']] == []
-    assert benchmark.compare(tmp_path / 'run', tmp_path / 'alone') == []
+    assert interruptions.compare(tmp_path / 'run', tmp_path / 'alone') == []

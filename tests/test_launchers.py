@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+from draw_demo import draw_demo
 from mmengine.config import Config
 
-from aream_mm.datasets.demo import generate_demo
 from aream_mm.launcher import join_processes_without_gpu
 
 ROOT = Path(__file__).parents[1]
@@ -50,13 +50,14 @@ def free_port():
 def trained(tmp_path_factory):
     """Folder of a run of the demo config on two processes, its options, and what it printed."""
     folder = tmp_path_factory.mktemp('trained')
-    generate_demo(folder / 'pictures', num_train=8, num_val=4, size=64)
-    options = [f'data_root={folder}/pictures', 'train_dataloader.batch_size=2', 'train_dataloader.num_workers=0']
+    draw_demo(folder / 'drawn', num_train=8, num_val=4, size=64)
+    options = [f'data_root={folder}/drawn', 'train_dataloader.batch_size=2', 'train_dataloader.num_workers=0']
     options += ['train_dataloader.persistent_workers=False', 'val_dataloader.num_workers=0']
+    options += ['val_dataloader.persistent_workers=False', 'test_dataloader.persistent_workers=False']
     options += ['test_dataloader.num_workers=0', 'test_dataloader.dataset.dataset.ann_file=val.txt']
-    options += ['train_cfg.max_epochs=2', 'train_cfg.val_interval=2', 'model.backbone.cnn.pretrained=False']
+    options += ['train_cfg.max_iters=4', 'train_cfg.val_interval=4', 'model.backbone.cnn.pretrained=False']
     options += ['model.backbone.vit.stem.pretrained=False']
-    options += ['custom_hooks.0.end=1', 'custom_hooks.1.dataloader.num_workers=0', 'default_hooks.logger.interval=1']
+    options += ['custom_hooks.0.end=2', 'custom_hooks.1.dataloader.num_workers=0', 'default_hooks.logger.interval=1']
     command = ('tools/dist_train.sh', CONFIG, 2, '--work-dir', folder / 'a work dir', '--cfg-options', *options)
     code, printed = finish(start(*command, PORT=free_port()))
     assert code == 0, printed[-4000:]
@@ -66,8 +67,8 @@ def trained(tmp_path_factory):
 def test_two_processes_train_without_a_gpu(trained):
     folder, _, printed = trained
     assert 'GPU number: 2' in printed
-    assert printed.count('Epoch(train) [1]') == 2 and 'loss_aream' in printed  # 8 pictures: 2 steps of 2 × 2
-    assert (folder / 'a work dir/epoch_2.pth').is_file()
+    assert printed.count('Iter(train)') == 4 and 'loss_aream' in printed
+    assert (folder / 'a work dir/iter_4.pth').is_file()
     assert len(list((folder / 'a work dir/pseudo_masks').glob('*.png'))) == 8
 
 
@@ -89,7 +90,7 @@ def test_a_process_without_a_gpu_leaves_the_group_before_python_ends():
 @pytest.fixture
 def broken_picture(trained):
     """The second training picture, which the second process reads, with half its data gone."""
-    path = trained[0] / 'pictures/images/00001.jpg'
+    path = trained[0] / 'drawn/images/00001.jpg'
     content = path.read_bytes()
     path.write_bytes(content[:700])
     yield path
@@ -98,7 +99,7 @@ def broken_picture(trained):
 
 def test_a_picture_that_breaks_one_process_while_masks_are_written_ends_all(trained, broken_picture):
     folder, options, _ = trained
-    command = ('tools/dist_test.sh', CONFIG, folder / 'a work dir/epoch_2.pth', 2, '--pseudo-masks')
+    command = ('tools/dist_test.sh', CONFIG, folder / 'a work dir/iter_4.pth', 2, '--pseudo-masks')
     command += ('--work-dir', folder / 'tested', '--cfg-options', *options)
     code, printed = finish(start(*command, PORT=free_port()))
     assert 'Pseudo masks: 8 of 8 to write' in printed

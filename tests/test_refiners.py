@@ -10,8 +10,8 @@ import torch
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, load_checkpoint
 from mmseg.evaluation import IoUMetric
-from test_cyclic import cyclic_config, make_data
 from test_engine import LOAD, PACK, hook_of, run_config
+from test_stage_2_masks import make_data, stage_2_config
 from torch import nn
 from torch.testing import assert_close
 from toy_voc import make_voc
@@ -159,7 +159,7 @@ def test_a_refiner_that_cannot_be_built_stops_the_run_before_training(tmp_path):
     assert not list((tmp_path / 'work').glob('*.pth'))
 
 
-# benchmarks/refiners.py
+# tools/refiners.py
 
 
 @pytest.fixture(scope='module')
@@ -246,17 +246,25 @@ def test_the_benchmark_needs_masks(measured_config):
         refiners.measure(cfg, str(measured_config / 'checkpoint.pth'), [], None, None, None)
 
 
-def test_the_benchmark_gives_the_miou_of_the_masks_that_a_round_writes(tmp_path, monkeypatch):
+def rounds_config(folder, **changes):
+    """Stage 2, with the loader of its masks where the benchmark looks for it."""
+    cfg = stage_2_config(folder, folder / 'work')
+    cfg.train_cfg = dict(type='aream_mm.CyclicTrainLoop', masks=dict(dataloader=cfg.custom_hooks[0].dataloader))
+    cfg.merge_from_dict(changes)
+    return cfg
+
+
+def test_the_benchmark_gives_the_miou_of_the_masks_that_stage_2_writes(tmp_path, monkeypatch):
     """With a refiner and without. One of the pictures has no true mask."""
     data, written = make_data(tmp_path), []
     (data / 'voc/SegmentationClass/2007_000003.png').unlink()
     for refine, scale in ((None, 1), (PAR, 1), (PAR, 0.5)):
         settings = dict(refine=refine, refine_scale=scale)
-        cfg = cyclic_config(data, data / f'work_{len(written)}', 1, **{'train_cfg.masks.test_cfg': settings})
-        Runner.from_cfg(cfg).train()
-        written.append(json.loads((data / f'work_{len(written)}/round_1/manifest.json').read_text())['mIoU'])
-    cfg.dump(data / 'config.py')
-    shutil.copy(data / 'work_0/round_1.pth', data / 'checkpoint.pth')
+        work_dir = data / f'work_{len(written)}'
+        Runner.from_cfg(stage_2_config(data, work_dir, **{'custom_hooks.0.test_cfg': settings})).train()
+        written.append(json.loads((work_dir / 'pseudo_masks/manifest.json').read_text())['mIoU'])
+    rounds_config(data).dump(data / 'config.py')
+    shutil.copy(data / 'work_0/iter_4.pth', data / 'checkpoint.pth')
     figures = run_benchmark(monkeypatch, data, '--scales', '1', '0.5', '--refiners', json.dumps(PAR))
     assert figures['pictures'] == 3
     assert [row['scale'] for row in figures['rows']] == [None, 1, 0.5]
@@ -273,7 +281,7 @@ def test_the_benchmark_gives_the_miou_of_the_masks_that_a_round_writes(tmp_path,
     ],
 )
 def test_the_benchmark_refuses_what_it_cannot_measure(tmp_path, monkeypatch, changes, arguments, message):
-    cfg = cyclic_config(make_data(tmp_path), tmp_path / 'work', **changes)
+    cfg = rounds_config(make_data(tmp_path), **changes)
     cfg.dump(tmp_path / 'config.py')
     torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), tmp_path / 'checkpoint.pth')
     with pytest.raises(ValueError, match=message):

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from draw_demo import draw_demo
 from mmengine.config import Config
 from mmseg.apis import MMSegInferencer
 from PIL import Image
 
 from aream_mm.checkpoint import read_checkpoint
 from aream_mm.config import load_config
-from aream_mm.datasets.demo import generate_demo
 
 ROOT = Path(__file__).parents[1]
 SEED, SEG = 'configs/demo/aream_demo.py', 'configs/demo/deeplabv3plus_demo.py'
@@ -37,14 +37,15 @@ def run(*arguments):
 def two_stages(tmp_path_factory):
     """Work folder of a two-stage run of the demo configs, cut down to eight pictures and random weights."""
     folder = tmp_path_factory.mktemp('two_stages')
-    generate_demo(folder / 'pictures', num_train=8, num_val=4, size=64)
-    common = [f'data_root={folder}/pictures', 'train_dataloader.batch_size=4', 'train_dataloader.num_workers=0']
-    common += ['train_dataloader.persistent_workers=False', 'val_dataloader.num_workers=0']
-    common += ['test_dataloader.num_workers=0', 'train_cfg.max_epochs=2', 'train_cfg.val_interval=2']
+    draw_demo(folder / 'drawn', num_train=8, num_val=4, size=64)
+    common = [f'data_root={folder}/drawn', 'train_dataloader.batch_size=4', 'train_dataloader.num_workers=0']
+    common += ['train_dataloader.persistent_workers=False', 'test_dataloader.num_workers=0']
+    common += ['test_dataloader.persistent_workers=False', 'train_cfg.max_iters=4']
     random = ['model.backbone.cnn.pretrained=False', 'model.backbone.vit.stem.pretrained=False']
-    seed = [*random, 'default_hooks.checkpoint.interval=1']
-    baseline = [*seed, f'load_from={folder}/seed/epoch_1.pth']
-    seed += ['custom_hooks.0.end=1', 'custom_hooks.1.dataloader.num_workers=0']
+    seed = [*random, 'default_hooks.checkpoint.interval=2', 'default_hooks.logger.interval=1']
+    seed += ['val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False', 'train_cfg.val_interval=4']
+    baseline = [*seed, f'load_from={folder}/seed/iter_2.pth']
+    seed += ['custom_hooks.0.end=2', 'custom_hooks.1.dataloader.num_workers=0']
     seg = ['model.backbone.pretrained=False', f'train_dataloader.dataset.mask_dir={folder}/seed/pseudo_masks']
     options = dict(seed=[*common, *seed], baseline=[*common, *baseline], seg=[*common, *seg])
     run('tools/train.py', SEED, '--work-dir', folder / 'seed', '--cfg-options', *options['seed'])
@@ -58,13 +59,13 @@ def test_stage_1_writes_masks_and_stage_2_trains_on_them(two_stages):
     folder, _ = two_stages
     assert len(list((folder / 'seed/pseudo_masks').glob('*.png'))) == 8
     assert json.loads((folder / 'seed/pseudo_masks/manifest.json').read_text())['images'] == 8
-    assert (folder / 'seg/epoch_2.pth').is_file()
+    assert (folder / 'seg/iter_4.pth').is_file()
 
 
 def test_testing_stage_1_writes_masks_when_asked_and_keeps_those_that_are_there(two_stages):
     folder, options = two_stages
     (folder / 'seed/pseudo_masks/00003.png').unlink()
-    arguments = ['tools/test.py', SEED, folder / 'seed/epoch_2.pth', '--work-dir', folder / 'seed']
+    arguments = ['tools/test.py', SEED, folder / 'seed/iter_4.pth', '--work-dir', folder / 'seed']
     quiet = run(*arguments, '--cfg-options', *options['seed'])
     assert 'mIoU' in quiet and not (folder / 'seed/pseudo_masks/00003.png').exists()
     told = run(*arguments, '--pseudo-masks', '--cfg-options', *options['seed'])
@@ -73,7 +74,7 @@ def test_testing_stage_1_writes_masks_when_asked_and_keeps_those_that_are_there(
 
 def test_testing_stage_1_draws_the_threshold_curve_and_has_no_predictions_to_write(two_stages):
     folder, options = two_stages
-    arguments = ['tools/test.py', SEED, folder / 'seed/epoch_2.pth', '--work-dir', folder / 'seed_test']
+    arguments = ['tools/test.py', SEED, folder / 'seed/iter_4.pth', '--work-dir', folder / 'seed_test']
     told = run(*arguments, '--cfg-options', *options['seed'])
     assert 'cam/mIoU_mask_free' in told and 'multi-label/mAP' in told
     assert len(list((folder / 'seed_test').rglob('threshold_curve_test.png'))) == 1
@@ -84,14 +85,14 @@ def test_testing_stage_1_draws_the_threshold_curve_and_has_no_predictions_to_wri
 
 def test_the_affinity_profile_compares_two_checkpoints_on_a_page_and_in_a_table(two_stages):
     folder, options = two_stages
-    checkpoints = [folder / 'seed/epoch_1.pth', '--vs', folder / 'seed/epoch_2.pth']
+    checkpoints = [folder / 'seed/iter_2.pth', '--vs', folder / 'seed/iter_4.pth']
     arguments = ['--out', folder / 'profile', '--num-images', 3, '--examples', 2, '--cfg-options', *options['seed']]
     told = run('tools/analysis/affinity_profile.py', SEED, *checkpoints, *arguments)
     assert str(folder / 'profile/affinity_profile.html') in told
     rows = list(csv.DictReader((folder / 'profile/affinity_profile.csv').open()))
     names = ['none', *(f'layer {i}' for i in range(6)), 'shallow mean', 'deep mean', 'all mean']
     assert [row['affinity'] for row in rows] == 2 * names
-    assert [row['checkpoint'] for row in rows] == ['epoch_1.pth'] * 10 + ['epoch_2.pth'] * 10
+    assert [row['checkpoint'] for row in rows] == ['iter_2.pth'] * 10 + ['iter_4.pth'] * 10
     assert all(0 <= float(row['mIoU']) <= 100 for row in rows)
     page = (folder / 'profile/affinity_profile.html').read_text()
     pictures = re.findall('data:image/png;base64,([^"]*)', page)
@@ -103,25 +104,25 @@ def test_testing_stage_2_writes_its_predictions(two_stages):
     folder, options = two_stages
     out = folder / 'predictions'
     arguments = ['--work-dir', folder / 'seg_test', '--out', out, '--show-dir', folder / 'painted']
-    run('tools/test.py', SEG, folder / 'seg/epoch_2.pth', *arguments, '--cfg-options', *options['seg'])
+    run('tools/test.py', SEG, folder / 'seg/iter_4.pth', *arguments, '--cfg-options', *options['seg'])
     assert [path.name for path in sorted(out.iterdir())] == [f'{i:05d}.png' for i in range(8, 12)]
     assert len(list((folder / 'painted').rglob('*.png'))) == 4
 
 
-def test_a_run_resumes_after_its_last_epoch(two_stages):
+def test_a_run_resumes_after_its_last_checkpoint(two_stages):
     folder, options = two_stages
-    longer = [*options['seed'], 'train_cfg.max_epochs=3', 'train_cfg.val_interval=3']
+    longer = [*options['seed'], 'train_cfg.max_iters=6', 'train_cfg.val_interval=6']
     told = run('tools/train.py', SEED, '--work-dir', folder / 'seed', '--resume', '--cfg-options', *longer)
-    assert 'resumed epoch: 2' in told
-    assert 'Epoch(train) [1]' not in told and (folder / 'seed/epoch_3.pth').is_file()
+    assert 'resumed epoch: 0, iter: 4' in told
+    assert 'Iter(train) [4/' not in told and (folder / 'seed/iter_6.pth').is_file()
 
 
 def test_the_baseline_goes_on_from_the_warm_up_without_aream(two_stages):
     folder, _ = two_stages
     told = (folder / 'baseline.log').read_text()
-    assert 'resumed epoch: 1' in told and 'Epoch(train) [1]' not in told
+    assert 'resumed epoch: 0, iter: 2' in told and 'Iter(train) [2/' not in told
     assert 'loss_class' in told and 'loss_aream' not in told
-    weights = [read_checkpoint(str(folder / run / 'epoch_2.pth'))['state_dict'] for run in ('seed', 'baseline')]
+    weights = [read_checkpoint(str(folder / run / 'iter_4.pth'))['state_dict'] for run in ('seed', 'baseline')]
     assert weights[0].keys() == weights[1].keys()
     changed = {key for key in weights[0] if not torch.equal(weights[0][key], weights[1][key])}
     # The gradient of AReAM reaches the transformer and what it looks at alone.
@@ -141,7 +142,7 @@ def test_the_summary_gives_every_step_a_number_and_draws_them(two_stages):
         *('tools/analysis/summary.py', SEED, SEG, '--seed-work-dir', folder / 'seed', '--seg-work-dir', folder / 'seg'),
         *('--baseline', BASELINE, '--baseline-work-dir', folder / 'baseline', '--masks', *others),
         *('--out', out, '--rows', 2, '--cfg-options', options['seed'][0], options['seg'][-1]),
-        *('val_dataloader.num_workers=0', 'test_dataloader.num_workers=0'),
+        *('test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False'),
     )
     rows = json.loads((out / 'summary.json').read_text())
     assert rows['one/masks (all that have a truth)'] == 12.34
@@ -158,8 +159,8 @@ def test_mmsegs_inferencer_takes_the_checkpoint_of_either_stage(two_stages, stag
     cfg: Config = load_config(ROOT / (SEED if stage == 'seed' else SEG))
     cfg.visualizer.save_dir = str(folder / 'vis')
     cfg.dump(folder / f'{stage}.py')
-    inferencer = MMSegInferencer(str(folder / f'{stage}.py'), str(folder / f'{stage}/epoch_2.pth'), show_progress=False)
-    photograph = str(folder / 'pictures/images/00009.jpg')
+    inferencer = MMSegInferencer(str(folder / f'{stage}.py'), str(folder / f'{stage}/iter_4.pth'), show_progress=False)
+    photograph = str(folder / 'drawn/images/00009.jpg')
     result = inferencer(photograph, out_dir=str(folder / f'inferred_{stage}'))
     assert result['predictions'].shape == (64, 64)
     assert (folder / f'inferred_{stage}/vis/00009.jpg').is_file()
@@ -167,7 +168,7 @@ def test_mmsegs_inferencer_takes_the_checkpoint_of_either_stage(two_stages, stag
 
 def test_pseudo_masks_are_refused_for_a_config_that_makes_none(two_stages):
     folder, _ = two_stages
-    command = [sys.executable, 'tools/test.py', SEG, str(folder / 'seg/epoch_2.pth'), '--pseudo-masks']
+    command = [sys.executable, 'tools/test.py', SEG, str(folder / 'seg/iter_4.pth'), '--pseudo-masks']
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode != 0
     assert '--pseudo-masks: expected a config with an aream_mm.PseudoMaskHook' in done.stderr

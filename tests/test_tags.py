@@ -12,11 +12,12 @@ from unicodedata import normalize
 
 import numpy as np
 import pytest
+import tag_sources
 from PIL import Image
+from tag_sources import VOC_CLASSES, read_tags
 from toy_voc import ANIMALS, make_voc, voc_config
 
-from aream_mm.datasets import ImageTagDataset, tag_sources
-from aream_mm.datasets.tag_sources import VOC_CLASSES, read_tags
+from aream_mm.datasets import ImageTagDataset
 from aream_mm.datasets.tags import image_id, load_tag_file, read_tag_table, write_tag_table
 
 ROOT = Path(__file__).parents[1]

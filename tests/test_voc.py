@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import voc
+import voc_submission
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmseg.datasets import PascalVOCDataset
@@ -19,13 +21,10 @@ from scipy.io import loadmat, savemat
 from toy_voc import make_voc
 
 from aream_mm.config import load_config
+from aream_mm.masks import VOC_COLOURS
 
 ROOT = Path(__file__).parents[1]
 CONFIGS, CONVERTERS = ROOT / 'configs', ROOT / 'tools' / 'converters'
-sys.path.append(str(CONVERTERS))
-import voc  # noqa: E402
-import voc_submission  # noqa: E402
-
 LISTS = 'ImageSets/Segmentation'
 ONLY_IN_SBD = ['2008_000000', '2008_000001', '2008_000002']
 
@@ -249,7 +248,7 @@ def test_the_build_and_the_check_of_what_it_made_are_one_command(root, sbd, monk
 
 
 def test_the_palette_is_the_one_mmseg_knows_with_vocs_borders():
-    palette = np.frombuffer(voc.voc_palette(), np.uint8).reshape(256, 3)
+    palette = np.array(VOC_COLOURS)
     assert palette[:21].tolist() == PascalVOCDataset.METAINFO['palette']
     assert palette[255].tolist() == [224, 224, 192]
     assert len(np.unique(palette, axis=0)) == 256
@@ -264,7 +263,7 @@ def test_the_masks_built_are_those_of_the_sbd_where_voc_has_none_and_else_vocs(r
         if name in ONLY_IN_SBD:
             struct = loadmat(sbd / 'dataset/cls' / f'{name}.mat', struct_as_record=False, squeeze_me=True)['GTcls']
             read = Image.open(mask)
-            assert read.mode == 'P' and read.getpalette('RGB') == list(voc.voc_palette())
+            assert read.mode == 'P' and read.getpalette('RGB') == sum(VOC_COLOURS, [])
             for x in range(96):
                 for y in range(80):
                     assert read.getpixel((x, y)) == struct.Segmentation[y][x]
@@ -398,7 +397,7 @@ def test_the_archive_holds_the_predictions_in_vocs_colours_under_the_servers_nam
         for name, member in zip(names, archive.getmembers(), strict=True):
             mask = Image.open(archive.extractfile(member))
             assert (mask.mode, mask.size, mask.format) == ('P', (96, 80), 'PNG')
-            assert mask.getpalette('RGB') == list(voc.voc_palette())
+            assert mask.getpalette('RGB') == sum(VOC_COLOURS, [])
             np.testing.assert_array_equal(np.array(mask), np.array(Image.open(predictions / name)))
     assert not list(tmp_path.glob('*.tmp'))
 

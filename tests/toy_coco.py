@@ -5,12 +5,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from demo_scenes import draw_picture
 from PIL import Image
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
-from aream_mm.datasets.demo_scenes import draw_picture
-
-TOOLS = Path(__file__).parents[1] / 'tools' / 'converters'
 # torchvision's names by official id, as a source that is not ours; 'N/A' stands for the ids that were left out.
 NAMES = FasterRCNN_ResNet50_FPN_Weights.DEFAULT.meta['categories']
 OFFICIAL = {i: name for i, name in enumerate(NAMES) if i and name != 'N/A'}
@@ -53,7 +51,6 @@ def write_annotations(
 
 def run_converter(monkeypatch, *arguments) -> None:
     """`python tools/converters/coco.py` in this process, with one worker unless told otherwise."""
-    monkeypatch.syspath_prepend(TOOLS)
     monkeypatch.setattr(sys, 'argv', ['coco.py', '--workers', '1', *map(str, arguments)])
     import coco
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+from demo_scenes import draw_picture
 from PIL import Image
 
-from aream_mm.datasets.demo_scenes import draw_picture
 from aream_mm.datasets.tags import write_tag_table
 
 CLASSES = ('background', 'cat', 'dog')

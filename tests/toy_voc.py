@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+from demo_scenes import draw_picture
 from PIL import Image
-
-from aream_mm.datasets.demo_scenes import draw_picture
 
 VOC_IDS = np.array([0, 8, 10, 12, 13, 15])  # background, cat, cow, dog, horse, person: what the drawn classes stand for
 ANIMALS = ('background', 'cat', 'cow', 'dog', 'horse', 'person', 'sheep')

@@ -36,6 +36,7 @@ from aream_mm.checkpoint import load_fitting_checkpoint
 from aream_mm.config import load_config
 from aream_mm.datasets.pictures import ENDINGS, damage, endings, find_pictures, read_header, require_distinct_names
 from aream_mm.files import write_atomically
+from aream_mm.masks import encode_mask
 
 OVERLAY_SIDE = 1024  # pixels; drawing takes long and much memory on the photographs of today's cameras
 UNREADABLE = 'no picture in grey or colour, or one of over 178 Mpx'
@@ -170,9 +171,7 @@ def main() -> None:
             unreadable[str(path)] = problem
             continue
         mask = predict(model, packed)
-        indexed = Image.fromarray(mask)
-        indexed.putpalette(palette.tobytes())
-        write_atomically((args.out / 'masks' / name).with_suffix('.png'), encoded(indexed, format='PNG'))
+        write_atomically((args.out / 'masks' / name).with_suffix('.png'), encode_mask(mask, palette))
         overlay = encoded(Image.fromarray(draw(visualizer, path, mask)), format='JPEG', quality=90)
         write_atomically((args.out / 'overlays' / name).with_suffix('.jpg'), overlay)
     print(f'{len(photographs) - len(unreadable)} of {len(photographs)} photographs: masks and overlays in {args.out}')

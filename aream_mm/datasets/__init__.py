@@ -1,7 +1,6 @@
-"""Data sets of both stages: images with tags or pseudo masks; COCO 2014, own photographs, and the drawn demo set."""
+"""Data sets of both stages: images with tags or pseudo masks; COCO 2014 and own photographs."""
 
 from aream_mm.datasets.coco import COCO2014Dataset
-from aream_mm.datasets.demo import DemoDataset
 from aream_mm.datasets.formatting import LoadAnnotationsIfAny, PackTagInputs
 from aream_mm.datasets.image_tags import ImageTagDataset
 from aream_mm.datasets.masks import MaskDataset
@@ -11,7 +10,6 @@ from aream_mm.datasets.samplers import SizeBatchSampler
 
 __all__ = [
     'COCO2014Dataset',
-    'DemoDataset',
     'ImageTagDataset',
     'LoadAnnotationsIfAny',
     'MaskDataset',

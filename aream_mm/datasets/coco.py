@@ -10,95 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from mmseg.datasets import BaseSegDataset
+from mmseg.datasets import BaseSegDataset, COCOStuffDataset
 
-from aream_mm.datasets.pictures import damage, open_picture, voc_colours
+from aream_mm.datasets.pictures import damage, open_picture
+from aream_mm.masks import IGNORE_INDEX, VOC_COLOURS
 from aream_mm.registry import DATASETS
 
-CATEGORIES = {  # official category id: name
-    1: 'person',
-    2: 'bicycle',
-    3: 'car',
-    4: 'motorcycle',
-    5: 'airplane',
-    6: 'bus',
-    7: 'train',
-    8: 'truck',
-    9: 'boat',
-    10: 'traffic light',
-    11: 'fire hydrant',
-    13: 'stop sign',
-    14: 'parking meter',
-    15: 'bench',
-    16: 'bird',
-    17: 'cat',
-    18: 'dog',
-    19: 'horse',
-    20: 'sheep',
-    21: 'cow',
-    22: 'elephant',
-    23: 'bear',
-    24: 'zebra',
-    25: 'giraffe',
-    27: 'backpack',
-    28: 'umbrella',
-    31: 'handbag',
-    32: 'tie',
-    33: 'suitcase',
-    34: 'frisbee',
-    35: 'skis',
-    36: 'snowboard',
-    37: 'sports ball',
-    38: 'kite',
-    39: 'baseball bat',
-    40: 'baseball glove',
-    41: 'skateboard',
-    42: 'surfboard',
-    43: 'tennis racket',
-    44: 'bottle',
-    46: 'wine glass',
-    47: 'cup',
-    48: 'fork',
-    49: 'knife',
-    50: 'spoon',
-    51: 'bowl',
-    52: 'banana',
-    53: 'apple',
-    54: 'sandwich',
-    55: 'orange',
-    56: 'broccoli',
-    57: 'carrot',
-    58: 'hot dog',
-    59: 'pizza',
-    60: 'donut',
-    61: 'cake',
-    62: 'chair',
-    63: 'couch',
-    64: 'potted plant',
-    65: 'bed',
-    67: 'dining table',
-    70: 'toilet',
-    72: 'tv',
-    73: 'laptop',
-    74: 'mouse',
-    75: 'remote',
-    76: 'keyboard',
-    77: 'cell phone',
-    78: 'microwave',
-    79: 'oven',
-    80: 'toaster',
-    81: 'sink',
-    82: 'refrigerator',
-    84: 'book',
-    85: 'clock',
-    86: 'vase',
-    87: 'scissors',
-    88: 'teddy bear',
-    89: 'hair drier',
-    90: 'toothbrush',
-}
-MASK_IDS = {category: mask_id for mask_id, category in enumerate(CATEGORIES, start=1)}  # official id: 1..80
-IGNORE_INDEX = 255
+CLASSES = COCOStuffDataset.METAINFO['classes'][:80]  # its things, in official order
 SAMPLED_MASKS = 50  # read at construction; ids 81..90 are in about every sixth picture of COCO: hardly missed
 CONVERTER = 'python tools/converters/coco.py'
 
@@ -115,7 +33,7 @@ class COCO2014Dataset(BaseSegDataset):
         ValueError: a mask holds an id other than 0..80 and 255, or the masks look as if classes were counted from 0.
     """
 
-    METAINFO = dict(classes=('background', *CATEGORIES.values()), palette=voc_colours()[: 1 + len(CATEGORIES)])
+    METAINFO = dict(classes=('background', *CLASSES), palette=VOC_COLOURS[: 1 + len(CLASSES)])
 
     def __init__(self, img_suffix: str = '.jpg', seg_map_suffix: str = '.png', **kwargs) -> None:
         super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, reduce_zero_label=False, **kwargs)
@@ -133,7 +51,7 @@ class COCO2014Dataset(BaseSegDataset):
         return f'`{CONVERTER} {self.data_root or "ROOT"}`'
 
     def _check_masks(self, paths: Sequence[str]) -> None:
-        expected = f'expected ids 0..{len(CATEGORIES)} (0 = background, 1..80 = the classes) or {IGNORE_INDEX}'
+        expected = f'expected ids 0..{len(CLASSES)} (0 = background, 1..80 = the classes) or {IGNORE_INDEX}'
         remedy = f'{self._converter} writes masks of these ids into masks/, once other masks are out of its way'
         without_background = []
         for path in paths:
@@ -143,8 +61,8 @@ class COCO2014Dataset(BaseSegDataset):
                 if len(mask.getbands()) != 1:
                     raise ValueError(f'{path}: {expected}, got a picture of mode {mask.mode}; {remedy}')
                 ids = np.unique(mask)
-            if unknown := [int(i) for i in ids if not 0 <= i <= len(CATEGORIES) and i != IGNORE_INDEX]:
-                origin = 'the official category ids' if max(unknown) <= max(CATEGORIES) else 'the ids of COCO-Stuff'
+            if unknown := [int(i) for i in ids if not 0 <= i <= len(CLASSES) and i != IGNORE_INDEX]:
+                origin = 'the official category ids' if max(unknown) <= 90 else 'the ids of COCO-Stuff'
                 raise ValueError(f'{path}: {expected}, got {unknown}, which look like {origin}; {remedy}')
             if IGNORE_INDEX in ids and 0 not in ids:
                 without_background.append(path)

@@ -6,8 +6,9 @@ from pathlib import Path
 from mmengine.logging import print_log
 from mmseg.datasets import BaseSegDataset
 
-from aream_mm.datasets.pictures import ENDINGS, endings, find_pictures, first_few, require_distinct_names, voc_colours
+from aream_mm.datasets.pictures import ENDINGS, endings, find_pictures, first_few, require_distinct_names
 from aream_mm.files import read_lines
+from aream_mm.masks import VOC_COLOURS
 from aream_mm.registry import DATASETS
 
 
@@ -40,7 +41,7 @@ class PhotographDataset(BaseSegDataset):
                 "PhotographDataset: expected metainfo=dict(classes=('background', …)) with different names, "
                 f'got {classes!r}'
             )
-        metainfo = {'palette': voc_colours()[: len(classes)], **metainfo}
+        metainfo = {'palette': VOC_COLOURS[: len(classes)], **metainfo}
         super().__init__(metainfo=metainfo, data_prefix=data_prefix, ann_file=ann_file, data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict]:

@@ -134,8 +134,3 @@ def damage(path: str) -> str | None:
         return 'cannot be decoded' if mmcv.imread(path) is None else None
     except Exception as error:  # decoders raise whatever they like
         return str(error) or type(error).__name__
-
-
-def voc_colours() -> list[list[int]]:
-    """PASCAL VOC's 256 RGB colours: bit 3 j + c of an id is bit 7 − j of its channel c."""
-    return [[sum((i >> 3 * j + c & 1) << 7 - j for j in range(3)) for c in range(3)] for i in range(256)]

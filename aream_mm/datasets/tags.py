@@ -16,8 +16,8 @@ from PIL import Image
 
 from aream_mm.datasets.pictures import damage, first_few
 from aream_mm.files import write_atomically
+from aream_mm.masks import IGNORE_INDEX
 
-IGNORE_INDEX = 255
 HEADER = ['image', 'tags']
 # Of the formats that Pillow reads and that are pictures; it knows films and tables of numbers too.
 PICTURE_ENDINGS = tuple(

@@ -1,10 +1,9 @@
-"""Hooks and loops: when the method's parts run, and the files they write."""
+"""Hooks: when the method's parts run, and the files they write."""
 
 from aream_mm.engine.affinity_profile import AffinityProfileHook
 from aream_mm.engine.bfloat16 import BFloat16OptimWrapper
 from aream_mm.engine.cam_pictures import CAMPictureHook
 from aream_mm.engine.checkpoints import SafeCheckpointHook
-from aream_mm.engine.cyclic import CyclicTrainLoop
 from aream_mm.engine.invalid_loss import InvalidLossHook
 from aream_mm.engine.layer_entropy import LayerEntropyHook
 from aream_mm.engine.pseudo_masks import PseudoMaskHook
@@ -16,7 +15,6 @@ __all__ = [
     'AffinityProfileHook',
     'BFloat16OptimWrapper',
     'CAMPictureHook',
-    'CyclicTrainLoop',
     'InvalidLossHook',
     'LayerEntropyHook',
     'PseudoMaskHook',

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from aream_mm.engine.warm_up import bare
 from aream_mm.files import write_atomically
-from aream_mm.models.cam import IGNORE_INDEX
+from aream_mm.masks import IGNORE_INDEX, encode_mask
 from aream_mm.models.refined import RefinedEncoderDecoder
 from aream_mm.models.segmentor import CAMSegmentor
 from aream_mm.registry import HOOKS
@@ -215,10 +215,7 @@ class PseudoMaskHook(Hook):
     def _write(self, sample_id: str, mask: np.ndarray, cam: dict[str, np.ndarray] | None) -> None:
         palette = np.full((256, 3), IGNORED_COLOUR, np.uint8)
         palette[: len(self.dataset.metainfo['palette'])] = self.dataset.metainfo['palette']
-        picture, content = Image.fromarray(mask), io.BytesIO()
-        picture.putpalette(palette.tobytes())
-        picture.save(content, format='PNG')
-        write_atomically(self.out_dir / f'{sample_id}.png', content.getvalue())
+        write_atomically(self.out_dir / f'{sample_id}.png', encode_mask(mask, palette))
         if cam:
             content = io.BytesIO()
             np.savez_compressed(content, **cam)

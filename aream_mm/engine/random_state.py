@@ -36,7 +36,7 @@ class RandomStateHook(Hook):
 
     priority = 'LOWEST'  # what other hooks draw before a step makes no difference to it
 
-    def before_train_epoch(self, runner: Runner) -> None:  # CyclicTrainLoop has a new loader then
+    def before_train_epoch(self, runner: Runner) -> None:
         loader = runner.train_dataloader
         if not isinstance(loader.dataset, SegDatasetWrapper):
             raise TypeError(

@@ -9,7 +9,8 @@ from mmengine.dist import all_reduce
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from aream_mm.evaluation.sweep import IGNORE_INDEX, confusion_matrices, count_pixels, intersection_over_union
+from aream_mm.evaluation.sweep import confusion_matrices, count_pixels, intersection_over_union
+from aream_mm.masks import IGNORE_INDEX
 from aream_mm.models import cam as cams
 from aream_mm.models.aream import layer_entropy
 from aream_mm.models.segmentor import CAMSegmentor, View

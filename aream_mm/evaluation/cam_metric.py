@@ -101,8 +101,10 @@ class CAMMetric(BaseMetric):
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Metrics over `size` pictures, from all processes."""
-        # A distributed sampler hands out picture i to process i modulo their number, and fills up with repetitions.
-        repeated = self.pictures > 0 and (self.pictures - 1) * get_world_size() + get_rank() >= size
+        # A DefaultSampler hands out picture i to process i modulo their number, and fills up with repetitions; a
+        # SizeBatchSampler repeats none and may give one process all.
+        more = sum(all_gather_object(self.pictures)) > size
+        repeated = more and self.pictures > 0 and (self.pictures - 1) * get_world_size() + get_rank() >= size
         counts = self.counts if repeated else self.counts + self.last_counts
         before = self.before if repeated else self.before + self.last_before
         # Objects, because a process without pictures has no counts.

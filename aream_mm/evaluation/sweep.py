@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-IGNORE_INDEX = 255
+from aream_mm.masks import IGNORE_INDEX
+
 CELLS = 1024  # of `thresholds_below`
 
 

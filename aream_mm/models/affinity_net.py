@@ -18,7 +18,8 @@ from torch.utils.checkpoint import checkpoint as computed_again
 
 from aream_mm.checkpoint import load_fitting_checkpoint
 from aream_mm.config import load_config
-from aream_mm.models.cam import IGNORE_INDEX, upsample
+from aream_mm.masks import IGNORE_INDEX
+from aream_mm.models.cam import upsample
 from aream_mm.models.timm_networks import levels_on_grid
 from aream_mm.registry import MODELS
 

@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aream_mm.masks import IGNORE_INDEX
 from aream_mm.models.par import PAR
-
-IGNORE_INDEX = 255
 
 
 def activate(class_map: Tensor, class_affinity: Tensor | None = None) -> Tensor:

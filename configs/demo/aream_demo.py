@@ -1,16 +1,19 @@
-# Stage 1 on the drawn demo set: tags → CAM → pseudo masks.
+# Stage 1 on the drawn demo set: tags → CAM → pseudo masks, by the way of own_photographs.py.
 #
 # The class map is that of an ImageNet EfficientNet-Lite0. The transformer starts from nothing: it looks at the features
 # of a second one, which is not trained, and what AReAM teaches it from the class map is all that it knows of which
 # places belong together. no_aream_demo.py is the same without AReAM.
 #
+#   python tools/draw_demo.py data/demo
+#   python tools/converters/efficientnet_lite0.py data/demo_weights/tf_efficientnet_lite0.pth
 #   python tools/train.py configs/demo/aream_demo.py
 #
 # Expect: see the table that `make demo` ends with.
-_base_ = ['../_base_/models/aream_dual.py', '../_base_/default_runtime.py']
-data_root = 'data/demo/pictures'
-weights = 'data/demo/tf_efficientnet_lite0.pth'
-patch_size = 16
+_base_ = ['../_base_/datasets/own_tags.py', '../_base_/models/aream_dual.py', '../_base_/default_runtime.py']
+data_root = 'data/demo'
+tag_file = data_root + '/tags.csv'
+classes = ('background', 'fish', 'boat', 'beetle', 'mushroom', 'ball')
+weights = 'data/demo_weights/tf_efficientnet_lite0.pth'
 
 model = dict(
     backbone=dict(
@@ -44,58 +47,37 @@ train_pipeline = [
 ]
 cam_pipeline = [dict(type='LoadImageFromFile'), dict(type='aream_mm.PackTagInputs')]
 test_pipeline = [cam_pipeline[0], dict(type='LoadAnnotations'), cam_pipeline[1]]
-pictures = dict(
-    type='aream_mm.DemoDataset',
-    data_root=data_root,
-    data_prefix=dict(img_path='images', seg_map_path='masks'),
-    ann_file='train.txt',
-)
-train_dataloader = dict(
-    batch_size=16,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(type='aream_mm.ImageTagDataset', dataset=pictures, pipeline=train_pipeline),
-)
-test_dataloader = dict(  # the pictures that get pseudo masks
-    batch_size=16,
-    num_workers=2,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(type='aream_mm.ImageTagDataset', dataset=pictures, pipeline=test_pipeline, test_mode=True),
-)
+photographs = dict(_base_.photographs, metainfo=dict(classes=classes), data_root=data_root, ann_file='train.txt')
+tagged = dict(_base_.tagged, dataset=photographs, tag_file=tag_file)
+train_dataloader = dict(dataset=dict(tagged, pipeline=train_pipeline))
 val_dataloader = dict(
-    test_dataloader, dataset=dict(test_dataloader['dataset'], dataset=dict(pictures, ann_file='val.txt'))
+    batch_size=16, dataset=dict(tagged, dataset=dict(photographs, ann_file='val.txt'), pipeline=test_pipeline)
 )
+test_dataloader = dict(batch_size=16, dataset=dict(tagged, pipeline=test_pipeline))  # those that get pseudo masks
 pseudo_mask_dataloader = dict(
-    batch_size=16,
-    num_workers=2,
-    sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
-    dataset=dict(type='aream_mm.ImageTagDataset', dataset=pictures, pipeline=cam_pipeline, test_mode=True),
+    _base_.pseudo_mask_dataloader, batch_size=16, dataset=dict(tagged, pipeline=cam_pipeline, test_mode=True)
 )
-val_evaluator = [
-    dict(type='aream_mm.CAMMetric'),
-    dict(type='mmpretrain.AveragePrecision'),
-    dict(type='mmpretrain.AveragePrecision', average=None),
-    dict(type='mmpretrain.MultiLabelMetric', thr=0.5),
-]
-test_evaluator = val_evaluator
 
-max_epochs, warm_up = 8, 4
+max_iters, warm_up = 160, 80  # of 16 of the 320 pictures
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
     paramwise_cfg=dict(custom_keys={'backbone.cnn': dict(lr_mult=0.1)}),
 )
-param_scheduler = dict(type='CosineAnnealingLR', T_max=max_epochs, eta_min_ratio=0.01, convert_to_iter_based=True)
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=max_epochs)
+param_scheduler = dict(type='CosineAnnealingLR', T_max=max_iters, eta_min_ratio=0.01, by_epoch=False)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 custom_hooks = [
-    dict(type='aream_mm.WarmUpHook', end=warm_up),
+    dict(type='aream_mm.WarmUpHook', end=warm_up, by_epoch=False),
     dict(
         type='aream_mm.PseudoMaskHook',
         dataloader=pseudo_mask_dataloader,
         test_cfg=dict(background=0.4, refine=dict(type='aream_mm.PAR', dilations=(1, 2, 4, 8))),
     ),
 ]
-default_hooks = dict(checkpoint=dict(interval=warm_up))  # that of epoch 4 is where no_aream_demo.py goes on
+default_hooks = dict(
+    logger=dict(log_metric_by_epoch=False),
+    checkpoint=dict(by_epoch=False, interval=warm_up),  # that of step 80 is where no_aream_demo.py goes on
+)
+log_processor = dict(by_epoch=False)

@@ -3,71 +3,58 @@
 #   python tools/train.py configs/demo/deeplabv3plus_demo.py
 #
 # Expect: see the table that `make demo` ends with.
-_base_ = ['../_base_/models/deeplabv3plus_lite0.py', '../_base_/seg_runtime.py']
-data_root = 'data/demo/pictures'
+_base_ = [
+    '../_base_/models/deeplabv3plus_lite0.py',
+    '../_base_/datasets/own_pseudo.py',
+    '../_base_/seg_runtime.py',
+]
+data_root = 'data/demo'
+classes = ('background', 'fish', 'boat', 'beetle', 'mushroom', 'ball')
 mask_dir = 'work_dirs/aream_demo/pseudo_masks'
-weights = 'data/demo/tf_efficientnet_lite0.pth'
+crop_size = (160, 160)
 
 model = dict(
-    data_preprocessor=dict(size=(160, 160)),
-    backbone=dict(pretrained=weights),
+    data_preprocessor=dict(size=crop_size),
+    backbone=dict(pretrained='data/demo_weights/tf_efficientnet_lite0.pth'),
     decode_head=dict(dilations=(1, 3, 6), num_classes=6),
 )
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
-    dict(type='RandomResize', scale=(160, 160), ratio_range=(0.75, 1.5), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=(160, 160)),
+    dict(type='RandomResize', scale=crop_size, ratio_range=(0.75, 1.5), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=crop_size),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
-pictures = dict(
-    type='aream_mm.DemoDataset',
-    data_root=data_root,
-    data_prefix=dict(img_path='images', seg_map_path='masks'),
-    ann_file='train.txt',
-)
+scales = [dict(type='Resize', scale=(int(160 * r),) * 2, keep_ratio=True) for r in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)]
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='TestTimeAug', transforms=[scales, *_base_.tta_pipeline[1].transforms[1:]]),
+]
+photographs = dict(metainfo=dict(classes=classes), data_root=data_root)
 train_dataloader = dict(
     batch_size=16,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(type='aream_mm.PseudoMaskDataset', dataset=pictures, mask_dir=mask_dir, pipeline=train_pipeline),
+    dataset=dict(dataset=dict(photographs, ann_file='train.txt'), mask_dir=mask_dir, pipeline=train_pipeline),
 )
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type='aream_mm.MaskDataset',
-        dataset=dict(pictures, ann_file='val.txt'),
-        pipeline=test_pipeline,
-        test_mode=True,
-    ),
-)
-test_dataloader = val_dataloader
-val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
-test_evaluator = val_evaluator
+test_dataloader = dict(dataset=dict(dataset=dict(photographs, ann_file='val.txt'), pipeline=test_pipeline))
 
-max_epochs = 12
+max_iters = 240  # of 16 of the 320 pictures
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
     paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.3)}),
 )
-param_scheduler = dict(type='PolyLR', eta_min=1e-5, power=0.9, end=max_epochs, convert_to_iter_based=True)
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=max_epochs)
-val_cfg = dict(type='ValLoop')
+param_scheduler = dict(type='PolyLR', eta_min=1e-5, power=0.9, end=max_iters, by_epoch=False)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters)
 test_cfg = dict(type='TestLoop')
 default_hooks = dict(
     _base_.safe_hooks,
     timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=10),
+    logger=dict(type='LoggerHook', interval=10, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(_base_.safe_hooks.checkpoint, interval=1),
+    checkpoint=dict(_base_.safe_hooks.checkpoint, by_epoch=False, interval=20),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'),
 )
-log_processor = dict(by_epoch=True)

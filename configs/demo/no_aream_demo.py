@@ -5,6 +5,6 @@
 #
 # Expect: see the table that `make demo` ends with. No pseudo masks are written.
 _base_ = 'aream_demo.py'
-load_from = 'work_dirs/aream_demo/epoch_4.pth'
+load_from = 'work_dirs/aream_demo/iter_80.pth'
 model = dict(attention_loss=None, test_cfg=dict(propagate_layers=()))
 custom_hooks = []

@@ -5,7 +5,7 @@
 The latest checkpoint of each config's work dir is measured on the config's test data, beside two masks that need no
 training: background everywhere, and the picture's tag everywhere (its first, where it has several). With `--baseline`
 the CAMs of another config of stage 1 stand beside, with `--masks` folders of masks that PseudoMaskHook has written for
-the same pictures: those of another refiner, or of the rounds of CyclicTrainLoop. They go by their last two names.
+the same pictures, such as those of another refiner. They go by their last two names.
 """
 
 import argparse

@@ -18,9 +18,7 @@ Masks that were made from the same annotation file are kept, so an interrupted r
 """
 
 import argparse
-import csv
 import hashlib
-import io
 import json
 import os
 import re
@@ -29,18 +27,22 @@ from pathlib import Path
 
 import numpy as np
 from mmengine.utils import track_iter_progress, track_parallel_progress
-from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from aream_mm.datasets.coco import CATEGORIES, IGNORE_INDEX, MASK_IDS
-from aream_mm.datasets.pictures import SHOWN, open_picture, voc_colours
+from aream_mm.datasets.coco import CLASSES
+from aream_mm.datasets.pictures import SHOWN, open_picture
+from aream_mm.datasets.tags import write_tag_table
 from aream_mm.files import write_atomically
+from aream_mm.masks import IGNORE_INDEX, encode_mask
 
 try:
     from pycocotools import mask as coco_mask
 except ModuleNotFoundError as error:
     raise SystemExit("pycocotools reads COCO's polygons and is missing: pip install '.[coco]'") from error
 
+LEFT_OUT = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)  # of the official ids 1..90
+CATEGORIES = dict(zip((i for i in range(1, 91) if i not in LEFT_OUT), CLASSES, strict=True))
+MASK_IDS = {category: mask_id for mask_id, category in enumerate(CATEGORIES, start=1)}
 MADE_FROM = 'Made from'  # text chunk of a mask: the rules it was painted by and the annotations it shows
 RULES = '81 ids, smaller over larger, crowds ignored'
 MAX_PIXELS = 2**26
@@ -153,15 +155,12 @@ def paint(annotations: list[dict], height: int, width: int) -> np.ndarray:
 def write_mask(task: tuple[Path, str, dict, list[dict]]) -> None:
     path, made_from, image, annotations = task
     try:
-        mask = Image.fromarray(paint(annotations, image['height'], image['width']))
+        mask = paint(annotations, image['height'], image['width'])
     except ValueError as error:
         raise ValueError(f'{path}: {error}') from error
-    mask.putpalette(np.uint8(voc_colours()).tobytes())
     text = PngInfo()
     text.add_text(MADE_FROM, made_from)
-    content = io.BytesIO()
-    mask.save(content, format='PNG', pnginfo=text)
-    write_atomically(path, content.getvalue())
+    write_atomically(path, encode_mask(mask, pnginfo=text))
 
 
 def origin(path: Path) -> str | None:
@@ -205,17 +204,14 @@ def convert(root: Path, split: str, workers: int) -> None:
     if tasks:
         track_parallel_progress(write_mask, tasks, workers, chunksize=16)
 
-    table = io.StringIO(newline='')
-    writer = csv.writer(table, lineterminator='\n')
-    writer.writerow(('image', 'tags'))
-    untagged = 0
-    for image in images:
-        present = {annotation['category_id'] for annotation in annotations.get(image['id'], [])}
-        writer.writerow((image['file_name'], ';'.join(CATEGORIES[category] for category in sorted(present))))
-        untagged += not present
-    write_atomically(root / f'tags_{split}.csv', table.getvalue().encode())
+    tags = {
+        image['file_name']: {CATEGORIES[entry['category_id']] for entry in annotations.get(image['id'], [])}
+        for image in images
+    }
+    write_tag_table(root / f'tags_{split}.csv', tags)
     names = [Path(image['file_name']).stem for image in images]
     write_atomically(root / f'{split}.txt', ('\n'.join(names) + '\n').encode())
+    untagged = sum(not names for names in tags.values())
     print(f'{root / split}.txt, {root / f"tags_{split}.csv"}: {len(images)} images, {untagged} of them without tags')
 
 

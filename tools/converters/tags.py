@@ -16,9 +16,9 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from prettytable import PrettyTable
+from tag_sources import read_tags
 
 from aream_mm.datasets.pictures import first_few
-from aream_mm.datasets.tag_sources import read_tags
 from aream_mm.datasets.tags import class_name, refuse, write_tag_table
 from aream_mm.files import read_lines, write_atomically
 

@@ -10,7 +10,6 @@ The exit code is 0 where stage 1 can train: pictures, the list trainaug.txt and 
 """
 
 import argparse
-import io
 import os
 import re
 import sys
@@ -24,14 +23,13 @@ from typing import NamedTuple
 import numpy as np
 from mmengine.utils import track_iter_progress, track_parallel_progress
 from mmseg.datasets import PascalVOCDataset
-from PIL import Image
 from prettytable import PrettyTable
 from scipy.io import loadmat
 
 from aream_mm.datasets import ImageTagDataset
 from aream_mm.datasets.pictures import SHOWN, first_few, open_picture, read_header
-from aream_mm.datasets.tags import IGNORE_INDEX
 from aream_mm.files import read_lines, write_atomically
+from aream_mm.masks import IGNORE_INDEX, encode_mask
 
 OFFICIAL = dict(train=1464, val=1449, trainval=2913, aug=9118, trainaug=10582, test=1456)  # ids in each list
 MASKS_OF = dict(  # of `test` the evaluation server alone has them
@@ -101,23 +99,6 @@ def read_list(root: Path, name: str) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f'{path}: expected a list with an id such as 2007_000032 in each line, got no file')
     return read_lines(path)
-
-
-def voc_palette() -> bytes:
-    """The 256 RGB colours of VOC's own masks: the bits of the id, dealt out in turn, the lowest as the highest."""
-    bit = np.arange(8)
-    weights = np.zeros((8, 3), int)
-    weights[bit, bit % 3] = 128 >> bit // 3
-    return ((np.arange(256)[:, None] >> bit & 1) @ weights).astype(np.uint8).tobytes()
-
-
-def encode_mask(ids: np.ndarray) -> bytes:
-    """The PNG in VOC's colours of uint8 ids (H, W)."""
-    mask = Image.fromarray(ids)
-    mask.putpalette(voc_palette())
-    content = io.BytesIO()
-    mask.save(content, format='PNG')
-    return content.getvalue()
 
 
 def read_mask(path: Path) -> np.ndarray | None:

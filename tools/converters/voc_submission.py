@@ -16,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 from mmengine.utils import track_parallel_progress
-from voc import NUM_CLASSES, counted, encode_mask, list_path, read_list, read_mask
+from voc import NUM_CLASSES, counted, list_path, read_list, read_mask
 
 from aream_mm.datasets.pictures import SHOWN, read_header
+from aream_mm.masks import encode_mask
 
 FOLDER = 'results/VOC2012/Segmentation/comp6_{}_cls'
 

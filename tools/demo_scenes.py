@@ -1,4 +1,4 @@
-"""Drawing the pictures and masks of the demo set.
+"""The pictures of the demo set: what draws them and their masks.
 
 Every picture shows one to three objects on a textured ground. Each class has a small telling part (eye and tail,
 sails, legs, dotted cap, coloured panels) beside plainer area, and prefers certain grounds without being bound to
@@ -253,7 +253,6 @@ KINDS = {
     'ball': Kind(draw_ball, 180, ('sand', 'grass')),
 }
 CLASSES = ('background', *KINDS)
-PALETTE = [[0, 0, 0], [240, 130, 30], [40, 110, 220], [200, 30, 60], [150, 90, 200], [40, 170, 90]]
 
 
 def pose(sketch: Sketch, rng: np.random.Generator, max_rotation: float) -> tuple[np.ndarray, np.ndarray]:

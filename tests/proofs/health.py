@@ -1,6 +1,6 @@
 """Memory and open files over a long run: whether anything grows with the steps of stage 1, or with the CAMs made.
 
-    python benchmarks/health.py --out health.json
+    python tests/proofs/health.py --out health.json
 
 Trains a tiny network of stage 1 on drawn pictures for 2,000 steps, with two workers, the log and all hooks of
 configs/_base_/default_runtime.py, and then writes pseudo masks 5,000 times. Prints a table of the resident memory (MB,
@@ -13,19 +13,22 @@ seen. Takes two to ten minutes on two CPU cores.
 import argparse
 import json
 import os
+import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
-from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.utils import ProgressBar
 
-from aream_mm.datasets.demo import generate_demo
+from aream_mm.config import load_config
 from aream_mm.engine import PseudoMaskHook
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / 'tools'))
+from draw_demo import draw_demo  # noqa: E402
+
 PICTURES = 50
 SAMPLES = 100  # of memory and handles, in the training
 ROWS = 10  # of the table
@@ -46,12 +49,11 @@ model = dict(
 )
 crop = dict(type='mmpretrain.RandomResizedCrop', scale=64, crop_ratio_range=(0.5, 1.0))
 pipeline = [_base_.train_pipeline[0], crop, *_base_.train_pipeline[2:]]
-train_dataloader = dict(batch_size=4, sampler=dict(type='InfiniteSampler'), dataset=dict(pipeline=pipeline))
-param_scheduler = dict(T_max={steps}, by_epoch=False, convert_to_iter_based=False)
-train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters={steps}, val_interval=10**9)
+train_dataloader = dict(batch_size=4, dataset=dict(pipeline=pipeline))
+param_scheduler = dict(T_max={steps})
+train_cfg = dict(max_iters={steps}, val_interval=10**9)
 val_cfg, val_dataloader, val_evaluator = None, None, None
-default_hooks = dict(logger=dict(log_metric_by_epoch=False), checkpoint=dict(by_epoch=False, interval=500))
-log_processor = dict(by_epoch=False)
+default_hooks = dict(checkpoint=dict(interval=500))
 custom_hooks = [dict(type='aream_mm.WarmUpHook', end={steps} // 10, by_epoch=False)]
 """
 
@@ -111,13 +113,11 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        generate_demo(folder / 'pictures', num_train=PICTURES, num_val=4, size=64)
+        draw_demo(folder / 'pictures', num_train=PICTURES, num_val=4, size=64)
         (folder / 'health.py').write_text(CONFIG.format(root=str(ROOT), steps=args.steps))
-        cfg = Config.fromfile(folder / 'health.py')
+        cfg = load_config(folder / 'health.py', dict(data_root=str(folder / 'pictures')))
         cfg.work_dir = str(folder / 'work')
         cfg.log_level = 'WARNING'
-        for loader in (cfg.train_dataloader, cfg.pseudo_mask_dataloader):
-            loader.dataset.dataset.data_root = str(folder / 'pictures')
         cfg.test_cfg = cfg.test_dataloader = cfg.test_evaluator = None
         runner = Runner.from_cfg(cfg)
         training = Recorder(args.steps)

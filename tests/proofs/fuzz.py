@@ -1,7 +1,7 @@
 """Feed broken inputs to readers, data sets, converters and checkpoint loading, and see that they load or refuse them.
 
-    python benchmarks/fuzz.py --inputs 6000 --out fuzz.json
-    python benchmarks/fuzz.py --case 'checkpoint, predict:17'   # one input again: shows its error, keeps its files
+    python tests/proofs/fuzz.py --inputs 6000 --out fuzz.json
+    python tests/proofs/fuzz.py --case 'checkpoint, predict:17'   # one input again: shows its error, keeps its files
 
 Every input is made from a small good one that is drawn on the spot, by the seed, its kind and its number alone, and
 goes into the code that a user's command runs. It is in order that the input loads, and that it is refused by a
@@ -56,13 +56,12 @@ from scipy.io import savemat
 from aream_mm.checkpoint import require_fitting_shapes
 from aream_mm.config import load_config
 from aream_mm.datasets import COCO2014Dataset, ImageTagDataset, MaskDataset, PseudoMaskDataset
-from aream_mm.datasets.coco import CATEGORIES
 from aream_mm.datasets.pictures import damage, read_header
 from aream_mm.datasets.tags import read_tag_table
 from aream_mm.files import write_atomically
 from aream_mm.registry import MODELS
 
-TOOLS = Path(__file__).parents[1] / 'tools'
+TOOLS = Path(__file__).parents[2] / 'tools'
 CLASSES = ('background', 'cat', 'dog')
 SIZE = (24, 18)  # width, height of the good pictures
 MEMORY = 16 * 2**30  # bytes of address space that an input may ask for
@@ -370,7 +369,9 @@ def picture_data_set(rng: random.Random, box: Path) -> Case:
 
 def tool(name: str) -> Any:
     """The module of a tool, `converters/coco` or the like."""
-    spec = importlib.util.spec_from_file_location(f'fuzzed_{Path(name).name}', TOOLS / f'{name}.py')
+    path = TOOLS / f'{name}.py'
+    sys.path.append(str(path.parent))  # where a program finds the modules beside it
+    spec = importlib.util.spec_from_file_location(f'fuzzed_{path.stem}', path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # functions that are sent to other processes are found by it
     spec.loader.exec_module(module)
@@ -649,7 +650,7 @@ def coco_instances() -> dict:
         dict(id=1, image_id=1, category_id=18, iscrowd=1, segmentation=runs),
         dict(id=2, image_id=2, category_id=1, iscrowd=0, segmentation=square),
     ]
-    categories = [dict(id=i, name=name) for i, name in CATEGORIES.items()]
+    categories = [dict(id=i, name=name) for i, name in tool('converters/coco').CATEGORIES.items()]
     return dict(images=images, annotations=annotations, categories=categories)
 
 

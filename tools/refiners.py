@@ -1,10 +1,10 @@
 r"""Masks before and after refiners: mIoU, and what each costs a picture.
 
-    python benchmarks/refiners.py configs/aream_vit_voc.py work_dirs/aream_vit_voc/epoch_60.pth --pictures 40 \
+    python tools/refiners.py configs/aream_vit_voc.py work_dirs/aream_vit_voc/epoch_60.pth --pictures 40 \
         --out work_dirs/bench/refiners.json
-    python benchmarks/refiners.py CONFIG CHECKPOINT --scales 0.5 1 --refiners \
+    python tools/refiners.py CONFIG CHECKPOINT --scales 0.5 1 --refiners \
         '{"type": "aream_mm.PAR"}' '{"type": "aream_mm.DenseCRF", "label_confidence": 0.7, "bilateral_sxy": 50}'
-    python benchmarks/refiners.py CONFIG CHECKPOINT --backgrounds 0.4 0.45 0.5 0.55
+    python tools/refiners.py CONFIG CHECKPOINT --backgrounds 0.4 0.45 0.5 0.55
 
 The config is one of stage 1: pictures, tags and masks are those of its val_dataloader, the settings those of its
 model.test_cfg. The network is run once a picture and all refiners get its CAM, at each background score: the best one
@@ -26,6 +26,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.device import get_device
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
@@ -34,7 +35,7 @@ from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.evaluation import IoUMetric
 from mmseg.models import BaseSegmentor
 from mmseg.structures import SegDataSample
-from timing import DEVICE, as_table
+from prettytable import PrettyTable
 from torch import Tensor
 from torch.utils.benchmark.utils.timer import timer
 
@@ -138,7 +139,7 @@ def measure(
     """Pictures and the network's seconds for each, and one row for each refiner, resolution and background score."""
     model = MODELS.build(cfg.model)
     load_fitting_checkpoint(model, checkpoint)
-    model.to(DEVICE).eval()
+    model.to(get_device()).eval()
     stage = (CAMs if isinstance(model, CAMSegmentor) else Rounds)(model, cfg, pictures)
     refiner_of = keys_of(refiners, scales or [stage.scale], backgrounds or [stage.background])
     settings = {key: stage.settings(key, refine) for key, refine in refiner_of.items()}
@@ -187,9 +188,11 @@ def main() -> None:
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     network, rows = measure(cfg, args.checkpoint, args.refiners, args.scales, args.backgrounds, args.pictures)
     print(f'{network["pictures"]} pictures, {network["network_seconds"]:.3g} seconds of the network for each')
-    print(as_table(rows))
+    table = PrettyTable(list(rows[0]), align='r', float_format='.3', none_format='')
+    table.add_rows([row.values() for row in rows])
+    print(table)
     if args.out:
-        machine = dict(device=DEVICE, threads=torch.get_num_threads(), torch=torch.__version__)
+        machine = dict(device=get_device(), threads=torch.get_num_threads(), torch=torch.__version__)
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(dict(machine=machine, **network, rows=rows), indent=2))
 

@@ -1,6 +1,6 @@
 """How often does a random crop lose what a tag names? Then the tag lies, and training teaches the background.
 
-    python benchmarks/crops.py configs/aream_dual_animals.py --least 0.08 0.2 0.4 0.6 0.8
+    python tools/crops.py configs/aream_dual_animals.py --least 0.08 0.2 0.4 0.6 0.8
 
 The masks of the config's val_dataloader go through mmpretrain's `RandomResizedCrop` as pictures do in training: that of
 the config's train pipeline, in the first row, and the same with other least areas of a crop, relative to the picture.
@@ -18,7 +18,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.utils import track_iter_progress
 from mmseg.datasets.transforms import LoadAnnotations
-from timing import as_table
+from prettytable import PrettyTable
 
 from aream_mm.config import load_config
 
@@ -58,7 +58,9 @@ def main() -> None:
         lost, scraps = 100 * (filled == 0).mean(), 100 * (filled < 0.01).mean()
         rows.append({'area of the crop': '{} to {}'.format(*area), 'lost': lost, 'below 1 %': scraps})
     print(f'{len(dataset)} pictures, {len(filled) // args.crops} pairs, {args.crops} crops of each')
-    print(as_table(rows))
+    table = PrettyTable(list(rows[0]), align='r', float_format='.1')
+    table.add_rows([row.values() for row in rows])
+    print(table)
 
 
 if __name__ == '__main__':

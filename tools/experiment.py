@@ -1,8 +1,8 @@
 r"""Train the rows of an experiment, several seeds of each, and measure their masks: does AReAM help, and what of it?
 
-    python benchmarks/experiment.py configs/experiment_animals.py --cfg-options data_root=/path/to/VOC2012
-    python benchmarks/experiment.py configs/experiment_animals.py --rows 'no AReAM' AReAM --seeds 0 1 2 3 4
-    python benchmarks/experiment.py configs/experiment_animals.py --stage-2 'no AReAM' AReAM \
+    python tools/experiment.py configs/experiment_animals.py --cfg-options data_root=/path/to/VOC2012
+    python tools/experiment.py configs/experiment_animals.py --rows 'no AReAM' AReAM --seeds 0 1 2 3 4
+    python tools/experiment.py configs/experiment_animals.py --stage-2 'no AReAM' AReAM \
         --stage-2-options data_root=/path/to/VOC2012
 
 The config says what the rows are, see configs/experiment_animals.py. What is there already is not done again, so that

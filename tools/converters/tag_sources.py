@@ -25,13 +25,13 @@ from mmseg.datasets import PascalVOCDataset
 
 from aream_mm.datasets.pictures import files_below, first_few, open_picture
 from aream_mm.datasets.tags import (
-    IGNORE_INDEX,
     PICTURE_ENDINGS,
     class_name,
     load_tag_file,
     refuse,
     refuse_unknown,
 )
+from aream_mm.masks import IGNORE_INDEX
 
 Tags = dict[str, list[str]]
 

@@ -1,6 +1,6 @@
 """Kill small two-stage runs at random moments, resume them until they are complete, and compare with one left alone.
 
-    python benchmarks/interruptions.py --kills 30 --out interruptions.json
+    python tests/proofs/interruptions.py --kills 30 --out interruptions.json
 
 Draws a few pictures, and trains both stages on them with tools/train.py: stage 1 by epochs, with warm-up, entropy
 weights, drop path and validation, then the masks, then stage 2 by iterations, with workers. SIGKILL and SIGTERM in turn
@@ -44,9 +44,11 @@ import aream_mm.datasets
 import aream_mm.engine
 import aream_mm.evaluation
 import aream_mm.models  # noqa: F401
-from aream_mm.datasets.demo import generate_demo
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / 'tools'))
+from draw_demo import draw_demo  # noqa: E402
+
 KILLS_A_RUN = 6
 TIME_LIMIT = 300  # seconds that a process may take
 
@@ -61,12 +63,17 @@ model = dict(
     attention_loss=dict(weights='entropy'),
     test_cfg=dict(scales=(1.0,)),
 )
-train_dataloader = dict(batch_size=4, num_workers=0, persistent_workers=False)
-val_dataloader = dict(batch_size=1, num_workers=0)
+train_dataloader = dict(
+    batch_size=4, num_workers=0, persistent_workers=False, sampler=dict(type='DefaultSampler', shuffle=True)
+)
+val_dataloader = dict(batch_size=1, num_workers=0, persistent_workers=False)
 max_epochs = 4
-param_scheduler = dict(T_max=max_epochs)
-train_cfg = dict(max_epochs=max_epochs, val_interval=2)
-default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1))
+param_scheduler = dict(T_max=max_epochs, by_epoch=True, convert_to_iter_based=True)
+train_cfg = dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=2)
+default_hooks = dict(
+    logger=dict(interval=1, log_metric_by_epoch=True), checkpoint=dict(by_epoch=True, interval=1)
+)
+log_processor = dict(by_epoch=True)
 entropy_dataloader = dict(_base_.pseudo_mask_dataloader, batch_size=4, num_workers=0)
 mask_dataloader = dict(_base_.pseudo_mask_dataloader, batch_size=1, num_workers=0)
 custom_hooks = [
@@ -81,17 +88,14 @@ model = dict(data_preprocessor=dict(size=(64, 64)), backbone=dict(pretrained=Fal
 crop = dict(type='RandomCrop', crop_size=(64, 64))
 train_dataloader = dict(
     batch_size=4,
-    sampler=dict(type='InfiniteSampler'),
     dataset=dict(mask_dir={masks!r}, pipeline=[*_base_.train_pipeline[:3], crop, *_base_.train_pipeline[4:]]),
 )
-val_dataloader = dict(num_workers=0)
+val_dataloader = dict(_base_.test_dataloader, num_workers=0, persistent_workers=False)
+val_cfg, val_evaluator = dict(type='ValLoop'), _base_.test_evaluator
 max_iters = 12
-param_scheduler = dict(end=max_iters, by_epoch=False, convert_to_iter_based=False)
-train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=max_iters, val_interval=6)
-default_hooks = dict(
-    logger=dict(interval=1), checkpoint=dict(by_epoch=False, interval=3, save_best='mIoU')
-)
-log_processor = dict(by_epoch=False)
+param_scheduler = dict(end=max_iters)
+train_cfg = dict(max_iters=max_iters, val_interval=6)
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=3, save_best='mIoU'))
 """
 
 
@@ -311,7 +315,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         pictures = folder / 'pictures'
-        generate_demo(pictures, num_train=12, num_val=4, size=64)
+        draw_demo(pictures, num_train=12, num_val=4, size=64)
         list(train(folder / 'alone', pictures, []))
         hits, found, kills = [], {}, all_kills()
         progress = ProgressBar(args.kills)
