@@ -123,8 +123,8 @@ def write_masks(folder):
     runner.call_hook('before_train')
     hook, written = hook_of(runner), []
     runner.model.backbone.normalize.mean += 0.1 * rank()
-    test_step = runner.model.test_step
-    runner.model.test_step = lambda batch: [written.append(one.sample_id) or one for one in test_step(batch)]
+    predict = runner.model.predict
+    runner.model.predict = lambda **batch: [written.append(one.sample_id) or one for one in predict(**batch)]
     hook.write(runner, 'some.pth')
     if rank() == 0:
         for i in range(3):

@@ -129,8 +129,8 @@ def test_the_manifest_gives_the_miou_of_the_files(finished):
 
 def count_forward_passes(runner):
     calls = []
-    test_step = runner.model.test_step
-    runner.model.test_step = lambda batch: calls.append(1) or test_step(batch)
+    predict = runner.model.predict
+    runner.model.predict = lambda **batch: calls.append(1) or predict(**batch)
     return calls
 
 

@@ -16,8 +16,8 @@ from PIL import Image
 from test_distributed import CONVNEXT, run_in_processes
 from toy_voc import ANIMALS, make_voc, voc_config, write_masks
 
-from aream_mm.engine.pseudo_masks import keep_to_tags
-from aream_mm.models.refined_tta import Refinement
+from aream_mm.models.refined import keep_to_tags, photograph, refine_samples
+from aream_mm.models.settings import RefineSettings
 from aream_mm.registry import DATASETS, MODELS
 
 NAMES = [f'2007_{i:06d}' for i in range(4)]
@@ -38,7 +38,7 @@ def stage_2_config(folder, work_dir, **changes):
             default_scope='mmseg',
             work_dir=str(work_dir),
             model=dict(
-                type='EncoderDecoder',
+                type='aream_mm.RefinedEncoderDecoder',
                 data_preprocessor=dict(type='SegDataPreProcessor', mean=[0] * 3, std=[255] * 3, size=(64, 64)),
                 backbone=dict(CONVNEXT, out_indices=(1,)),
                 decode_head=dict(
@@ -152,7 +152,7 @@ def test_a_mask_is_the_highest_logit_of_the_tagged_classes_and_background(first_
     planes = planes if first_id else [[9.0, 9, 9], [1.0, 2, 2], [2.0, 1, 1]]
     sample = SegDataSample(seg_logits=PixelData(data=torch.tensor(planes)[:, None]))
     sample.set_field(torch.tensor([0.0, 1, 1]), 'gt_score')
-    keep_to_tags([sample], first_id)
+    keep_to_tags(sample)
     assert sample.pred_sem_seg.data.tolist() == [[expected]]
 
 
@@ -177,9 +177,12 @@ def test_masks_are_refined_with_the_picture_among_the_tagged_classes(tmp_path, r
             resized(image, low)[None], resized(logits[ids].exp() / logits[ids].exp().sum(dim=0), low)[None]
         )[0]
         expected.append(torch.tensor(ids)[resized(planes, (10, 14)).argmax(dim=0)])
-    keep_to_tags(samples, 1)
+    for sample in samples:
+        keep_to_tags(sample)
     assert any((sample.pred_sem_seg.data[0] != mask).any() for sample, mask in zip(samples, expected, strict=True))
-    keep_to_tags(samples, 1, Refinement(refiner, scale))
+    planes = [sample.seg_logits.data.softmax(dim=0) for sample in samples]
+    images = [photograph(sample.img_path, planes[0]) for sample in samples]
+    refine_samples(samples, planes, images, RefineSettings(refiner, scale))
     for sample, mask in zip(samples, expected, strict=True):
         assert torch.equal(sample.pred_sem_seg.data[0], mask)
 
@@ -193,13 +196,15 @@ def test_a_refiner_in_the_settings_refines_the_masks(data, tmp_path):
     assert manifest['settings']['refine'] == PAR and manifest['settings']['mode'] == 'whole'
     dataset, model, changed = DATASETS.build(cfg.custom_hooks[0].dataloader.dataset), runner.model.eval(), 0
     for item in dataset:
-        with torch.no_grad():
-            samples = model.test_step(pseudo_collate([item]))
-        keep_to_tags(samples, 1)
-        unrefined = samples[0].pred_sem_seg.data[0].numpy().copy()
-        keep_to_tags(samples, 1, Refinement(PAR))
-        written = np.array(Image.open(tmp_path / f'pseudo_masks/{samples[0].sample_id}.png'))
-        assert (written == samples[0].pred_sem_seg.data[0].numpy()).mean() > 0.999  # a batch of one rounds otherwise
+        batch = model.data_preprocessor(pseudo_collate([item]))
+        masks = []
+        for refine in (None, PAR):
+            with torch.no_grad():
+                (sample,) = model.predict(**batch, settings=RefineSettings(refine))
+            masks.append(sample.pred_sem_seg.data[0].numpy())
+        unrefined, refined = masks
+        written = np.array(Image.open(tmp_path / f'pseudo_masks/{sample.sample_id}.png'))
+        assert (written == refined).mean() > 0.999  # a batch of one rounds otherwise
         changed += (written != unrefined).mean()
     assert changed > 0.01
 
@@ -232,8 +237,8 @@ def test_two_processes_write_the_masks_of_one(tmp_path):
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'model.decode_head.num_classes': 6}, 'expected a data set of 6 classes, one for each plane'),
-        ({'custom_hooks.0.cam_dir': 'cams'}, 'expected a CAMSegmentor for cam_dir, got EncoderDecoder'),
+        ({'model.decode_head.num_classes': 6}, 'expected a data set of 6 classes, with background, as the network'),
+        ({'custom_hooks.0.cam_dir': 'cams'}, 'expected a CAMSegmentor for cam_dir, got RefinedEncoderDecoder'),
         (
             {'custom_hooks.0.test_cfg': dict(refine=dict(type='aream_mm.PAR'), refine_scale=2)},
             'expected 0 < refine_scale <= 1, got 2',

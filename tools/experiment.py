@@ -20,7 +20,6 @@ stage 2       on the val_dataloader of its config, once, trained on such masks o
 
 import argparse
 import contextlib
-import dataclasses
 import json
 import re
 import time
@@ -123,7 +122,7 @@ def measure(model: CAMSegmentor, cfg: Config) -> dict[str, dict]:
             maps = [view.attended.patch_affinity[i].float() for view in views] if layers else []
             cams = [propagate(cam, map, steps) for cam, map in zip(plain, maps, strict=True)] if layers else plain
             raw[name] = RawCAM([add_mirror(cam) for cam in cams], add_mirror(plain[-1]), logits)
-            predictions = model.predict_from(raw[name], inputs, samples)
+            predictions = model.predict_from(raw[name], inputs, samples, settings)
             metrics[name].process({}, [prediction.to_dict() for prediction in predictions])
         kept.append(raw)
         for _ in samples:
@@ -133,12 +132,12 @@ def measure(model: CAMSegmentor, cfg: Config) -> dict[str, dict]:
     best = max(figures, key=lambda name: figures[name]['cam/mIoU_best'])
     layers, steps = cfg.propagations[best]
     chosen = dict(background=figures[best]['cam/threshold_best'], propagate_layers=layers, propagate_steps=steps)
-    model.test_cfg = dataclasses.replace(settings, **chosen, refine=cfg.refine)
+    settings = model.settings_with(**chosen, refine=cfg.refine)
     metric = IoUMetric(iou_metrics=['mIoU'])
     metric.dataset_meta = dataset.metainfo
     for batch, raw in zip(loader, kept, strict=True):
         batch = model.data_preprocessor(batch)
-        predictions = model.predict_from(raw[best], batch['inputs'], batch['data_samples'])
+        predictions = model.predict_from(raw[best], batch['inputs'], batch['data_samples'], settings)
         metric.process({}, [prediction.to_dict() for prediction in predictions])
     miou = float(metric.evaluate(len(dataset))['mIoU'])
     return dict(propagations=figures, pseudo_masks=dict(propagation=best, mIoU=miou, settings=chosen))

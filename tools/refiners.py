@@ -8,9 +8,8 @@ r"""Masks before and after refiners: mIoU, and what each costs a picture.
 
 The config is one of stage 1: pictures, tags and masks are those of its val_dataloader, the settings those of its
 model.test_cfg. The network is run once a picture and all refiners get its CAM, at each background score: the best one
-is another for each. Or it is one of stage 2 in rounds, such as configs/seg/deeplabv3plus_lite0_animals_cyclic.py, and
-the checkpoint a round_<n>.pth: refined is what the network predicts for the pictures of train_cfg.masks that have a
-true mask, restricted to their tags.
+is another for each. Or it is one of stage 2: refined is what the network predicts for the pictures of its
+pseudo_mask_dataloader that have a true mask, restricted to their tags.
 
 `change` is that from the row 'none' of the same score. `seconds` are those from the CAM, or prediction, to the mask, a
 picture, in batches as the loader has them; those of the row 'none' are in all others. The network's own stand above the
@@ -18,7 +17,6 @@ table.
 """
 
 import argparse
-import dataclasses
 import json
 from collections import defaultdict
 from itertools import product
@@ -33,7 +31,6 @@ from mmengine.runner import Runner
 from mmengine.utils import ProgressBar
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.evaluation import IoUMetric
-from mmseg.models import BaseSegmentor
 from mmseg.structures import SegDataSample
 from prettytable import PrettyTable
 from torch import Tensor
@@ -42,10 +39,9 @@ from torch.utils.benchmark.utils.timer import timer
 from aream_mm.checkpoint import load_fitting_checkpoint
 from aream_mm.config import load_config
 from aream_mm.engine.layer_entropy import evenly_spread
-from aream_mm.engine.pseudo_masks import keep_to_tags
-from aream_mm.models.refined_tta import Refinement
+from aream_mm.models.refined import RefinedEncoderDecoder, refine_samples
 from aream_mm.models.segmentor import CAMSegmentor, RawCAM
-from aream_mm.models.settings import TestSettings
+from aream_mm.models.settings import RefineSettings, TestSettings
 from aream_mm.registry import MODELS
 
 DEFAULT = [dict(type='aream_mm.PAR'), dict(type='aream_mm.DenseCRF')]
@@ -66,65 +62,58 @@ class CAMs:
     """Stage 1, whose CAMs are refined."""
 
     def __init__(self, model: CAMSegmentor, cfg: Config, pictures: int | None) -> None:
-        self.model, self.own = model, model.test_cfg
-        self.scale, self.background = self.own.refine_scale, self.own.background
+        self.model = model
+        self.scale, self.background = model.test_cfg.refine_scale, model.test_cfg.background
         dataset = evenly_spread(Runner.build_dataloader(cfg.val_dataloader).dataset, pictures)
         self.loader = Runner.build_dataloader({**cfg.val_dataloader, 'dataset': dataset})
 
     def settings(self, key: Key, refine: dict | None) -> TestSettings:
         _, scale, background = key
-        return dataclasses.replace(self.own, refine=refine, refine_scale=scale or self.scale, background=background)
+        return self.model.settings_with(refine=refine, refine_scale=scale or self.scale, background=background)
 
     def run(self, inputs: Tensor, samples: list[SegDataSample]) -> RawCAM:
-        own = self.own
-        return self.model.raw_cam(inputs, self.model.propagation, own.propagate_steps, own.scales, own.mirror)
+        return self.model.cams_of(inputs, self.model.test_cfg)
 
     def refined(
         self, settings: TestSettings, raw: RawCAM, inputs: Tensor, samples: list[SegDataSample]
     ) -> list[SegDataSample]:
-        self.model.test_cfg = settings
-        return self.model.predict_from(raw, inputs, samples)
+        return self.model.predict_from(raw, inputs, samples, settings)
 
 
-class Rounds:
+class Predictions:
     """Stage 2, whose predictions for the pictures that it is trained on are refined."""
 
     scale, background = 1.0, None
 
-    def __init__(self, model: BaseSegmentor, cfg: Config, pictures: int | None) -> None:
-        if cfg.train_cfg.type != 'aream_mm.CyclicTrainLoop':
-            raise ValueError(
-                'expected a config of stage 1, or one of stage 2 with a CyclicTrainLoop in train_cfg, got '
-                f'{type(model).__name__} with {cfg.train_cfg.type}'
-            )
+    def __init__(self, model: RefinedEncoderDecoder, cfg: Config, pictures: int | None) -> None:
         self.model = model
-        dataset = MMENGINE_DATASETS.build(cfg.train_cfg.masks.dataloader.dataset)
+        dataset = MMENGINE_DATASETS.build(cfg.pseudo_mask_dataloader.dataset)
         known = [i for i in range(len(dataset)) if 'seg_map_path' in dataset.get_data_info(i)]
         if not known:
-            raise ValueError(f'expected true masks of some of {len(dataset)} pictures of train_cfg.masks, got none')
+            raise ValueError(f'expected true masks of some of {len(dataset)} pictures to write masks of, got none')
         dataset = evenly_spread(dataset.get_subset(known), pictures)
         dataset.pipeline.transforms.insert(-1, LoadAnnotations())
         sampler = dict(type='aream_mm.SizeBatchSampler')
         self.loader = Runner.build_dataloader(
-            {**cfg.train_cfg.masks.dataloader, 'dataset': dataset, 'batch_sampler': sampler}
+            {**cfg.pseudo_mask_dataloader, 'dataset': dataset, 'batch_sampler': sampler}
         )
 
-    def settings(self, key: Key, refine: dict | None) -> Refinement | None:
+    def settings(self, key: Key, refine: dict | None) -> RefineSettings:
         _, scale, background = key
         if background is not None:
-            raise ValueError(
-                f'expected no background scores, got {type(self.model).__name__} with background scores [{background}]'
-            )
-        return refine and Refinement(refine, scale).eval()
+            raise ValueError(f'expected no background scores for a config of stage 2, got {background}')
+        return self.model.settings_with(refine=refine, refine_scale=scale or self.scale)
 
-    def run(self, inputs: Tensor, samples: list[SegDataSample]) -> list[SegDataSample]:
-        return self.model.predict(inputs, samples)
+    def run(self, inputs: Tensor, samples: list[SegDataSample]) -> list[Tensor]:
+        unrefined = self.model.predict(inputs, samples, self.model.settings_with(refine=None))
+        return [sample.seg_logits.data.softmax(dim=0) for sample in unrefined]
 
     def refined(
-        self, settings: Refinement | None, seen: list[SegDataSample], inputs: Tensor, samples: list[SegDataSample]
+        self, settings: RefineSettings, planes: list[Tensor], inputs: Tensor, samples: list[SegDataSample]
     ) -> list[SegDataSample]:
-        keep_to_tags(seen, self.loader.dataset.first_id, settings)
-        return seen
+        if settings.refiner is not None:
+            refine_samples(samples, planes, self.model.photographs(samples, inputs), settings)
+        return samples
 
 
 @torch.no_grad()
@@ -140,7 +129,10 @@ def measure(
     model = MODELS.build(cfg.model)
     load_fitting_checkpoint(model, checkpoint)
     model.to(get_device()).eval()
-    stage = (CAMs if isinstance(model, CAMSegmentor) else Rounds)(model, cfg, pictures)
+    stages = {CAMSegmentor: CAMs, RefinedEncoderDecoder: Predictions}
+    if type(model) not in stages:
+        raise TypeError(f'expected a model of {", ".join(one.__name__ for one in stages)}, got {type(model).__name__}')
+    stage = stages[type(model)](model, cfg, pictures)
     refiner_of = keys_of(refiners, scales or [stage.scale], backgrounds or [stage.background])
     settings = {key: stage.settings(key, refine) for key, refine in refiner_of.items()}
     metrics, seconds, dataset = {}, defaultdict(float), stage.loader.dataset
@@ -175,10 +167,10 @@ def measure(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config of stage 1, or of stage 2 in rounds')
+    parser.add_argument('config', help='config of either stage')
     parser.add_argument('checkpoint', help='its checkpoint')
     parser.add_argument('--refiners', nargs='+', type=json.loads, default=DEFAULT, help='configs as JSON')
-    parser.add_argument('--scales', nargs='+', type=float, help='default: test_cfg.refine_scale; of rounds: 1')
+    parser.add_argument('--scales', nargs='+', type=float, help='default: test_cfg.refine_scale; of stage 2: 1')
     parser.add_argument('--backgrounds', nargs='+', type=float, help='scores; default: test_cfg.background')
     parser.add_argument('--pictures', type=int, help='measure on so many, evenly spread; default: all')
     parser.add_argument('--out', type=Path, help='JSON file for the figures')

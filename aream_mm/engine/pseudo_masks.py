@@ -129,12 +129,15 @@ class PseudoMaskHook(Hook):
 
     def write(self, runner: Runner, checkpoint: str | None) -> dict:
         """Write what is missing, measure what is there, and only then the manifest, which is returned."""
-        for buffer in bare(runner.model).buffers():  # each process has its own running statistics of a BatchNorm
+        model = bare(runner.model)
+        for buffer in model.buffers():  # each process has its own running statistics of a BatchNorm
             broadcast(buffer)
-        settings = dict(dataclasses.asdict(self.settings), fp16=self.fp16)
+        of_mmseg = model.test_cfg if isinstance(model, RefinedEncoderDecoder) else {}
+        settings = {**of_mmseg, **dataclasses.asdict(self.settings), 'fp16': self.fp16}
         identity = dict(
-            weights=fingerprint(bare(runner.model), self.refiner),
+            weights=fingerprint(model, self.refiner),
             settings=settings,
+            pipeline=list(self.dataloader['dataset']['pipeline']),
             classes=list(self.dataset.metainfo['classes']),
         )
         infos = [self.dataset.get_data_info(i) for i in range(len(self.dataset))]

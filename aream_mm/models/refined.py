@@ -142,8 +142,10 @@ def refine_samples(
         by_size[tuple(image.shape[-2:])].append(number)
     for size, numbers in by_size.items():
         low, refiner = cams.scaled(size, settings.refine_scale), settings.refiner.to(images[0].device)
-        inputs = (torch.stack([group[i] for i in numbers]) for group in (images, planes))
-        refined = cams.upsample(refiner(*(cams.upsample(tensor, low) for tensor in inputs)), size)
+        pictures, refined = (torch.stack([group[i] for i in numbers]) for group in (images, planes))
+        there = refined.any(dim=-1).any(dim=-1).any(dim=0)  # (K,): with tags most of the planes are zero
+        inputs = (cams.upsample(tensor, low) for tensor in (pictures, refined[:, there]))
+        refined[:, there] = cams.upsample(refiner(*inputs), size)
         for i, result in zip(numbers, refined, strict=True):
             mask = result.max(dim=0, keepdim=True).indices
             samples[i].set_data(dict(seg_logits=PixelData(data=result), pred_sem_seg=PixelData(data=mask)))

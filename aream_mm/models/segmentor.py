@@ -244,10 +244,13 @@ class CAMSegmentor(BaseSegmentor):
         Without data samples that is the size of the images. The settings are the model's own unless others are given.
         """
         settings = settings or self.test_cfg
+        return self.predict_from(self.cams_of(inputs, settings), inputs, data_samples, settings)
+
+    def cams_of(self, inputs: Tensor, settings: TestSettings) -> RawCAM:
+        """The CAM of a prediction: `raw_cam` as the settings say."""
         layers = settings.propagate_layers
         affinity = mean_of(range(self.backbone.num_layers) if layers is None else layers)
-        raw = self.raw_cam(inputs, affinity, settings.propagate_steps, settings.scales, settings.mirror)
-        return self.predict_from(raw, inputs, data_samples, settings)
+        return self.raw_cam(inputs, affinity, settings.propagate_steps, settings.scales, settings.mirror)
 
     def predict_from(
         self, raw: RawCAM, inputs: Tensor, data_samples: list[SegDataSample] | None, settings: TestSettings
