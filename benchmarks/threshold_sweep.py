@@ -23,7 +23,8 @@ from torch import Tensor
 
 from aream_mm.checkpoint import load_fitting_checkpoint
 from aream_mm.config import load_config
-from aream_mm.evaluation.sweep import IGNORE_INDEX, confusion_matrices, count_pixels, intersection_over_union
+from aream_mm.evaluation.sweep import confusion_matrices, count_pixels, intersection_over_union
+from aream_mm.models.cam import IGNORE_INDEX
 from aream_mm.registry import MODELS
 
 THRESHOLDS = torch.arange(1, 80, dtype=torch.float64) / 100  # those of the authors' program

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-IGNORE_INDEX = 255
+from aream_mm.models.cam import IGNORE_INDEX
 
 
 def count_pixels(classes: Tensor, scores: Tensor, mask: Tensor | None, thresholds: Tensor, num_classes: int) -> Tensor:
