@@ -7,30 +7,14 @@
 #       --cfg-options custom_hooks.1.out_dir=work_dirs/aream_dual_animals/band_masks \
 #       custom_hooks.1.test_cfg.band=0.45,0.65
 #   python tools/train.py configs/affinity_net_animals.py
-#   python tools/test.py configs/aream_dual_animals.py work_dirs/aream_dual_animals/epoch_4.pth --pseudo-masks \
-#       --cfg-options custom_hooks.1.out_dir=work_dirs/aream_dual_animals/walked_masks \
-#       custom_hooks.1.test_cfg.refine_scale=1 \
-#       custom_hooks.1.test_cfg.refine._delete_=True custom_hooks.1.test_cfg.refine.type=aream_mm.RandomWalk \
-#       custom_hooks.1.test_cfg.refine.config=configs/affinity_net_animals.py \
-#       custom_hooks.1.test_cfg.refine.checkpoint=work_dirs/affinity_net_animals/iter_500.pth \
-#       custom_hooks.1.test_cfg.refine.steps=16
+#   python tools/test.py configs/aream_dual_animals_walk.py work_dirs/aream_dual_animals/epoch_4.pth --pseudo-masks
 #
 # Weights from a file: model.backbone.pretrained=… of the second command.
 #
-# Expect: masks of 70.5 mIoU on 437 `train` photographs, where PAR has 69.6 and the CAMs have 68.7; on one of two CPU
-# cores 9.4 minutes for the masks with a band, 11.8 for the training and 9.0 for the walked masks. Of so short a
-# training the paper's 256 steps leak over borders: docs/chain.md.
-_base_ = ['_base_/datasets/animals_pseudo.py', '_base_/seg_runtime.py']
-model = dict(
-    type='aream_mm.AffinityNet',
-    # RGB in 0..1: TimmCNN normalises for itself.
-    data_preprocessor=dict(
-        type='SegDataPreProcessor', mean=[0] * 3, std=[255] * 3, bgr_to_rgb=True, seg_pad_val=255, size=_base_.crop_size
-    ),
-    backbone=dict(type='aream_mm.TimmCNN', name='tf_efficientnet_lite0', out_indices=(2, 3, 4), pretrained=True),
-    in_channels=(40, 112, 320),
-    channels=(32, 64, 64),
-)
+# Expect: 9.4 minutes on one of two CPU cores for the masks with a band, 11.8 for the training; what the walked masks
+# are, aream_dual_animals_walk.py says.
+_base_ = ['_base_/models/affinity_net_lite0.py', '_base_/datasets/animals_pseudo.py', '_base_/seg_runtime.py']
+model = dict(_base_.affinity_net, data_preprocessor=dict(_base_.affinity_net.data_preprocessor, size=_base_.crop_size))
 train_dataloader = dict(dataset=dict(mask_dir='work_dirs/aream_dual_animals/band_masks'))
 optim_wrapper = dict(
     type='OptimWrapper',

@@ -7,40 +7,12 @@
 #   python tools/test.py configs/aream_vit_voc.py work_dirs/aream_vit_voc/epoch_60.pth --pseudo-masks \
 #       --cfg-options custom_hooks.1.out_dir=work_dirs/aream_vit_voc/band_masks custom_hooks.1.test_cfg.band=0.35,0.55
 #   python tools/train.py configs/affinity_net_voc.py
-#   python tools/test.py configs/aream_vit_voc.py work_dirs/aream_vit_voc/epoch_60.pth --pseudo-masks \
-#       --cfg-options custom_hooks.1.out_dir=work_dirs/aream_vit_voc/walked_masks \
-#       custom_hooks.1.test_cfg.refine_scale=1 \
-#       custom_hooks.1.test_cfg.refine._delete_=True custom_hooks.1.test_cfg.refine.type=aream_mm.RandomWalk \
-#       custom_hooks.1.test_cfg.refine.config=configs/affinity_net_voc.py \
-#       custom_hooks.1.test_cfg.refine.checkpoint=work_dirs/affinity_net_voc/iter_10600.pth
+#   python tools/test.py configs/aream_vit_voc_walk.py work_dirs/aream_vit_voc/epoch_60.pth --pseudo-masks
 #
 # Expect: not measured yet.
-_base_ = ['_base_/datasets/voc_pseudo.py', '_base_/seg_runtime.py']
+_base_ = ['_base_/models/affinity_net_resnet50.py', '_base_/datasets/voc_pseudo.py', '_base_/seg_runtime.py']
 crop_size = (448, 448)
-model = dict(
-    type='aream_mm.AffinityNet',
-    data_preprocessor=dict(
-        type='SegDataPreProcessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_val=0,
-        seg_pad_val=255,
-        size=crop_size,
-    ),
-    backbone=dict(
-        type='mmseg.ResNetV1c',
-        depth=50,
-        out_indices=(1, 2, 3),
-        strides=(1, 2, 1, 1),
-        dilations=(1, 1, 2, 4),
-        contract_dilation=True,
-        norm_eval=True,
-        init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://resnet50_v1c'),
-    ),
-    in_channels=(512, 1024, 2048),
-    channels=(128, 256, 512),
-)
+model = dict(_base_.affinity_net, data_preprocessor=dict(_base_.affinity_net.data_preprocessor, size=crop_size))
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),

@@ -218,7 +218,7 @@ def foreground_mass(affinity, foreground, known):
 
 
 def threshold_sweep(cams, masks, thresholds, num_classes):
-    """One whole pass for each threshold: the mIoU in percent, background wins ties, a class nobody has counts 0."""
+    """One whole pass for each threshold: mIoU in percent; background wins ties; a class nobody has does not count."""
     result = []
     for threshold in thresholds:
         hits, unions = np.zeros(num_classes), np.zeros(num_classes)
@@ -231,5 +231,5 @@ def threshold_sweep(cams, masks, thresholds, num_classes):
                 here, there = (predicted == c) & known, (np.asarray(mask) == c) & known
                 hits[c] += (here & there).sum()
                 unions[c] += (here | there).sum()
-        result.append(np.mean([hit / union if union else 0 for hit, union in zip(hits, unions, strict=True)]) * 100)
+        result.append(np.mean(hits[unions > 0] / unions[unions > 0]) * 100)
     return np.array(result)

@@ -16,7 +16,7 @@ from PIL import Image
 from test_config import STAGE_1
 from torch.testing import assert_close
 
-from aream_mm.models import cam
+from aream_mm.models import PAR, cam
 
 close = dict(rtol=1e-4, atol=1e-4)
 
@@ -71,7 +71,7 @@ def test_reliable_masks_equal_those_of_the_plain_version():
     tags = torch.zeros(3, 20)
     tags[0, 3] = tags[1, :3] = tags[2, 5] = tags[2, 19] = 1
     expected = plain.reliable_masks(scores, tags, images)
-    assert (cam.reliable_masks(scores, tags, images, cam.PAR()) != expected).float().mean() < 0.001
+    assert (cam.reliable_masks(scores, tags, images, PAR()) != expected).float().mean() < 0.001
     assert {0, 255} < set(expected.unique().tolist())
 
 

@@ -15,8 +15,10 @@ from aream_mm.config import load_config
 CONFIGS = Path(__file__).parents[1] / 'configs'
 RUNS = sorted(path for path in CONFIGS.rglob('*.py') if '_base_' not in path.parts)
 OTHERS = ('affinity_net', 'deeplabv3plus')
-STAGE_1 = [path for path in RUNS if path.parent.name != 'seg' and not path.stem.startswith(OTHERS)]
-REST = [path for path in RUNS if path not in STAGE_1 and path.parent.name != 'seg']  # seg has test_seg_configs.py
+WALKS = [path for path in RUNS if path.stem.endswith('_walk')]
+TRAINED = [path for path in RUNS if path not in WALKS and path.parent.name != 'seg']  # seg has test_seg_configs.py
+STAGE_1 = [path for path in TRAINED if not path.stem.startswith(OTHERS)]
+REST = [path for path in TRAINED if path not in STAGE_1]
 
 
 def data_of(path):
@@ -61,6 +63,24 @@ def test_a_config_builds_and_takes_one_training_step(path, toy_folders, tmp_path
         DATASETS.build(loader.dataset)[0]
 
 
+@pytest.mark.parametrize('path', WALKS, ids=lambda path: path.stem)
+def test_a_walk_has_the_net_that_is_trained_on_masks_of_the_same_network(path, tmp_path):
+    cfg, own = load_config(path), load_config(path.with_stem(path.stem.removesuffix('_walk')))
+    refine = cfg.custom_hooks[0].test_cfg.refine
+    name, iterations = Path(refine.checkpoint).parent.name, Path(refine.checkpoint).stem
+    trained = load_config(CONFIGS / f'{name}.py')
+    init_default_scope('mmseg')
+    net = MODELS.build(trained.model)
+    assert cfg.model == own.model and iterations == f'iter_{trained.train_cfg.max_iters}'
+    assert Path(cfg.custom_hooks[0].out_dir).parent == Path(trained.train_dataloader.dataset.mask_dir).parent
+    torch.save(dict(state_dict=net.state_dict()), tmp_path / 'net.pth')
+    walk = MODELS.build(dict(refine, checkpoint=str(tmp_path / 'net.pth'))).eval()
+    images, planes = torch.rand(1, 3, 64, 72), torch.rand(1, 2, 64, 72)
+    inputs = [each.data_preprocessor(dict(inputs=list(images)))['inputs'] for each in (net, walk.net)]
+    assert torch.equal(*inputs) and torch.equal(net.eval()(images), walk.net(images))
+    assert walk(images, planes).shape == planes.shape
+
+
 def test_the_classes_of_own_photographs_stand_in_one_place(tmp_path):
     configs = shutil.copytree(CONFIGS, tmp_path / 'configs')
     base = configs / '_base_/datasets/own.py'
@@ -74,7 +94,8 @@ def test_the_classes_of_own_photographs_stand_in_one_place(tmp_path):
 @pytest.mark.parametrize('path', RUNS, ids=lambda path: path.stem)
 def test_the_head_of_a_config_states_its_command(path):
     head = path.read_text().split('_base_')[0]
-    tool = 'tools/experiment.py' if path.stem.startswith('experiment') else 'tools/train.py'
+    tool = 'tools/test.py' if path in WALKS else 'tools/train.py'
+    tool = 'tools/experiment.py' if path.stem.startswith('experiment') else tool
     assert f'python {tool} {path.relative_to(CONFIGS.parent)}' in head
     assert 'Expect:' in head
 

@@ -18,14 +18,14 @@ from toy_voc import make_voc
 
 from aream_mm.config import load_config
 from aream_mm.engine.pseudo_masks import fingerprint
-from aream_mm.models import CAMSegmentor, cam
+from aream_mm.models import CAMSegmentor, Refiner, cam
 from aream_mm.registry import MODELS
 
 PAR = dict(type='aream_mm.PAR', dilations=(1, 2))
 CRF = dict(type='aream_mm.DenseCRF', bilateral_sxy=20, workers=2)
 
 
-class Recorder(nn.Module):
+class Recorder(Refiner):
     """A refiner with weights that keeps the sizes it was given and returns what it got."""
 
     built = []
@@ -36,8 +36,8 @@ class Recorder(nn.Module):
         self.sizes = []
         self.built.append(self)
 
-    def forward(self, images, planes):
-        assert not self.training and images.shape[-2:] == planes.shape[-2:]
+    def refine(self, images, planes):
+        assert not self.training
         self.sizes.append(tuple(planes.shape[-2:]))
         return planes
 
@@ -82,7 +82,7 @@ def test_a_resolution_that_makes_no_sense_is_refused(build_toy, scale):
 
 def test_at_full_resolution_a_refiner_gets_the_softmax_of_the_scores():
     scores, images = torch.rand(1, 2, 7, 9), torch.rand(1, 3, 7, 9)
-    (planes,) = cam.refine(scores, torch.tensor([[True, False]]), images, lambda _, planes: planes, (0.4,), scale=1)
+    (planes,) = cam.refine(scores, torch.tensor([[True, False]]), images, Recorder().eval(), (0.4,), scale=1)
     expected = torch.stack([torch.full((7, 9), 0.4), scores[0, 0]]).softmax(dim=0)
     assert_close(planes[0, :2], expected)
     assert not planes[0, 2].any()
@@ -215,6 +215,14 @@ def test_the_benchmark_gives_the_miou_of_each_refiner_and_runs_the_network_once(
     assert len({row['mIoU'] for row in rows}) == 5
     table = capsys.readouterr().out
     assert '5 pictures' in table and 'DenseCRF bilateral_sxy=20' in table
+
+
+def test_the_benchmark_takes_the_config_that_trains_the_net_of_a_walk(tmp_path):
+    (tmp_path / 'net.py').write_text("model = dict(type='aream_mm.AffinityNet', radius=3)\n")
+    config, walk = str(tmp_path / 'net.py'), dict(type='aream_mm.RandomWalk', checkpoint='net.pth')
+    _, (name, *_), *_ = keys = refiners.keys_of([dict(walk, net=config)], [1], [None])
+    assert name == f'RandomWalk checkpoint=net.pth net={config}'
+    assert keys[name, 1, None] == dict(walk, net=dict(type='aream_mm.AffinityNet', radius=3))
 
 
 def test_the_benchmark_gives_the_miou_at_each_background_score(measured_config, monkeypatch):

@@ -54,7 +54,7 @@ def test_unsorted_and_repeated_thresholds_keep_their_order(pictures):
 def test_background_wins_ties(score):
     cams, masks = [([1], torch.full((1, 2, 2), score))], [torch.ones(2, 2, dtype=torch.int64)]
     below, tie, above = threshold_sweep(cams, masks, [score - 1e-4, score, score + 1e-4], num_classes=2)
-    assert (below, tie, above) == (50, 0, 0)
+    assert (below, tie, above) == (100, 0, 0)
 
 
 def test_ignored_pixels_count_nowhere(pictures):
@@ -63,6 +63,11 @@ def test_ignored_pixels_count_nowhere(pictures):
     for (_, scores), mask in zip(cams, masks, strict=True):
         scores[:, mask == 255] = 1 - scores[:, mask == 255]
     assert np.array_equal(threshold_sweep(cams, masks, [0.2, 0.6], NUM_CLASSES), before)
+
+
+def test_a_class_that_neither_truth_nor_masks_have_does_not_count(pictures):
+    miou = threshold_sweep(*pictures, [0.2, 0.6], NUM_CLASSES)
+    assert np.array_equal(threshold_sweep(*pictures, [0.2, 0.6], NUM_CLASSES + 3), miou)
 
 
 def test_perfect_cams_reach_a_hundred(pictures):

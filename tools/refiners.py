@@ -5,11 +5,14 @@ r"""Masks before and after refiners: mIoU, and what each costs a picture.
     python tools/refiners.py CONFIG CHECKPOINT --scales 0.5 1 --refiners \
         '{"type": "aream_mm.PAR"}' '{"type": "aream_mm.DenseCRF", "label_confidence": 0.7, "bilateral_sxy": 50}'
     python tools/refiners.py CONFIG CHECKPOINT --backgrounds 0.4 0.45 0.5 0.55
+    python tools/refiners.py CONFIG CHECKPOINT --scales 1 --refiners '{"type": "aream_mm.RandomWalk", "steps": 16,
+        "net": "configs/affinity_net_animals.py", "checkpoint": "work_dirs/affinity_net_animals/iter_500.pth"}'
 
 The config is one of stage 1: pictures, tags and masks are those of its val_dataloader, the settings those of its
 model.test_cfg. The network is run once a picture and all refiners get its CAM, at each background score: the best one
 is another for each. Or it is one of stage 2: refined is what the network predicts for the pictures of its
-pseudo_mask_dataloader that have a true mask, restricted to their tags.
+pseudo_mask_dataloader that have a true mask, restricted to their tags. The `net` of a random walk may be the path of
+the config that trains it.
 
 `change` is that from the row 'none' of the same score. `seconds` are those from the CAM, or prediction, to the mask, a
 picture, in batches as the loader has them; those of the row 'none' are in all others. The network's own stand above the
@@ -54,7 +57,8 @@ def keys_of(refiners: list[dict], scales: list[float], backgrounds: list[float |
     for refine in refiners:
         options = ' '.join(f'{key}={value}' for key, value in refine.items() if key != 'type')
         name = f'{refine["type"].removeprefix("aream_mm.")} {options}'.strip()
-        keys.update({(name, *setting): refine for setting in product(scales, backgrounds)})
+        built = {**refine, 'net': load_config(net).model} if isinstance(net := refine.get('net'), str) else refine
+        keys.update({(name, *setting): built for setting in product(scales, backgrounds)})
     return keys
 
 

@@ -10,7 +10,6 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from aream_mm.evaluation.sweep import confusion_matrices, count_pixels, intersection_over_union
-from aream_mm.masks import IGNORE_INDEX
 from aream_mm.models import cam as cams
 from aream_mm.models.aream import layer_entropy
 from aream_mm.models.segmentor import CAMSegmentor, View
@@ -121,7 +120,7 @@ class AffinityProfile:
             self._add('entropy', layer_entropy(evidence[one], affinity[:, one], tags[one])[:, None])
             if self._has_background(sample):
                 mask = F.interpolate(sample.gt_sem_seg.data[None].float(), grid, mode='nearest').flatten()
-                shares = foreground_mass(affinity[:, i], mask > 0, mask != IGNORE_INDEX)
+                shares = foreground_mass(affinity[:, i], mask > 0, mask != cams.IGNORE_INDEX)
                 for name, share in zip(('foreground', 'background'), shares, strict=True):
                     self._add(f'{name}_to_foreground', share[:, None])
 

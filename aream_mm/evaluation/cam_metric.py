@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from mmengine.dist import all_gather_object, broadcast_object_list, get_rank, get_world_size, is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
+from mmseg.evaluation import IoUMetric
 from prettytable import PrettyTable
 from torch import Tensor
 
@@ -137,13 +138,10 @@ class CAMMetric(BaseMetric):
         metrics, columns = {}, {}
         for name, index in chosen.items():
             matrix = confusion[index].double()
-            hits = matrix.diagonal()
-            figures = dict(
-                IoU=intersection_over_union(matrix),
-                Precision=100 * hits / matrix.sum(dim=0),
-                Recall=100 * hits / matrix.sum(dim=1),
-            )
-            means = {f'm{figure}_{name}': round(float(values.nanmean()), 2) for figure, values in figures.items()}
+            hits, masks, truth = matrix.diagonal(), matrix.sum(dim=0), matrix.sum(dim=1)
+            shares = IoUMetric.total_area_to_metrics(hits, masks + truth - hits, masks, truth, ['mIoU', 'mFscore'])
+            figures = {figure: 100 * shares[figure] for figure in ('IoU', 'Precision', 'Recall')}
+            means = {f'm{figure}_{name}': round(float(np.nanmean(values)), 2) for figure, values in figures.items()}
             metrics |= {**means, f'threshold_{name}': round(float(thresholds[index]), 4)}
             columns |= {f'{figure} {name}': values.tolist() for figure, values in figures.items()}
         table = PrettyTable()

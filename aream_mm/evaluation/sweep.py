@@ -11,8 +11,6 @@ from torch import Tensor
 
 from aream_mm.masks import IGNORE_INDEX
 
-CELLS = 1024  # of `thresholds_below`
-
 
 def count_pixels(classes: Tensor, scores: Tensor, mask: Tensor | None, thresholds: Tensor, num_classes: int) -> Tensor:
     """How many pixels of a picture have each (truth, best class, number of thresholds below the best score).
@@ -58,28 +56,12 @@ def count_pixels(classes: Tensor, scores: Tensor, mask: Tensor | None, threshold
 
 
 def thresholds_below(score: Tensor, thresholds: Tensor) -> Tensor:
-    """How many of the rising thresholds (T,) lie strictly below each score, (…) int64; exact, and faster than a search.
+    """How many of the rising thresholds (T,) lie strictly below each score, (…) int64.
 
     Compared in the precision of the scores, as a background plane among them would be.
     """
     score = score.to(torch.promote_types(score.dtype, torch.float32))
-    thresholds = thresholds.to(score)
-    # 0..1 is cut into cells. The cell of a number never falls as the number rises, so a threshold in a lower cell than
-    # the score is below it, one in a higher cell is not, and only those in the same cell are compared: one, as a rule.
-    cells, of_threshold = cell(score), cell(thresholds)
-    crowding = torch.bincount(of_threshold, minlength=CELLS + 1)
-    first = crowding.cumsum(0) - crowding  # (CELLS + 1,): thresholds in lower cells
-    below = first[cells]
-    for rank in range(int(crowding.max())):
-        nth = thresholds.new_full((CELLS + 1,), torch.inf)  # the threshold of each cell that has so many before it
-        occupied = crowding > rank
-        nth[occupied] = thresholds[first[occupied] + rank]
-        below += score > nth[cells]
-    return below
-
-
-def cell(x: Tensor) -> Tensor:
-    return (x * CELLS).clamp(0, CELLS).long()
+    return torch.bucketize(score, thresholds.to(score))
 
 
 def confusion_matrices(counts: Tensor) -> Tensor:
@@ -106,7 +88,7 @@ def threshold_sweep(
     """mIoU in percent at each threshold, in the order of `thresholds`, in one pass over the pixels.
 
     A pixel is its best class where that scores above the threshold, else background. A class that no pixel has, in
-    truth or in the masks, counts 0.
+    truth or in the masks, does not count, as in mmseg.
 
     Args:
         cams: (classes (K,) in 1..C, scores (K, H, W) in 0..1) of each picture; K may be 0.
@@ -122,5 +104,5 @@ def threshold_sweep(
     for (classes, scores), mask in zip(cams, masks, strict=True):
         picture = (torch.as_tensor(classes, dtype=torch.int64), torch.as_tensor(scores), torch.as_tensor(mask))
         counts = counts + count_pixels(*picture, ascending, num_classes)
-    miou = intersection_over_union(confusion_matrices(counts)).nan_to_num().mean(dim=-1)
+    miou = intersection_over_union(confusion_matrices(counts)).nanmean(dim=-1)
     return miou[order.argsort()].numpy()

@@ -10,13 +10,14 @@ from aream_mm.models.dual_branch import CNNBackbone, DualBranch
 from aream_mm.models.head import CAMHead
 from aream_mm.models.par import PAR
 from aream_mm.models.refined import RefinedEncoderDecoder, RefinedTTAModel
+from aream_mm.models.refiner import Refiner
 from aream_mm.models.resnet38 import ResNet38
 from aream_mm.models.segmentor import CAMSegmentor
 from aream_mm.models.timm_networks import TimmCNN
 from aream_mm.models.vit import AttentionViT
 from aream_mm.registry import MODELS
 
-for _module in (AReAMLoss, PAR, DenseCRF):  # their files know tensors only
+for _module in (AReAMLoss, PAR, DenseCRF, RandomWalk):  # tensors in, tensors out: they know no registry
     MODELS.register_module(module=_module)
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     'RandomWalk',
     'RefinedEncoderDecoder',
     'RefinedTTAModel',
+    'Refiner',
     'ResNet38',
     'TimmCNN',
 ]

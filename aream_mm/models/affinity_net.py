@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as computed_again
 
 from aream_mm.checkpoint import load_fitting_checkpoint
-from aream_mm.config import load_config
 from aream_mm.masks import IGNORE_INDEX
 from aream_mm.models.cam import upsample
+from aream_mm.models.refiner import Refiner
 from aream_mm.models.timm_networks import levels_on_grid
 from aream_mm.registry import MODELS
 
@@ -192,52 +192,45 @@ class AffinityNet(BaseModel):
         return dict(loss_background=background, loss_foreground=foreground, loss_negative=2 * negative)
 
 
-@MODELS.register_module()
-class RandomWalk(nn.Module):
-    """Refiner: planes walk over the cells of the picture, T^steps · planes with T = D⁻¹ W^β of an `AffinityNet`.
+class RandomWalk(Refiner):
+    """Planes walk over the cells of the picture, T^steps · planes with T = D⁻¹ W^β of an `AffinityNet`.
 
     The planes come to the cells by their mean over each, and back by bilinear interpolation. T is sparse, and applied
     `steps` times instead of being raised to a power, which would fill it. A cell is 8 pixels of the pictures as the
     refiner gets them, so that it needs the full resolution: refine_scale=1 beside `refine` in the test settings.
 
     Args:
-        config: file whose `model` is an `AffinityNet`, such as configs/affinity_net_voc.py.
+        net: config of an `AffinityNet`, as in configs/_base_/models/affinity_net_resnet50.py.
         checkpoint: its weights, as its training wrote them.
         beta: β, 8 in the paper; the higher, the more does a small distance hold up the walk.
         steps: how many, 256 in the paper. A network that has not been trained for long leaks over borders in so many;
             fewer steps or a higher β keep them.
 
     Raises:
-        FileNotFoundError: no such config or checkpoint.
-        ValueError: the config is of another model, the checkpoint of another config, or a number is out of range.
+        FileNotFoundError: no such checkpoint.
+        ValueError: the net is another model, the checkpoint of another net, or a number is out of range.
 
     Shapes: images (B, 3, H, W) RGB in 0..1, planes (B, K, H, W) of any scale → (B, K, H, W) float32. A constant plane
     stays as it is; so a sum over planes of 1 does, and a plane of zeros.
     """
 
-    def __init__(self, config: str, checkpoint: str, beta: float = 8, steps: int = 256) -> None:
+    def __init__(self, net: dict, checkpoint: str, beta: float = 8, steps: int = 256) -> None:
         super().__init__()
         if beta <= 0 or steps < 0:
             raise ValueError(f'RandomWalk: expected beta > 0 and steps >= 0, got beta={beta}, steps={steps}')
-        model = load_config(config).get('model', {})
-        if model.get('type') != 'aream_mm.AffinityNet':
-            raise ValueError(f'{config}: expected aream_mm.AffinityNet as model, got {model.get("type")}')
-        self.net = MODELS.build(model)
+        self.net = MODELS.build(net)
+        if not isinstance(self.net, AffinityNet):
+            raise ValueError(f'RandomWalk: expected an AffinityNet as net, got {type(self.net).__name__}')
         load_fitting_checkpoint(self.net, checkpoint)
         self.beta = beta
         self.steps = steps
 
     @torch.no_grad()
-    def forward(self, images: Tensor, planes: Tensor) -> Tensor:
-        if images.shape[-2:] != planes.shape[-2:] or len(images) != len(planes):
-            raise ValueError(
-                f'RandomWalk: expected planes that match images {tuple(images.shape)}, got {tuple(planes.shape)}'
-            )
+    def refine(self, images: Tensor, planes: Tensor) -> Tensor:
         self.net.to(images.device)  # tells the preprocessor too, which moving this module does not
         # As the pictures of a data set are before the preprocessor: BGR in 0..255.
         inputs = self.net.data_preprocessor(dict(inputs=list(images.flip(1) * 255)))['inputs']
-        features = self.net(inputs).float()
-        with torch.autocast(images.device.type, enabled=False):  # 256 products would add up their errors
-            transitions = transition(features, self.net.radius, self.beta)
-            cells = F.interpolate(planes.float(), features.shape[-2:], mode='area')
-            return upsample(walk(cells, transitions, self.steps), planes.shape[-2:])
+        features = self.net(inputs)
+        cells = F.interpolate(planes, features.shape[-2:], mode='area')
+        walked = walk(cells, transition(features, self.net.radius, self.beta), self.steps)
+        return upsample(walked, planes.shape[-2:])

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from aream_mm.masks import IGNORE_INDEX
-from aream_mm.models.par import PAR
+from aream_mm.models.refiner import Refiner
 
 
 def activate(class_map: Tensor, class_affinity: Tensor | None = None) -> Tensor:
@@ -95,24 +95,20 @@ def refine(
     cam: Tensor,
     present: Tensor,
     images: Tensor,
-    refiner: nn.Module,
+    refiner: Refiner,
     backgrounds: Sequence[float | None],
     scale: float = 0.5,
 ) -> Tensor:
     """CAM → refined planes, for several background scores at once, which share the affinity of the image.
 
     A constant background plane goes in front of the classes, the resolution is halved, and a softmax over the planes is
-    refined and upsampled.
-
-    A refiner is a module whose forward takes images (B, 3, H, W) RGB in 0..1 and planes (B, K, H, W) of probabilities,
-    all zero for absent classes, and returns planes of the same shape, with those zero still. One that mixes the planes
-    of a picture, as a CRF does, says so by `mixes_planes`, and gets those of one background score at a time.
+    refined and upsampled: by `Refiner`'s contract the planes of absent classes are zero before and after.
 
     Args:
         cam: (B, K, H, W) in 0..1.
         present: (B, K), whether the picture has the class of the plane.
         images: (B, 3, H, W).
-        refiner: such as PAR.
+        refiner: such as `PAR`; one that mixes planes gets those of one background score at a time.
         backgrounds: S background scores in 0..1, or (None,) for pictures without background.
         scale: resolution at which the planes are refined, relative to the images; with 1 nothing is halved.
 
@@ -122,14 +118,14 @@ def refine(
     low = scaled(images.shape[-2:], scale)
     scores = upsample(cam, low).masked_fill(~present[:, :, None, None], -torch.inf)
     planes = [add_background(scores, background).softmax(dim=1) for background in backgrounds]
-    planes = planes if getattr(refiner, 'mixes_planes', False) else [torch.cat(planes, dim=1)]
+    planes = planes if refiner.mixes_planes else [torch.cat(planes, dim=1)]
     images, size = upsample(images, low), images.shape[-2:]
     planes = upsample(torch.cat([refiner(images, together) for together in planes], dim=1), size)
     return planes.unflatten(1, (len(backgrounds), -1)).transpose(0, 1)
 
 
 def reliable_masks(
-    cam: Tensor, tags: Tensor, images: Tensor, par: PAR, low: float | None = 0.35, high: float | None = 0.55
+    cam: Tensor, tags: Tensor, images: Tensor, par: Refiner, low: float | None = 0.35, high: float | None = 0.55
 ) -> Tensor:
     """CAM → mask whose doubtful pixels are 255: (B, H, W) int64, 0 background, 1..C classes.
 
@@ -148,7 +144,7 @@ def reliable_masks(
 
 
 def reliable_masks_of_present(
-    cam: Tensor, present: Present, images: Tensor, par: PAR, low: float | None, high: float | None
+    cam: Tensor, present: Present, images: Tensor, par: Refiner, low: float | None, high: float | None
 ) -> Tensor:
     """`reliable_masks` of the CAM (B, K, H, W) of the present classes alone."""
     if low is None:

@@ -4,13 +4,15 @@ from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+from aream_mm.models.refiner import Refiner
 
 DIRECTIONS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
 COLOUR_SCALE, POSITION_SCALE, POSITION_WEIGHT, EPS = 0.3, 0.3, 0.01, 1e-8
 
 
-class PAR(nn.Module):
+class PAR(Refiner):
     """Ten rounds of masks ← Σ_n affinity[n] · neighbour[n](masks) over 8 directions × dilations, replicate padding.
 
         affinity = softmax_n(−mean_rgb((|I_n − I| / (std_n(I) + 1e-8) / 0.3)²))
@@ -53,11 +55,8 @@ class PAR(nn.Module):
         likeness = [-(((neighbour - images) / scale) ** 2).mean(dim=1) for neighbour in self.neighbours(images)]
         return torch.stack(likeness, dim=1).softmax(dim=1) + self.position_affinity.view(1, -1, 1, 1)
 
-    def forward(self, images: Tensor, planes: Tensor) -> Tensor:
-        if images.shape[-2:] != planes.shape[-2:] or len(images) != len(planes):
-            raise ValueError(f'PAR: expected planes that match images {tuple(images.shape)}, got {tuple(planes.shape)}')
-        weights = self.affinity(images.float()).unsqueeze(2).unbind(dim=1)  # N × (B, 1, H, W)
-        planes = planes.float()
+    def refine(self, images: Tensor, planes: Tensor) -> Tensor:
+        weights = self.affinity(images).unsqueeze(2).unbind(dim=1)  # N × (B, 1, H, W)
         for _ in range(self.num_iters):
             refined = torch.zeros_like(planes)
             for weight, neighbour in zip(weights, self.neighbours(planes), strict=True):

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from torch import nn
-
+from aream_mm.models.refiner import Refiner
 from aream_mm.registry import MODELS
 
 
@@ -46,9 +45,14 @@ class RefineSettings:
             raise ValueError(f'test_cfg: expected 0 < refine_scale <= 1, got {self.refine_scale}')
 
     @cached_property
-    def refiner(self) -> nn.Module | None:
+    def refiner(self) -> Refiner | None:
         """Built once for all batches, and no part of the segmentor: its weights belong in no checkpoint."""
-        return self.refine and MODELS.build(self.refine).eval()
+        if self.refine is None:
+            return None
+        refiner = MODELS.build(self.refine)
+        if not isinstance(refiner, Refiner):
+            raise TypeError(f'refine: expected an aream_mm.models.Refiner, got {type(refiner).__name__}')
+        return refiner.eval()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,56 @@
+"""Refiner: planes in, planes out; the base class of whatever makes planes follow the picture."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+
+class Refiner(nn.Module, ABC):
+    """Planes of probabilities of a picture → planes that follow it. A subclass has `refine`, and forward calls it.
+
+    A config names a refiner wherever masks are made: `test_cfg=dict(refine=dict(type=…, …))` of a segmentor or of
+    `PseudoMaskHook`. One of your own is a class in a file of yours:
+
+        @aream_mm.registry.MODELS.register_module()
+        class Blur(Refiner):
+            def refine(self, images, planes):
+                return torch.nn.functional.avg_pool2d(planes, 3, stride=1, padding=1)
+
+    What `refine(images, planes)` may rely on, and has to keep:
+
+    - images (B, 3, H, W) are RGB in 0..1, planes (B, K, H, W) probabilities, both float32 on one device. Autocast is
+      off, because rounds of products add up their errors and thresholds come after them.
+    - planes that are zero everywhere are classes the picture does not have; they stay zero. So a picture may have more
+      planes than classes, and the pictures of a batch may have different ones.
+    - the answer has the shape of the planes, and the planes given are left alone.
+    - a picture is refined as it would be without the others of its batch.
+
+    Attributes:
+        mixes_planes: whether a plane of the answer depends on other planes of the picture than its own, as where the
+            classes of a pixel compete. Such a refiner gets the planes of one background score at a time; another gets
+            those of all scores in one call, along K, which share what it makes of the image.
+
+    Shapes: images (B, 3, H, W) RGB in 0..1, planes (B, K, H, W) → (B, K, H, W) float32.
+
+    Raises:
+        ValueError: images and planes of other shapes, or an answer of another shape than the planes.
+    """
+
+    mixes_planes = False
+
+    def forward(self, images: Tensor, planes: Tensor) -> Tensor:
+        name, shape = type(self).__name__, tuple(planes.shape)
+        if len(shape) != 4 or images.shape != (shape[0], 3, *shape[2:]):
+            raise ValueError(
+                f'{name}: expected images (B, 3, H, W) and planes (B, K, H, W), got {tuple(images.shape)} and {shape}'
+            )
+        with torch.autocast(images.device.type, enabled=False):
+            refined = self.refine(images.float(), planes.float())
+        if refined.shape != shape:
+            raise ValueError(f'{name}: expected refined planes {shape}, got {tuple(refined.shape)}')
+        return refined
+
+    @abstractmethod
+    def refine(self, images: Tensor, planes: Tensor) -> Tensor:
+        """(B, 3, H, W), (B, K, H, W) → (B, K, H, W)."""

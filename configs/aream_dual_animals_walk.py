@@ -1,0 +1,25 @@
+# The masks of aream_dual_animals.py, refined by the random walk of affinity_net_animals.py.
+#
+#   python tools/test.py configs/aream_dual_animals_walk.py work_dirs/aream_dual_animals/epoch_4.pth --pseudo-masks
+#
+# Expect: masks of 70.5 mIoU on 437 `train` photographs, where PAR has 69.6 and the CAMs have 68.7, in
+# work_dirs/aream_dual_animals/walked_masks; 9.0 minutes on one of two CPU cores.
+_base_ = ['aream_dual_animals.py', '_base_/models/affinity_net_lite0.py']
+custom_hooks = [
+    dict(
+        type='aream_mm.PseudoMaskHook',
+        dataloader=_base_.pseudo_mask_dataloader,
+        out_dir='work_dirs/aream_dual_animals/walked_masks',
+        test_cfg=dict(
+            refine_scale=1,
+            refine=dict(
+                type='aream_mm.RandomWalk',
+                net=_base_.affinity_net,
+                checkpoint='work_dirs/affinity_net_animals/iter_500.pth',
+                steps=16,  # after so short a training the paper's 256 leak over borders: docs/chain.md
+            ),
+        ),
+    )
+]
+# Nothing is trained here, and what trains the network has other hooks.
+train_dataloader = train_cfg = optim_wrapper = param_scheduler = None
