@@ -5,42 +5,28 @@ goes on with untrained ones. Importing this module makes mmengine's own loading 
 """
 
 import os
+import tarfile
+import warnings
 from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlparse
 
-import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
+from aream_mm import safe_pickle
 from aream_mm.datasets.pictures import first_few
 
-HISTORY_METHODS = ('min', 'max', 'current', 'mean')
 
-
-def history_method(owner: type, name: str) -> Callable:
-    """What `getattr` is asked for by the logs in mmengine's checkpoints, and nothing else."""
-    if owner is not HistoryBuffer or name not in HISTORY_METHODS:
-        raise ValueError(f'{owner}.{name} does not belong in a checkpoint')
-    return getattr(owner, name)
-
-
-def without_python(array_function: Callable) -> list[tuple[Callable, str]]:
-    """A function of numpy under its names in numpy 1 and 2."""
-    return [(array_function, f'{core}.multiarray.{array_function.__name__}') for core in ('numpy.core', 'numpy._core')]
-
-
-# Beyond tensors and builtin containers: the logs that mmengine keeps in message_hub, and numbers and arrays of numpy.
-SAFE_GLOBALS = [
-    HistoryBuffer,
-    (history_method, 'builtins.getattr'),
-    np.ndarray,
-    np.dtype,
-    *(type(np.dtype(code)) for code in np.typecodes['AllInteger'] + np.typecodes['Float'] + '?'),
-    *without_python(np.empty(0).__reduce__()[0]),
-    *without_python(np.float64().__reduce__()[0]),
-]
+def download(url: str) -> str:
+    """The path of the file in torch's cache, which is asked first."""
+    path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(url).path).name)
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path))
+    return str(path)
 
 
 @CheckpointLoader.register_scheme(prefixes=('', 'http://', 'https://'), force=True)
@@ -55,10 +41,13 @@ def read_checkpoint(path: str, map_location: str | torch.device | Callable | Non
     path = path if url else os.path.expanduser(path)
     if not url and not os.path.isfile(path):
         raise FileNotFoundError(f'{path}: expected a checkpoint, got no file')
-    read = torch.hub.load_state_dict_from_url if url else torch.load
     try:
-        with torch.serialization.safe_globals(SAFE_GLOBALS):
-            loaded = read(path, map_location=map_location, weights_only=True)
+        file = download(path) if url else path
+        if tarfile.is_tarfile(file):  # which torch would unpack
+            raise ValueError('an archive of torch before 0.1.10')
+        with warnings.catch_warnings():
+            warnings.filterwarnings('error', '.*TorchScript archive')  # which torch would hand to its interpreter
+            loaded = torch.load(file, map_location, pickle_module=safe_pickle, weights_only=False)
     except Exception as error:  # a broken file raises whatever it likes
         raise ValueError(f'{path}: expected a checkpoint of tensors, numbers and texts, got {error!r}') from error
     if not isinstance(loaded, dict):

@@ -7,8 +7,10 @@ import os
 import pickle
 import struct
 import sys
+import tarfile
 import zipfile
 import zlib
+from collections import Counter
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -224,7 +226,7 @@ def test_a_tag_file_with_a_broken_header_or_of_code_is_named_and_not_run(tmp_pat
     with pytest.raises(ValueError, match='x.npy.: expected a dict'):
         load_tag_file(path)
     np.save(path, {'a': Code(tmp_path / 'canary')})
-    with pytest.raises(ValueError, match='x.npy.: expected a dict .*does not belong in a tag file'):
+    with pytest.raises(ValueError, match='x.npy.: expected a dict .*does not belong in a file of data'):
         load_tag_file(path)
     assert not (tmp_path / 'canary').exists()
 
@@ -370,8 +372,43 @@ def test_a_checkpoint_gets_hold_of_no_other_attributes_than_those_of_the_logs(tm
         def __reduce__(self):
             return getattr, (HistoryBuffer, '__init__')
 
-    with pytest.raises(ValueError, match='x.pth: .*does not belong in a checkpoint'):
+    with pytest.raises(ValueError, match='x.pth: .*does not belong in a file of data'):
         read_checkpoint(saved(tmp_path / 'x.pth', x=Attribute()))
+
+
+def test_a_checkpoint_changes_no_class_or_function(tmp_path):
+    state = pickle.dumps((None, dict(current=1)), 2)[2:-1]
+    (tmp_path / 'x.pth').write_bytes(b'\x80\x02cmmengine.logging.history_buffer\nHistoryBuffer\n' + state + b'b.')
+    with pytest.raises(ValueError, match='x.pth: .*a state of <class .type.> does not belong in a file of data'):
+        read_checkpoint(str(tmp_path / 'x.pth'))
+    assert callable(HistoryBuffer.current)
+
+
+def test_archives_that_torch_would_unpack_or_give_to_an_interpreter_are_refused(tmp_path):
+    (tmp_path / 'storages').write_bytes(b'x')
+    with tarfile.open(tmp_path / 'tar.pth', 'w') as archive:
+        archive.add(tmp_path / 'storages', 'storages')
+    with zipfile.ZipFile(tmp_path / 'script.pth', 'w') as archive:
+        for name in ('data.pkl', 'constants.pkl', 'version'):
+            archive.writestr(f'script/{name}', b'3')
+    for name, what in (('tar', 'an archive'), ('script', 'TorchScript archive')):
+        with pytest.raises(ValueError, match=f'{name}.pth: expected a checkpoint of tensors.*{what}'):
+            read_checkpoint(str(tmp_path / f'{name}.pth'))
+
+
+@pytest.mark.parametrize('new_format', [True, False])
+def test_data_of_all_sorts_is_read(tmp_path, new_format):
+    tensors = dict(a=torch.ones(2, dtype=torch.bfloat16), b=torch.nn.Parameter(torch.ones(1)), c=torch.ones(3)[1:])
+    others = dict(size=torch.Size([1]), dtype=torch.float16, device=torch.device('cpu'), set={1}, bytes=b'x')
+    counts = dict(milestones=Counter([1, 2]), truth=np.bool_(True), numbers=np.arange(3.0))
+    if new_format:
+        tensors['d'] = torch.ones(2, dtype=torch.uint16)
+    torch.save(dict(tensors | others | counts), tmp_path / 'x.pth', _use_new_zipfile_serialization=new_format)
+    loaded = read_checkpoint(str(tmp_path / 'x.pth'))
+    for key, value in tensors.items():
+        assert torch.equal(loaded[key], value) and loaded[key].dtype == value.dtype
+    assert {key: loaded[key] for key in others} == others
+    assert loaded['milestones'] == counts['milestones'] and loaded['truth'] and loaded['numbers'].tolist() == [0, 1, 2]
 
 
 def test_the_config_in_a_checkpoint_is_not_run_when_a_run_resumes(tmp_path, own, linear):

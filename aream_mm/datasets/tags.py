@@ -2,7 +2,6 @@
 
 import csv
 import io
-import pickle
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -14,6 +13,7 @@ from mmengine.utils import track_iter_progress
 from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
+from aream_mm import safe_pickle
 from aream_mm.datasets.pictures import damage, first_few
 from aream_mm.files import write_atomically
 from aream_mm.masks import IGNORE_INDEX
@@ -25,23 +25,6 @@ PICTURE_ENDINGS = tuple(
     for ending, name in Image.registered_extensions().items()
     if name in Image.OPEN and Image.MIME.get(name, '').startswith('image/')
 )
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickles numpy arrays and builtin containers and nothing else, so that a tag file cannot run code."""
-
-    ALLOWED = {
-        ('numpy', 'ndarray'),
-        ('numpy', 'dtype'),
-        ('numpy.core.multiarray', '_reconstruct'),
-        ('numpy._core.multiarray', '_reconstruct'),
-        ('_codecs', 'encode'),
-    }
-
-    def find_class(self, module: str, name: str) -> object:
-        if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f'{module}.{name} does not belong in a tag file')
-        return super().find_class(module, name)
 
 
 def refuse(where: str | Path, expected: str, offenders: Sequence[str]) -> None:
@@ -193,7 +176,7 @@ def load_cls_labels(path: str | Path) -> dict[str, np.ndarray]:
             major, _ = np.lib.format.read_magic(file)
             header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
             shape, _, dtype = header(file)
-            table = _ArrayUnpickler(file).load().item() if dtype.hasobject and shape == () else None
+            table = safe_pickle.load(file).item() if dtype.hasobject and shape == () else None
         except Exception as error:  # a broken pickle raises whatever it likes
             raise ValueError(f'tag file {str(path)!r}: expected a dict from image id to array, got {error}') from error
     if not isinstance(table, dict):

@@ -27,27 +27,25 @@ class RandomStateHook(Hook):
     - operations that are deterministic: those on the CPU are, those of a GPU with randomness.deterministic=True as far
       as torch has them.
 
-    The seed is that of the first start, also where the config has none or another one when it is resumed.
-
-    Raises:
-        TypeError: the training data are no data set of ours, whose items can be seeded. A config for such data leaves
-            the hook out of its default_hooks; mmengine takes no None in its place.
+    The seed is that of the first start, also where the config has none or another one when it is resumed. The items of
+    a data set that is not wrapped by one of ours are not seeded, which is logged: a resumed run augments its pictures
+    otherwise.
     """
 
     priority = 'LOWEST'  # what other hooks draw before a step makes no difference to it
 
-    def before_train_epoch(self, runner: Runner) -> None:
-        loader = runner.train_dataloader
-        if not isinstance(loader.dataset, SegDatasetWrapper):
-            raise TypeError(
-                'RandomStateHook: expected a training data set of aream_mm, such as PseudoMaskDataset, got '
-                f'{type(loader.dataset).__name__}; leave the hook out of default_hooks to train on it'
-            )
-        seeds = [runner.seed]
+    def before_train(self, runner: Runner) -> None:
+        loader, seeds = runner.train_dataloader, [runner.seed]
         broadcast_object_list(seeds)
         (self.seed,) = seeds
         loader.sampler.seed = self.seed  # was built before the seed was read from the checkpoint
-        loader.batch_sampler.sampler = SeededSampler(loader.sampler, runner, loader.batch_size, self.seed)
+        if isinstance(loader.dataset, SegDatasetWrapper):
+            loader.batch_sampler.sampler = SeededSampler(loader.sampler, runner, loader.batch_size, self.seed)
+        else:
+            runner.logger.warning(
+                f'RandomStateHook: {type(loader.dataset).__name__} is not wrapped by a data set of aream_mm, such as '
+                'MaskDataset, so that a run that is resumed augments its pictures otherwise than one left alone'
+            )
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         seed_generators(self.seed, get_rank(), STEPS, runner.iter)
