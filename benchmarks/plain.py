@@ -19,7 +19,7 @@ def forward(model: CAMSegmentor, images: Tensor) -> tuple[Tensor, Tensor, Tensor
     patches = vit.patch_embed(vit.normalize(images))
     batch, h, w, _ = patches.shape
     patches = (patches + vit._position_embedding(h, w)).flatten(1, 2)
-    x = torch.cat([vit.class_tokens.expand(batch, -1, -1), patches], dim=1)
+    x = torch.cat([(vit.class_tokens + vit.class_pos_embed).expand(batch, -1, -1), patches], dim=1)
     for block in vit.blocks:
         attention, normed = block.attn, block.norm1(x)
         q, k, v = attention.qkv(normed).unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)

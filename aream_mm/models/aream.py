@@ -9,6 +9,7 @@ from torch import Tensor
 
 from aream_mm.models.attention import Attended, mean_of
 from aream_mm.models.attention_loss import AttentionLoss
+from aream_mm.models.precision import at_least_float32
 
 
 def pair_labels(masks: Tensor, grid: tuple[int, int], ignore_index: int = 255) -> Tensor:
@@ -50,8 +51,7 @@ def affinity_loss(mean_logits: Tensor, pairs: Tensor, counts: Tensor | None = No
     positive_weight, negative_weight = 0.5 / ((pair_counts(pairs) if counts is None else counts) + 1)
     # σ enters with one sign for positive and the other for negative pairs: one product, and the constant apart.
     weight = negative * negative_weight - positive * positive_weight  # (B, P, P)
-    at_least_float32 = torch.promote_types(mean_logits.dtype, torch.float32)
-    attraction = (mean_logits.to(at_least_float32).sigmoid() * weight).sum(dim=(1, 2, 3))
+    attraction = (at_least_float32(mean_logits).sigmoid() * weight).sum(dim=(1, 2, 3))
     return attraction + positive.sum() * positive_weight
 
 

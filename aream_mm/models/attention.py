@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aream_mm.models.precision import at_least_float32
+
 
 class Attended(NamedTuple):
     """What an attention-exposing network returns. T class tokens, P = h·w patches, L' layers asked for.
@@ -124,8 +126,7 @@ def attend(
     """
     heads, maps, out = q.shape[1], {}, None
     if with_gradient:
-        logits = q * scale @ k.transpose(2, 3)  # (B, H, N, N), which the backward pass needs
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = at_least_float32(q * scale @ k.transpose(2, 3))  # (B, H, N, N), which the backward pass needs
         maps['learnt'] = logits.softmax(dim=-1).mean(dim=1)[:, first_patch:, first_patch:]
     if every_row:
         # Without a gradient the weights of each head, which are there anyway, make its output too.
@@ -156,6 +157,5 @@ def head_weights(q: Tensor, k: Tensor, scale: float) -> Iterator[Tensor]:
     q (B, H, N', d), k (B, H, N, d); float32 or wider.
     """
     for queries, keys in zip(q.unbind(1), k.unbind(1), strict=True):
-        logits = queries * scale @ keys.transpose(1, 2)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = at_least_float32(queries * scale @ keys.transpose(1, 2))
         yield torch.softmax(logits, dim=-1, out=logits)  # in place, which on a CPU takes half the time

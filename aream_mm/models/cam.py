@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aream_mm.masks import IGNORE_INDEX
+from aream_mm.models.precision import at_least_float32
 from aream_mm.models.refiner import Refiner
 
 
@@ -67,8 +68,8 @@ def select(planes: Tensor, classes: Tensor) -> Tensor:
 
 
 def upsample(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear, align_corners=False, float32: (B, K, h, w) → (B, K, *size)."""
-    return F.interpolate(x.float(), tuple(size), mode='bilinear', align_corners=False)
+    """Bilinear, align_corners=False, float32 or wider: (B, K, h, w) → (B, K, *size)."""
+    return F.interpolate(at_least_float32(x), tuple(size), mode='bilinear', align_corners=False)
 
 
 def normalize(cam: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from aream_mm.models.precision import at_least_float32
+
 
 class Refiner(nn.Module, ABC):
     """Planes of probabilities of a picture → planes that follow it. A subclass has `refine`, and forward calls it.
@@ -19,8 +21,8 @@ class Refiner(nn.Module, ABC):
 
     What `refine(images, planes)` may rely on, and has to keep:
 
-    - images (B, 3, H, W) are RGB in 0..1, planes (B, K, H, W) probabilities, both float32 on one device. Autocast is
-      off, because rounds of products add up their errors and thresholds come after them.
+    - images (B, 3, H, W) are RGB in 0..1, planes (B, K, H, W) probabilities, both float32 or wider, on one device.
+      Autocast is off, because rounds of products add up their errors and thresholds come after them.
     - planes that are zero everywhere are classes the picture does not have; they stay zero. So a picture may have more
       planes than classes, and the pictures of a batch may have different ones.
     - the answer has the shape of the planes, and the planes given are left alone.
@@ -31,7 +33,7 @@ class Refiner(nn.Module, ABC):
             classes of a pixel compete. Such a refiner gets the planes of one background score at a time; another gets
             those of all scores in one call, along K, which share what it makes of the image.
 
-    Shapes: images (B, 3, H, W) RGB in 0..1, planes (B, K, H, W) → (B, K, H, W) float32.
+    Shapes: images (B, 3, H, W) RGB in 0..1, planes (B, K, H, W) → (B, K, H, W) float32 or wider.
 
     Raises:
         ValueError: images and planes of other shapes, or an answer of another shape than the planes.
@@ -46,7 +48,7 @@ class Refiner(nn.Module, ABC):
                 f'{name}: expected images (B, 3, H, W) and planes (B, K, H, W), got {tuple(images.shape)} and {shape}'
             )
         with torch.autocast(images.device.type, enabled=False):
-            refined = self.refine(images.float(), planes.float())
+            refined = self.refine(at_least_float32(images), at_least_float32(planes))
         if refined.shape != shape:
             raise ValueError(f'{name}: expected refined planes {shape}, got {tuple(refined.shape)}')
         return refined

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from aream_mm.models import cam as cams
 from aream_mm.models.attention import Attended, mean_of
+from aream_mm.models.precision import at_least_float32
 from aream_mm.models.settings import TestSettings, TrainSettings
 from aream_mm.registry import MODELS
 
@@ -150,7 +151,10 @@ class CAMSegmentor(BaseSegmentor):
             )
         attended = self.backbone(inputs, **asked)
         class_map, logits = self.head(attended)
-        losses = {f'loss_{name}': F.multilabel_soft_margin_loss(logit.float(), tags) for name, logit in logits.items()}
+        losses = {
+            f'loss_{name}': F.multilabel_soft_margin_loss(at_least_float32(logit), tags)
+            for name, logit in logits.items()
+        }
         if on_attention is not None:
             no_label = on_attention.label_affinity is None
             masks = None if no_label else self.label_masks(inputs, tags, class_map, attended)

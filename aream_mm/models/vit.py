@@ -40,9 +40,10 @@ class CNNStem(BaseModule):
 class AttentionViT(AttentionBackbone):
     """A plain timm ViT with one, C or no class tokens whose forward returns tokens and affinities (`Attended`).
 
-    The pretrained class token and its position embedding are copied C times (MCTformer-V2). Register and distillation
-    tokens are kept: they take part in attention and are not returned. There is no final norm: the heads read the
-    residual stream.
+    The pretrained class token and its position embedding are copied C times (MCTformer-V2) and trained as two
+    parameters, `class_tokens` and `class_pos_embed`, of which the authors let only the first decay. Register and
+    distillation tokens are kept: they take part in attention and are not returned. There is no final norm: the heads
+    read the residual stream.
 
     Args:
         name: timm's model name, such as 'deit_small_patch16_224'.
@@ -115,28 +116,31 @@ class AttentionViT(AttentionBackbone):
         self.patch_size = vit.patch_embed.patch_size[0]
         self.num_layers = len(vit.blocks)
         self.stem = stem and CNNStem(stem, vit.embed_dim)
+        self.class_pos_embed = None  # of a model that gives its prefix tokens no positions
         for key, value in self._embeddings(vit).items():
-            self.register_parameter(key, nn.Parameter(value))
+            setattr(self, key, nn.Parameter(value))
         self.num_prefix_tokens = num_class_tokens + self.extra_tokens.shape[1]
         for part in self._frozen_parts():
             part.requires_grad_(False)
         self.register_load_state_dict_pre_hook(self._check_grid)
 
     def _embeddings(self, vit: VisionTransformer) -> dict[str, Tensor]:
-        """Class, extra and position embeddings; a prefix token's position embedding is folded into the token."""
+        """Class, extra and position embeddings; those of the other prefix tokens are folded into the tokens."""
         # timm orders the prefix class, distillation, register.
         tokens = (vit.cls_token, getattr(vit, 'dist_token', None), vit.reg_token)
         positions, own = vit.pos_embed.detach(), int(vit.has_class_token)
         prefix = [token.detach() for token in tokens if token is not None]
         prefix = torch.cat([positions[:, :0], *prefix], dim=1)  # (1, own + R, D)
-        if not vit.no_embed_class:
-            prefix = prefix + positions[:, : prefix.shape[1]]
-            positions = positions[:, prefix.shape[1] :]
-        return dict(
+        embedded = 0 if vit.no_embed_class else prefix.shape[1]
+        class_positions, extra_positions, positions = positions.tensor_split((min(own, embedded), embedded), dim=1)
+        embeddings = dict(
             class_tokens=prefix[:, :own].repeat(1, self.num_class_tokens, 1),  # (1, T, D)
-            extra_tokens=prefix[:, own:].clone(),  # (1, R, D)
+            extra_tokens=prefix[:, own:] + extra_positions if embedded else prefix[:, own:].clone(),  # (1, R, D)
             pos_embed=positions.clone(),  # (1, P, D)
         )
+        if class_positions.numel():
+            embeddings['class_pos_embed'] = class_positions.repeat(1, self.num_class_tokens, 1)  # (1, T, D)
+        return embeddings
 
     @staticmethod
     def _check_grid(vit: 'AttentionViT', state_dict: dict, prefix: str, *_) -> None:
@@ -162,6 +166,8 @@ class AttentionViT(AttentionBackbone):
 
     def _frozen_parts(self) -> list[nn.Module | nn.Parameter]:
         embeddings = [self.patch_embed, self.norm_pre, self.extra_tokens, self.pos_embed]
+        if self.class_pos_embed is not None:
+            embeddings.append(self.class_pos_embed)
         if self.num_class_tokens <= 1:
             embeddings.append(self.class_tokens)
         return [*embeddings, *self.blocks[: self.frozen_layers]] if self.frozen_layers else []
@@ -189,7 +195,8 @@ class AttentionViT(AttentionBackbone):
         patches = patches + self._position_embedding(h, w)
         if self.stem is not None:
             patches = patches + self.stem(images, (h, w))
-        prefix = torch.cat([self.class_tokens, self.extra_tokens], dim=1).expand(batch, -1, -1)
+        class_tokens = self.class_tokens if self.class_pos_embed is None else self.class_tokens + self.class_pos_embed
+        prefix = torch.cat([class_tokens, self.extra_tokens], dim=1).expand(batch, -1, -1)
         x = self.norm_pre(torch.cat([prefix, patches.flatten(1, 2)], dim=1))  # (B, T + R + P, D)
 
         for layer, block in enumerate(self.blocks):

@@ -28,7 +28,8 @@ def convert(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     num_classes = weights['cls_token'].shape[1]
     positions = weights['pos_embed']
     converted = {
-        'backbone.class_tokens': weights['cls_token'] + positions[:, :num_classes],
+        'backbone.class_tokens': weights['cls_token'],
+        'backbone.class_pos_embed': positions[:, :num_classes],
         'backbone.extra_tokens': positions[:, :0],
         'backbone.pos_embed': positions[:, num_classes:],
         'head.class_map.weight': weights['head.weight'],

@@ -75,7 +75,8 @@ def to_timm(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         raise ValueError(f'expected one ViT in the weights, got {len(prefixes)} among keys such as {list(weights)[:3]}')
     weights = {key.removeprefix(prefixes[0]): value for key, value in weights.items() if key.startswith(prefixes[0])}
     weights = {key: value for key, value in weights.items() if not key.startswith(HEADS)}
-    ours = 'class_tokens' in weights  # AttentionViT, whose tokens hold their position embedding
+    ours = 'class_tokens' in weights  # AttentionViT, whose other prefix tokens hold their position embedding
+    class_positions = weights.pop('class_pos_embed', None)
     if ours:
         if not weights['extra_tokens'].numel():
             del weights['extra_tokens']
@@ -93,7 +94,8 @@ def to_timm(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         raise ValueError(f'expected an MLP of two plain layers, got shapes {inner} and {outer}')
     positions = weights['pos_embed']
     if ours or math.isqrt(positions.shape[1]) ** 2 == positions.shape[1]:  # of the patches alone
-        weights['pos_embed'] = torch.cat([torch.zeros_like(positions[:, :1]), positions], dim=1)
+        first = torch.zeros_like(positions[:, :1]) if class_positions is None else class_positions.mean(1, keepdim=True)
+        weights['pos_embed'] = torch.cat([first, positions], dim=1)
     return renamed(weights, {key: key for key in key_names('mmpretrain', count_layers(weights))})
 
 
