@@ -20,7 +20,7 @@ from aream_mm.datasets.tags import write_tag_table
 from aream_mm.engine import PseudoMaskHook
 from aream_mm.models import affinity_net
 from aream_mm.models.affinity_net import pair_sums, transition, walk
-from aream_mm.models.segmentor import RawCAM
+from aream_mm.models.segmentor import PlacedCAM, RawCAM
 from aream_mm.registry import MODELS
 
 PREPROCESSOR = dict(type='mmseg.SegDataPreProcessor', mean=[0] * 3, std=[255] * 3, bgr_to_rgb=True, seg_pad_val=255)
@@ -354,7 +354,8 @@ def poor_cam(images, *_, **__):
     cells = torch.nn.functional.avg_pool2d(is_class, 16)
     generator = torch.Generator().manual_seed(0)
     cells = cells * (torch.rand(cells.shape, generator=generator) < 1 / 3)
-    return RawCAM([cells], cells, is_class.amax(dim=(2, 3)))
+    size = tuple(images.shape[-2:])
+    return RawCAM([PlacedCAM(cells, size, size)], cells, is_class.amax(dim=(2, 3)))
 
 
 def test_a_trained_walk_repairs_masks_and_other_weights_write_them_anew(tmp_path, toy_config):

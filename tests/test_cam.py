@@ -95,10 +95,10 @@ def test_mirrored_image_gives_the_mirrored_cam(toy_segmentor):
     images = torch.rand(2, 3, 64, 96)
     layers = {0: 0.5, 5: 0.5}
     with torch.no_grad():
-        (raw,), _, scores = toy_segmentor.raw_cam(images, layers)
-        (mirrored_raw,), _, mirrored_scores = toy_segmentor.raw_cam(images.flip(-1), layers)
-        (one_sided,) = toy_segmentor.raw_cam(images, layers, mirror=False).cams
-        (mirrored_one_sided,) = toy_segmentor.raw_cam(images.flip(-1), layers, mirror=False).cams
+        ((raw, *_),), _, scores = toy_segmentor.raw_cam(images, layers)
+        ((mirrored_raw, *_),), _, mirrored_scores = toy_segmentor.raw_cam(images.flip(-1), layers)
+        ((one_sided, *_),) = toy_segmentor.raw_cam(images, layers, mirror=False).cams
+        ((mirrored_one_sided, *_),) = toy_segmentor.raw_cam(images.flip(-1), layers, mirror=False).cams
     assert_close(mirrored_raw, raw.flip(-1), **close)
     assert_close(mirrored_scores, scores, **close)
     assert_close(raw, one_sided + mirrored_one_sided.flip(-1), **close)

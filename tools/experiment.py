@@ -44,7 +44,7 @@ from aream_mm.engine import PseudoMaskHook
 from aream_mm.engine.layer_entropy import evenly_spread
 from aream_mm.evaluation import CAMMetric
 from aream_mm.files import write_atomically
-from aream_mm.models.cam import add_mirror, propagate
+from aream_mm.models.cam import propagate
 from aream_mm.models.segmentor import CAMSegmentor, RawCAM, mean_of
 
 START = 'start'
@@ -114,14 +114,15 @@ def measure(model: CAMSegmentor, cfg: Config) -> dict[str, dict]:
         batch = model.data_preprocessor(batch)
         inputs, samples = batch['inputs'], batch['data_samples']
         with autocast(enabled=True):
-            views = list(model.views(inputs, affinity, settings.scales, settings.mirror))
+            views = list(model.views(inputs, affinity, settings.scales, settings.mirror, settings.fit))
         logits = torch.stack([logit for view in views for logit in view.logits]).mean(dim=0)
         plain = [view.cam.float() for view in views]
         raw = {}
         for i, (name, (layers, steps)) in enumerate(ways.items()):
             maps = [view.attended.patch_affinity[i].float() for view in views] if layers else []
             cams = [propagate(cam, map, steps) for cam, map in zip(plain, maps, strict=True)] if layers else plain
-            raw[name] = RawCAM([add_mirror(cam) for cam in cams], add_mirror(plain[-1]), logits)
+            placed = [one for view, cam in zip(views, cams, strict=True) for one in view.placed(cam)]
+            raw[name] = RawCAM(placed, views[-1].placed(plain[-1])[0].cam, logits)
             predictions = model.predict_from(raw[name], inputs, samples, settings)
             metrics[name].process({}, [prediction.to_dict() for prediction in predictions])
         kept.append(raw)

@@ -8,6 +8,7 @@ from aream_mm.engine.invalid_loss import InvalidLossHook
 from aream_mm.engine.layer_entropy import LayerEntropyHook
 from aream_mm.engine.pseudo_masks import PseudoMaskHook
 from aream_mm.engine.random_state import RandomStateHook
+from aream_mm.engine.schedule import TimmCosineLR
 from aream_mm.engine.threshold_curve import ThresholdCurveHook
 from aream_mm.engine.warm_up import WarmUpHook
 
@@ -21,5 +22,6 @@ __all__ = [
     'RandomStateHook',
     'SafeCheckpointHook',
     'ThresholdCurveHook',
+    'TimmCosineLR',
     'WarmUpHook',
 ]

@@ -93,14 +93,18 @@ class AffinityProfile:
         present = [tag.nonzero().flatten() for tag in tags]
         totals = [0] * len(images)
         by_layer = dict(enumerate(self.weights.T.to(images.device)))
-        views = model.views(images, by_layer, settings.scales, settings.mirror, range(model.backbone.num_layers))
+        every = range(model.backbone.num_layers)
+        views = model.views(images, by_layer, settings.scales, settings.mirror, settings.fit, every)
         for number, view in enumerate(views):
             if number == 0:
                 self._add_figures(view, tags, samples)
             propagated = cams.propagate(view.cam, view.attended.patch_affinity, settings.propagate_steps)
-            cam = torch.cat([view.cam[None], propagated])  # (1 + G, V·B, C, h, w)
-            cam = cams.add_mirror(cam) if settings.mirror else cam
-            totals = [total + cams.upsample(cam[:, i, present[i]], size) for i, total in enumerate(totals)]
+            for placed in view.placed(torch.cat([view.cam[None], propagated])):  # (1 + G, B, C, h, w)
+                rows = len(placed.cam)
+                totals = [
+                    total + placed._replace(cam=placed.cam[:, i]).at(size, present[i].expand(rows, -1))
+                    for i, total in enumerate(totals)
+                ]
         normalized = [cams.normalize(total) for total in totals]
         for cam, classes, sample in zip(normalized, present, samples, strict=True):
             if self._has_background(sample):

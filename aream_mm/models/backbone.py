@@ -7,23 +7,26 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from aream_mm.models.attention import Attended, AttentionMaps
+from aream_mm.models.timm_networks import Normalize
 
 
 class AttentionBackbone(BaseModule):
     """Base class of the networks of stage 1. One of your own inherits it, is registered, and is named by a config.
 
-    It sets the four attributes and implements `run`:
+    It sets the five attributes and implements `run`:
 
     patch_size          pixels; the features and the patches lie on a grid of h × w = H / patch_size × W / patch_size
     num_layers          L, of attention; 0 for a network without any
     num_class_tokens    T, the first tokens of a sequence; 1, or the number of classes, or 0
     num_prefix_tokens   how many tokens stand before the patches, class tokens among them
+    normalize           the `Normalize` of its images
     """
 
     patch_size: int
     num_layers: int
     num_class_tokens: int
     num_prefix_tokens: int
+    normalize: Normalize
 
     def forward(
         self,
@@ -61,6 +64,11 @@ class AttentionBackbone(BaseModule):
                 f'{type(self).__name__}: expected features on a grid of {grid}, got {tuple(attended.features.shape)}'
             )
         return attended
+
+    @property
+    def zero_colour(self) -> Tensor:
+        """RGB in 0..1, (3,), that its normalisation makes zero: what images are padded with."""
+        return self.normalize.mean.flatten()
 
     @abstractmethod
     def run(self, images: Tensor, maps: AttentionMaps) -> Attended:

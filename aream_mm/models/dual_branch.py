@@ -7,7 +7,7 @@ from torch import Tensor
 
 from aream_mm.models.attention import Attended, AttentionMaps
 from aream_mm.models.backbone import AttentionBackbone
-from aream_mm.models.timm_networks import levels_on_grid
+from aream_mm.models.timm_networks import Normalize, levels_on_grid
 from aream_mm.registry import MODELS
 
 
@@ -32,6 +32,11 @@ class DualBranch(AttentionBackbone):
         self.num_layers, self.patch_size = self.vit.num_layers, self.vit.patch_size
         self.num_class_tokens, self.num_prefix_tokens = self.vit.num_class_tokens, self.vit.num_prefix_tokens
 
+    @property
+    def normalize(self) -> Normalize:
+        """The ViT's; the CNN has its own."""
+        return self.vit.normalize
+
     def run(self, images: Tensor, maps: AttentionMaps) -> Attended:
         attended = self.vit.run(images, maps)
         grid = attended.features.shape[-2:]
@@ -52,6 +57,10 @@ class CNNBackbone(AttentionBackbone):
         super().__init__()
         self.cnn = MODELS.build(cnn)
         self.patch_size = min(self.cnn.cnn.feature_info.reduction())  # stride of the finest level
+
+    @property
+    def normalize(self) -> Normalize:
+        return self.cnn.normalize
 
     def run(self, images: Tensor, maps: AttentionMaps) -> Attended:
         grid = [side // self.patch_size for side in images.shape[-2:]]

@@ -19,21 +19,38 @@ from aream_mm.models.settings import TestSettings, TrainSettings
 from aream_mm.registry import MODELS
 
 
-class RawCAM(NamedTuple):
-    """CAMs of B images before normalisation, each the sum of the image's and its mirror image's where asked for.
+class PlacedCAM(NamedTuple):
+    """A CAM (B, C, h, w) and where it lies: on `padded` (H, W) pixels, of which the image has the first `size`."""
 
-    cams           one (B, C, h, w) for each scale
-    unpropagated   (B, C, h, w)   at the last scale, without propagation
+    cam: Tensor
+    padded: tuple[int, int]
+    size: tuple[int, int]
+    mirrored: bool = False
+
+    def at(self, size: tuple[int, int], classes: Tensor) -> Tensor:
+        """The classes (B, K) of 0..C − 1 at (H, W) pixels of the image, upright: (B, K, H, W)."""
+        cam = cams.select(self.cam, classes)
+        if self.padded != self.size:
+            cam = cams.upsample(cam, self.padded)[..., : self.size[0], : self.size[1]]
+        cam = cam.flip(-1) if self.mirrored else cam
+        return cam if tuple(cam.shape[-2:]) == tuple(size) else cams.upsample(cam, size)
+
+
+class RawCAM(NamedTuple):
+    """CAMs of B images before normalisation.
+
+    cams           of each scale, of the images and of their mirror images where asked for; they are summed
+    unpropagated   (B, C, h, w)   at the last scale, without propagation; of padded images the upright ones' alone
     logits         (B, C)         mean over heads, scales and mirror images
     """
 
-    cams: list[Tensor]
+    cams: list[PlacedCAM]
     unpropagated: Tensor
     logits: Tensor
 
     def at(self, size: tuple[int, int], classes: Tensor) -> Tensor:
-        """The sum over scales at (H, W) pixels, of the classes (B, K) of 0..C − 1: (B, K, H, W)."""
-        return sum(cams.upsample(cams.select(cam, classes), size) for cam in self.cams)
+        """The sum at (H, W) pixels, of the classes (B, K) of 0..C − 1: (B, K, H, W)."""
+        return sum(cam.at(size, classes) for cam in self.cams)
 
 
 class View(NamedTuple):
@@ -43,12 +60,25 @@ class View(NamedTuple):
     cam        (V·B, C, h, w)   activated, before propagation
     attended   what the backbone returned
     logits     (B, C) of each head, mean over the views
+    padded     (H, W) that the network was given
+    size       (H, W) of the images in it
     """
 
     class_map: Tensor
     cam: Tensor
     attended: Attended
     logits: list[Tensor]
+    padded: tuple[int, int]
+    size: tuple[int, int]
+
+    def placed(self, cam: Tensor) -> list[PlacedCAM]:
+        """A CAM of the views (…, V·B, C, h, w) as CAMs of the images, which are to be summed: (…, B, C, h, w)."""
+        if cam.shape[-4] == len(self.logits[0]):
+            return [PlacedCAM(cam, self.padded, self.size)]
+        if self.padded == self.size:
+            return [PlacedCAM(cams.add_mirror(cam), self.padded, self.size)]
+        upright, mirrored = cam.chunk(2, dim=-4)
+        return [PlacedCAM(upright, self.padded, self.size), PlacedCAM(mirrored, self.padded, self.size, mirrored=True)]
 
 
 def propagated(cam: Tensor, attended: Attended, steps: int = 1) -> Tensor:
@@ -182,11 +212,15 @@ class CAMSegmentor(BaseSegmentor):
             attended: of these images, with the affinity that the loss asks for.
         """
         settings, affinity, steps = self.train_cfg, self.attention_loss.label_affinity, self.attention_loss.label_steps
-        cam = propagated(cams.activate(class_map, attended.class_affinity), attended, steps)
+        present, size = cams.present_classes(tags), tuple(images.shape[-2:])
+        whole = propagated(cams.activate(class_map, attended.class_affinity), attended, steps)
         if settings.mirror:
-            cam = cam + self.raw_cam(images.flip(-1), affinity, steps, mirror=False).cams[0].flip(-1)
-        present = cams.present_classes(tags)
-        cam = cams.normalize(cams.upsample(cams.select(cam, present.classes), images.shape[-2:]))
+            mirrored = self.raw_cam(images.flip(-1), affinity, steps, mirror=False).cams[0].cam
+            whole = whole + mirrored.flip(-1)
+        cam = PlacedCAM(whole, size, size).at(size, present.classes)
+        if others := [scale for scale in settings.scales if scale != 1]:
+            cam = cam + self.raw_cam(images, affinity, steps, others, settings.mirror).at(size, present.classes)
+        cam = cams.normalize(cam)
         return cams.reliable_masks_of_present(cam, present, images, self.refiner, settings.low, settings.high)
 
     def raw_cam(
@@ -196,6 +230,7 @@ class CAMSegmentor(BaseSegmentor):
         steps: int = 1,
         scales: Sequence[float] = (1.0,),
         mirror: bool = True,
+        fit: str = 'resize',
     ) -> RawCAM:
         """The CAM before normalisation.
 
@@ -203,16 +238,15 @@ class CAMSegmentor(BaseSegmentor):
             images: (B, 3, H, W) RGB in 0..1.
             affinity: layer → weight of the affinity that propagates the CAM; empty for none.
             steps: how often it is propagated.
-            scales: sizes relative to the input, rounded to whole patches.
+            scales: sizes relative to the input.
             mirror: add the CAM of the mirrored image.
+            fit: how an image comes to whole patches: see `TestSettings`.
         """
-        total, scores = [], []
-        for view in self.views(images, affinity, scales, mirror):
-            cam = propagated(view.cam, view.attended, steps)
-            total.append(cams.add_mirror(cam) if mirror else cam)
+        placed, scores = [], []
+        for view in self.views(images, affinity, scales, mirror, fit):
+            placed.extend(view.placed(propagated(view.cam, view.attended, steps)))
             scores.extend(view.logits)
-        unpropagated = cams.add_mirror(view.cam) if mirror else view.cam
-        return RawCAM(total, unpropagated, torch.stack(scores).mean(dim=0))
+        return RawCAM(placed, view.placed(view.cam)[0].cam, torch.stack(scores).mean(dim=0))
 
     def views(
         self,
@@ -220,6 +254,7 @@ class CAMSegmentor(BaseSegmentor):
         affinity: Mapping[int, float | Tensor],
         scales: Sequence[float] = (1.0,),
         mirror: bool = True,
+        fit: str = 'resize',
         token_layers: Sequence[int] = (),
     ) -> Iterator[View]:
         """What the network makes of images (B, 3, H, W) at each scale; with `mirror`, the mirror images follow them.
@@ -228,14 +263,25 @@ class CAMSegmentor(BaseSegmentor):
         """
         batch, patch_size = len(images), self.backbone.patch_size
         for scale in scales:
-            size = [max(round(side * scale / patch_size), 1) * patch_size for side in images.shape[-2:]]
-            views = images if size == list(images.shape[-2:]) else cams.upsample(images, size)
+            if fit == 'pad':
+                size = tuple(max(round(side * scale), 1) for side in images.shape[-2:])
+                padded = tuple(-(-side // patch_size) * patch_size for side in size)
+            else:
+                padded = size = tuple(
+                    max(round(side * scale / patch_size), 1) * patch_size for side in images.shape[-2:]
+                )
+            views = images if size == tuple(images.shape[-2:]) else cams.upsample(images, size)
             if mirror:
                 views = torch.cat([views, views.flip(-1)])
+            if padded != size:  # at right and bottom, by what the network's normalisation makes zero
+                canvas = self.backbone.zero_colour.view(3, 1, 1).repeat(len(views), 1, *padded)
+                canvas[..., : size[0], : size[1]] = views
+                views = canvas
             attended = self.backbone(views, affinity=affinity, token_layers=token_layers)
             class_map, logits = self.head(attended)
             cam = cams.activate(class_map, attended.class_affinity)
-            yield View(class_map, cam, attended, [logit.unflatten(0, (-1, batch)).mean(0) for logit in logits.values()])
+            scores = [logit.unflatten(0, (-1, batch)).mean(dim=0) for logit in logits.values()]
+            yield View(class_map, cam, attended, scores, padded, size)
 
     def predict(
         self,
@@ -254,7 +300,8 @@ class CAMSegmentor(BaseSegmentor):
         """The CAM of a prediction: `raw_cam` as the settings say."""
         layers = settings.propagate_layers
         affinity = mean_of(range(self.backbone.num_layers) if layers is None else layers)
-        return self.raw_cam(inputs, affinity, settings.propagate_steps, settings.scales, settings.mirror)
+        steps = settings.propagate_steps
+        return self.raw_cam(inputs, affinity, steps, settings.scales, settings.mirror, settings.fit)
 
     def predict_from(
         self, raw: RawCAM, inputs: Tensor, data_samples: list[SegDataSample] | None, settings: TestSettings

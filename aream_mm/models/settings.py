@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 from aream_mm.models.refiner import Refiner
 from aream_mm.registry import MODELS
@@ -14,11 +15,13 @@ class TrainSettings:
 
     low, high: background scores of the reliable mask, in 0..1; both None where every pixel belongs to a class.
     mirror: add the CAM of the mirrored image.
+    scales: sizes, relative to the image, whose CAMs are summed; 1 is among them, for it is the pass that is trained.
     """
 
     low: float | None = 0.35
     high: float | None = 0.55
     mirror: bool = True
+    scales: Sequence[float] = (1.0,)
 
     def __post_init__(self) -> None:
         scores = (self.low, self.high)
@@ -26,6 +29,8 @@ class TrainSettings:
             raise ValueError(
                 f'train_cfg: expected 0 <= low <= high <= 1, or None for both, got {self.low}, {self.high}'
             )
+        if 1 not in self.scales or min(self.scales) <= 0:
+            raise ValueError(f'train_cfg: expected positive scales with 1 among them, got {self.scales}')
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,9 @@ class TestSettings(RefineSettings):
     propagate_steps: how often it does.
     scales: image sizes, relative to the input, whose CAMs are summed.
     mirror: add the CAM of the mirrored image.
+    fit: how an image of any size comes to whole patches: 'resize' brings it to the nearest size, so that all is image;
+        'pad', as the authors' program does, leaves it as it is and adds zeros, after normalisation, at right and
+        bottom, for a mirrored image at its own right; the CAM is cut to the image.
     class_threshold: probability in 0..1 above which a class counts as present in an image without tags.
     refine, refine_scale: see `RefineSettings`.
     """
@@ -79,12 +87,15 @@ class TestSettings(RefineSettings):
     propagate_steps: int = 1
     scales: Sequence[float] = (1.0,)
     mirror: bool = True
+    fit: Literal['resize', 'pad'] = 'resize'
     class_threshold: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.scales:
             raise ValueError('test_cfg: expected at least one of scales, got none')
+        if self.fit not in ('resize', 'pad'):
+            raise ValueError(f"test_cfg: expected fit 'resize' or 'pad', got {self.fit!r}")
         if self.band is not None and (
             self.background is None or len(self.band) != 2 or not 0 <= self.band[0] <= self.band[1] <= 1
         ):
