@@ -32,6 +32,7 @@ from mmseg.structures import SegDataSample
 from PIL import Image
 from torch import Tensor, nn
 
+from aream_mm.checkpoint import load_fitting_checkpoint
 from aream_mm.engine.warm_up import bare
 from aream_mm.files import write_atomically
 from aream_mm.masks import IGNORE_INDEX, encode_mask
@@ -48,7 +49,8 @@ WRITERS, MAX_WAITING = 4, 64  # threads, and pictures that wait for them
 class PseudoMaskHook(Hook):
     """Runs a segmentor over the training images and writes their masks and a manifest.json.
 
-    That of stage 1, a `CAMSegmentor`, after training; or that of stage 2, a `RefinedEncoderDecoder`, with
+    That of stage 1, a `CAMSegmentor`, after training, with the weights of the checkpoint that `save_best` has chosen,
+    or the last ones where nothing is chosen; or that of stage 2, a `RefinedEncoderDecoder`, with
     `tools/test.py --pseudo-masks`. Either predicts the classes that the image is tagged with, and background.
 
     A mask is a palette PNG of ids 0..C (255 ignored) at `out_dir/<sample_id>.png`. Masks that the same weights have
@@ -121,7 +123,11 @@ class PseudoMaskHook(Hook):
             )
 
     def after_train(self, runner: Runner) -> None:
-        self.write(runner, find_latest_checkpoint(runner.work_dir))
+        chosen = runner.message_hub.runtime_info.get('best_ckpt')
+        if chosen:
+            runner.logger.info(f'Pseudo masks: of {chosen}, which the validation has chosen')
+            load_fitting_checkpoint(bare(runner.model), chosen)
+        self.write(runner, chosen or find_latest_checkpoint(runner.work_dir))
 
     def after_test(self, runner: Runner, metrics: dict | None = None) -> None:
         if self.write_after_test:
