@@ -22,15 +22,8 @@ optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.1)}),
 )
 max_iters = 500
-param_scheduler = dict(type='PolyLR', eta_min=1e-5, power=0.9, end=max_iters, by_epoch=False)
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters)
+param_scheduler = dict(type='PolyLR', eta_min=1e-5, power=0.9, by_epoch=False)
+train_cfg = dict(max_iters=max_iters)
 # There is nothing to validate: an affinity has no truth, and what the walk makes of it the third command measures.
-val_dataloader = val_evaluator = test_dataloader = test_evaluator = None
-default_hooks = dict(
-    _base_.safe_hooks,
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=20, log_metric_by_epoch=False),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(_base_.safe_hooks.checkpoint, by_epoch=False, interval=250),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
-)
+val_dataloader = val_evaluator = val_cfg = test_dataloader = test_evaluator = test_cfg = None
+default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=250))

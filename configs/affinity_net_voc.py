@@ -14,14 +14,11 @@ _base_ = ['_base_/models/affinity_net_resnet50.py', '_base_/datasets/voc_pseudo.
 crop_size = (448, 448)
 model = dict(_base_.affinity_net, data_preprocessor=dict(_base_.affinity_net.data_preprocessor, size=crop_size))
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
+    *_base_.train_pipeline[:2],
     # Around the size at which aream_vit_voc.py makes its CAMs, and so the walk its planes.
     dict(type='RandomResize', scale=(512, 512), ratio_range=(0.5, 1.5), keep_ratio=True),
     dict(type='RandomCrop', crop_size=crop_size),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='PackSegInputs'),
+    *_base_.train_pipeline[4:],
 ]
 train_dataloader = dict(dataset=dict(mask_dir='work_dirs/aream_vit_voc/band_masks', pipeline=train_pipeline))
 optim_wrapper = dict(
@@ -30,15 +27,8 @@ optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.1)}),
 )
 max_iters = 10600  # 8 epochs of batches of 8
-param_scheduler = dict(type='PolyLR', eta_min=1e-5, power=0.9, end=max_iters, by_epoch=False)
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters)
+param_scheduler = dict(type='PolyLR', eta_min=1e-5, power=0.9, by_epoch=False)
+train_cfg = dict(max_iters=max_iters)
 # There is nothing to validate: an affinity has no truth, and what the walk makes of it the third command measures.
-val_dataloader = val_evaluator = test_dataloader = test_evaluator = None
-default_hooks = dict(
-    _base_.safe_hooks,
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(_base_.safe_hooks.checkpoint, by_epoch=False, interval=1000),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
-)
+val_dataloader = val_evaluator = val_cfg = test_dataloader = test_evaluator = test_cfg = None
+default_hooks = dict(checkpoint=dict(interval=1000))

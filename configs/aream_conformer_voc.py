@@ -28,14 +28,8 @@ optim_wrapper = dict(
 )
 max_epochs = 12
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=2)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
 custom_hooks = [
     dict(type='aream_mm.WarmUpHook', end=2),
-    dict(
-        type='aream_mm.PseudoMaskHook',
-        dataloader=dict(_base_.pseudo_mask_dataloader, batch_size=4),
-        test_cfg=dict(refine=dict(type='aream_mm.PAR')),
-    ),
-    dict(type='aream_mm.AffinityProfileHook', dataloader=_base_.val_dataloader),
+    dict(_base_.pseudo_masks, dataloader=dict(_base_.pseudo_mask_dataloader, batch_size=4)),
+    _base_.affinity_profile,
 ]

@@ -9,7 +9,7 @@
 # Expect: seeds 68.0, 67.3 and 68.7 mIoU in three runs, pseudo masks 68.8 and 69.6 (of the first and the third), on 437
 # `train` photographs; 43 minutes on two CPU cores with other work beside it, and 6.5 for the masks. The ViT weights of
 # these runs had been trained on saliency: see the README. What can be made of them: docs/chain.md.
-_base_ = ['_base_/models/aream_dual.py', '_base_/schedules/animals.py', '_base_/default_runtime.py']
+_base_ = ['_base_/models/aream_dual.py', '_base_/datasets/animals_tags.py', '_base_/schedules/animals.py']
 model = dict(
     backbone=dict(vit=dict(frozen_layers=7)),  # the shallow layers are the teacher
     head=dict(num_classes=6),
@@ -19,4 +19,4 @@ optim_wrapper = dict(
     optimizer=dict(lr=1e-3),
     paramwise_cfg=dict(custom_keys={'backbone.cnn': dict(lr_mult=0.1), 'backbone.vit': dict(lr_mult=0.01)}),
 )
-custom_hooks = [dict(type='aream_mm.WarmUpHook', end=3), *_base_.custom_hooks]
+custom_hooks = [dict(type='aream_mm.WarmUpHook', end=3), _base_.pseudo_masks, _base_.affinity_profile]

@@ -5,21 +5,9 @@
 # Expect: masks of 70.5 mIoU on 437 `train` photographs, where PAR has 69.6 and the CAMs have 68.7, in
 # work_dirs/aream_dual_animals/walked_masks; 9.0 minutes on one of two CPU cores.
 _base_ = ['aream_dual_animals.py', '_base_/models/affinity_net_lite0.py']
-custom_hooks = [
-    dict(
-        type='aream_mm.PseudoMaskHook',
-        dataloader=_base_.pseudo_mask_dataloader,
-        out_dir='work_dirs/aream_dual_animals/walked_masks',
-        test_cfg=dict(
-            refine_scale=1,
-            refine=dict(
-                type='aream_mm.RandomWalk',
-                net=_base_.affinity_net,
-                checkpoint='work_dirs/affinity_net_animals/iter_500.pth',
-                steps=16,  # after so short a training the paper's 256 leak over borders: docs/chain.md
-            ),
-        ),
-    )
-]
+# After so short a training the paper's 256 steps leak over borders: docs/chain.md.
+walk = dict(_base_.random_walk, checkpoint='work_dirs/affinity_net_animals/iter_500.pth', steps=16)
+walked = dict(out_dir='work_dirs/aream_dual_animals/walked_masks', test_cfg=dict(refine_scale=1, refine=walk))
+custom_hooks = [dict(_base_.pseudo_masks, **walked)]
 # Nothing is trained here, and what trains the network has other hooks.
 train_dataloader = train_cfg = optim_wrapper = param_scheduler = None

@@ -4,29 +4,7 @@
 #   python tools/train.py configs/aream_dual_coco.py
 #
 # Expect: not yet measured. Pseudo masks are written to work_dirs/aream_dual_coco/pseudo_masks.
-_base_ = ['_base_/datasets/coco_tags.py', '_base_/models/aream_dual.py', '_base_/default_runtime.py']
+_base_ = ['_base_/datasets/coco_tags.py', '_base_/models/aream_dual.py', '_base_/schedules/aream_dual.py']
 num_classes = 80
 model = dict(head=dict(num_classes=num_classes))
-max_epochs = 20
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
-    paramwise_cfg=dict(
-        norm_decay_mult=0.0,
-        bias_decay_mult=0.0,
-        custom_keys={'backbone.cnn': dict(lr_mult=0.1), 'backbone.vit': dict(lr_mult=0.01)},
-    ),
-)
-param_scheduler = dict(type='CosineAnnealingLR', T_max=max_epochs, eta_min_ratio=0.01, convert_to_iter_based=True)
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=10)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-custom_hooks = [
-    dict(type='aream_mm.WarmUpHook', end=4),
-    dict(
-        type='aream_mm.PseudoMaskHook',
-        dataloader=_base_.pseudo_mask_dataloader,
-        test_cfg=dict(refine=dict(type='aream_mm.PAR')),
-    ),
-    dict(type='aream_mm.AffinityProfileHook', dataloader=_base_.val_dataloader),
-]
+custom_hooks = [dict(type='aream_mm.WarmUpHook', end=4), _base_.pseudo_masks, _base_.affinity_profile]

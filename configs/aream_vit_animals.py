@@ -6,7 +6,7 @@
 #
 # Expect: 18.3 mIoU (best threshold, `train`) after the short training in the README; the whole was not measured.
 # Pseudo masks are written to work_dirs/aream_vit_animals/pseudo_masks.
-_base_ = ['_base_/models/aream_vit.py', '_base_/schedules/animals.py', '_base_/default_runtime.py']
+_base_ = ['_base_/models/aream_vit.py', '_base_/datasets/animals_tags.py', '_base_/schedules/animals.py']
 model = dict(
     backbone=dict(name='vit_small_patch14_dinov2', img_size=224, num_class_tokens=6),
     head=dict(num_classes=6),
@@ -14,4 +14,4 @@ model = dict(
     test_cfg=dict(scales=(2 / 3,)),  # the affinity of all layers propagates
 )
 optim_wrapper = dict(optimizer=dict(lr=5e-4), paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.1)}))
-custom_hooks = [dict(type='aream_mm.WarmUpHook', end=1), *_base_.custom_hooks]
+custom_hooks = [dict(type='aream_mm.WarmUpHook', end=1), _base_.pseudo_masks, _base_.affinity_profile]

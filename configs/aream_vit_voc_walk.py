@@ -4,20 +4,8 @@
 #
 # Expect: not measured yet. The masks are written to work_dirs/aream_vit_voc/walked_masks.
 _base_ = ['aream_vit_voc.py', '_base_/models/affinity_net_resnet50.py']
-custom_hooks = [
-    dict(
-        type='aream_mm.PseudoMaskHook',
-        dataloader=_base_.pseudo_mask_dataloader,
-        out_dir='work_dirs/aream_vit_voc/walked_masks',
-        test_cfg=dict(
-            refine_scale=1,
-            refine=dict(
-                type='aream_mm.RandomWalk',
-                net=_base_.affinity_net,
-                checkpoint='work_dirs/affinity_net_voc/iter_10600.pth',
-            ),
-        ),
-    )
-]
+walk = dict(_base_.random_walk, checkpoint='work_dirs/affinity_net_voc/iter_10600.pth')
+walked = dict(out_dir='work_dirs/aream_vit_voc/walked_masks', test_cfg=dict(refine_scale=1, refine=walk))
+custom_hooks = [dict(_base_.pseudo_masks, **walked)]
 # Nothing is trained here, and what trains the network has other hooks.
 train_dataloader = train_cfg = optim_wrapper = param_scheduler = None

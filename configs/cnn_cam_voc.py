@@ -17,4 +17,4 @@ optim_wrapper = dict(optimizer=dict(lr=5e-4), paramwise_cfg=dict(custom_keys={'b
 max_epochs = 20
 param_scheduler = dict(T_max=max_epochs, eta_min=1e-6)
 train_cfg = dict(max_epochs=max_epochs)
-custom_hooks = _base_.custom_hooks[1:2]  # pseudo masks alone: no loss to wait with, no affinity to measure
+custom_hooks = [_base_.pseudo_masks]  # there is no loss to wait with, no affinity to measure

@@ -29,17 +29,8 @@ max_iters = 260
 warm_up = max_iters * 3 // 4  # steps of classification alone, before its CAMs teach the attention
 param_scheduler = dict(type='CosineAnnealingLR', T_max=max_iters, eta_min_ratio=0.01, by_epoch=False)
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
 default_hooks = dict(
     logger=dict(log_metric_by_epoch=False), checkpoint=dict(by_epoch=False, interval=max_iters // 4, max_keep_ckpts=2)
 )
 log_processor = dict(by_epoch=False)
-custom_hooks = [
-    dict(type='aream_mm.WarmUpHook', end=warm_up, by_epoch=False),
-    dict(
-        type='aream_mm.PseudoMaskHook',
-        dataloader=_base_.pseudo_mask_dataloader,
-        test_cfg=dict(refine=dict(type='aream_mm.PAR', dilations=(1, 2, 4, 8))),  # edges follow the colours
-    ),
-]
+custom_hooks = [dict(type='aream_mm.WarmUpHook', end=warm_up, by_epoch=False), _base_.pseudo_masks]

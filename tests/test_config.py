@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from toy_own import CLASSES
@@ -98,6 +99,21 @@ def test_the_head_of_a_config_states_its_command(path):
     tool = 'tools/experiment.py' if path.stem.startswith('experiment') else tool
     assert f'python {tool} {path.relative_to(CONFIGS.parent)}' in head
     assert 'Expect:' in head
+
+
+def bases_below(path):
+    """How many bases one below the other a file of `_base_` has, mmseg's among them."""
+    bases = Config._get_base_files(str(path))
+    return max((1 if '::' in base else 1 + bases_below(path.parent / base) for base in bases), default=0)
+
+
+@pytest.mark.parametrize('path', RUNS, ids=lambda path: path.stem)
+def test_a_config_is_at_most_two_bases_deep_and_varies_at_most_one_that_varies_none(path):
+    bases = Config._get_base_files(str(path))
+    varied = [base for base in bases if '_base_' not in base]
+    assert all(bases_below(path.parent / base) <= 1 for base in bases if base not in varied)
+    for base in varied:
+        assert all('_base_' in below for below in Config._get_base_files(str(path.parent / base)))
 
 
 def test_data_root_moves_every_path_below_it_and_nothing_else():

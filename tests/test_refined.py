@@ -38,7 +38,7 @@ def stage_2(tmp_path_factory):
     folder = tmp_path_factory.mktemp('stage_2')
     make_voc(folder / 'voc')
     (folder / 'config.py').write_text(f"""
-_base_ = ['mmseg::_base_/schedules/schedule_20k.py', {str(ROOT / 'configs/_base_/seg_runtime.py')!r},
+_base_ = [{str(ROOT / 'configs/_base_/seg_runtime.py')!r},
           {str(ROOT / 'configs/_base_/models/deeplabv3plus_lite0.py')!r},
           {str(ROOT / 'configs/_base_/datasets/voc_pseudo.py')!r}]
 model = dict(backbone=dict(pretrained=False), decode_head=dict(num_classes=21))

@@ -1,7 +1,19 @@
-# Of stage 1: checkpoints, the best of them, logs, and pictures of the CAMs. docs/interruptions.md tells what a run that
-# is interrupted finds again.
-_base_ = 'mmseg::_base_/default_runtime.py'
+# Of stage 1: loops, checkpoints, the best of them, logs, and pictures of the CAMs. docs/interruptions.md tells what a
+# run that is interrupted finds again.
+default_scope = 'mmseg'
+env_cfg = dict(
+    cudnn_benchmark=True,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'),
+)
+vis_backends = [dict(type='LocalVisBackend')]
+visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends, name='visualizer')
+tta_model = dict(type='SegTTAModel')
+log_level = 'INFO'
 log_processor = dict(by_epoch=True)
+load_from, resume = None, False
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=10),

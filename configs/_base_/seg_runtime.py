@@ -1,10 +1,16 @@
-# Of stage 2: mmseg's, with what a run that is interrupted needs; see docs/interruptions.md. mmseg's schedules have
-# default_hooks of their own, and two bases may not name the same, so a config takes these by
-#
-#   default_hooks = _base_.safe_hooks
+# Of stage 2: mmseg's, with loops and hooks by iterations, and what a run that is interrupted needs: see
+# docs/interruptions.md. A config says how long; the learning rate of its network goes by that.
 _base_ = 'mmseg::_base_/default_runtime.py'
-safe_hooks = dict(
-    checkpoint=dict(type='aream_mm.SafeCheckpointHook', max_keep_ckpts=2),
+train_cfg = dict(type='IterBasedTrainLoop')
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(type='aream_mm.SafeCheckpointHook', by_epoch=False, interval=2000, max_keep_ckpts=2),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    visualization=dict(type='SegVisualizationHook'),
     random_state=dict(type='aream_mm.RandomStateHook'),
     invalid_loss=dict(type='aream_mm.InvalidLossHook'),
 )

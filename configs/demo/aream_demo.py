@@ -9,7 +9,7 @@
 #   python tools/train.py configs/demo/aream_demo.py
 #
 # Expect: see the table that `make demo` ends with.
-_base_ = ['../_base_/datasets/own_tags.py', '../_base_/models/aream_dual.py', '../_base_/default_runtime.py']
+_base_ = ['../_base_/datasets/tags.py', '../_base_/models/aream_dual.py', '../_base_/default_runtime.py']
 data_root = 'data/demo'
 tag_file = data_root + '/tags.csv'
 classes = ('background', 'fish', 'boat', 'beetle', 'mushroom', 'ball')
@@ -47,15 +47,28 @@ train_pipeline = [
 ]
 cam_pipeline = [dict(type='LoadImageFromFile'), dict(type='aream_mm.PackTagInputs')]
 test_pipeline = [cam_pipeline[0], dict(type='LoadAnnotations'), cam_pipeline[1]]
-photographs = dict(_base_.photographs, metainfo=dict(classes=classes), data_root=data_root, ann_file='train.txt')
-tagged = dict(_base_.tagged, dataset=photographs, tag_file=tag_file)
-train_dataloader = dict(dataset=dict(tagged, pipeline=train_pipeline))
-val_dataloader = dict(
-    batch_size=16, dataset=dict(tagged, dataset=dict(photographs, ann_file='val.txt'), pipeline=test_pipeline)
+photographs = dict(
+    type='aream_mm.PhotographDataset',
+    metainfo=dict(classes=classes),
+    data_root=data_root,
+    data_prefix=dict(img_path='images', seg_map_path='masks'),
+    ann_file='train.txt',
 )
-test_dataloader = dict(batch_size=16, dataset=dict(tagged, pipeline=test_pipeline))  # those that get pseudo masks
+tagged = dict(dataset=photographs, tag_file=tag_file)
+train_dataloader = dict(
+    batch_size=16,
+    num_workers=2,
+    sampler=dict(type='InfiniteSampler'),
+    dataset=dict(tagged, pipeline=train_pipeline),
+)
+val_dataloader = dict(
+    num_workers=2, dataset=dict(tagged, dataset=dict(photographs, ann_file='val.txt'), pipeline=test_pipeline)
+)
+test_dataloader = dict(num_workers=2, dataset=dict(tagged, pipeline=test_pipeline))  # those that get pseudo masks
 pseudo_mask_dataloader = dict(
-    _base_.pseudo_mask_dataloader, batch_size=16, dataset=dict(tagged, pipeline=cam_pipeline, test_mode=True)
+    _base_.pseudo_mask_dataloader,
+    num_workers=2,
+    dataset=dict(_base_.pseudo_mask_dataloader.dataset, **tagged, pipeline=cam_pipeline),
 )
 
 max_iters, warm_up = 160, 80  # of 16 of the 320 pictures
@@ -66,8 +79,6 @@ optim_wrapper = dict(
 )
 param_scheduler = dict(type='CosineAnnealingLR', T_max=max_iters, eta_min_ratio=0.01, by_epoch=False)
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
 custom_hooks = [
     dict(type='aream_mm.WarmUpHook', end=warm_up, by_epoch=False),
     dict(

@@ -3,11 +3,7 @@
 #   python tools/train.py configs/demo/deeplabv3plus_demo.py
 #
 # Expect: see the table that `make demo` ends with.
-_base_ = [
-    '../_base_/models/deeplabv3plus_lite0.py',
-    '../_base_/datasets/own_pseudo.py',
-    '../_base_/seg_runtime.py',
-]
+_base_ = ['../_base_/models/deeplabv3plus_lite0.py', '../_base_/datasets/own_pseudo.py', '../_base_/seg_runtime.py']
 data_root = 'data/demo'
 classes = ('background', 'fish', 'boat', 'beetle', 'mushroom', 'ball')
 mask_dir = 'work_dirs/aream_demo/pseudo_masks'
@@ -41,20 +37,7 @@ train_dataloader = dict(
 test_dataloader = dict(dataset=dict(dataset=dict(photographs, ann_file='val.txt'), pipeline=test_pipeline))
 
 max_iters = 240  # of 16 of the 320 pictures
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
-    paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.3)}),
-)
-param_scheduler = dict(type='PolyLR', eta_min=1e-5, power=0.9, end=max_iters, by_epoch=False)
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters)
-test_cfg = dict(type='TestLoop')
-default_hooks = dict(
-    _base_.safe_hooks,
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=10, log_metric_by_epoch=False),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(_base_.safe_hooks.checkpoint, by_epoch=False, interval=20),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='SegVisualizationHook'),
-)
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.3)}))
+train_cfg = dict(max_iters=max_iters)
+val_cfg = None  # measured when it is done
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=20))

@@ -5,18 +5,6 @@
 #   python tools/test.py configs/seg/deeplabv3plus_lite0_voc.py work_dirs/deeplabv3plus_lite0_voc/iter_20000.pth --tta
 #
 # Expect: not yet measured. Other masks: --cfg-options train_dataloader.dataset.mask_dir=work_dirs/…/pseudo_masks
-_base_ = [
-    '../_base_/models/deeplabv3plus_lite0.py',
-    '../_base_/datasets/voc_pseudo.py',
-    '../_base_/seg_runtime.py',
-    'mmseg::_base_/schedules/schedule_20k.py',
-]
+_base_ = ['../_base_/models/deeplabv3plus_lite0.py', '../_base_/datasets/voc_pseudo.py', '../_base_/seg_runtime.py']
 model = dict(data_preprocessor=dict(size=_base_.crop_size), decode_head=dict(num_classes=21))
-optim_wrapper = dict(
-    _delete_=True,
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
-    paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.1)}),
-)
-param_scheduler = [dict(type='PolyLR', eta_min=1e-5, power=0.9, by_epoch=False)]
-default_hooks = _base_.safe_hooks
+train_cfg = dict(max_iters=20000, val_interval=2000)

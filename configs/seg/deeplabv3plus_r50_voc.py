@@ -4,15 +4,10 @@
 #   python tools/test.py configs/seg/deeplabv3plus_r50_voc.py work_dirs/deeplabv3plus_r50_voc/iter_20000.pth --tta
 #
 # Expect: not yet measured. Other masks: --cfg-options train_dataloader.dataset.mask_dir=work_dirs/…/pseudo_masks
-_base_ = [
-    '../_base_/models/deeplabv3plus_r50.py',
-    '../_base_/datasets/voc_pseudo.py',
-    '../_base_/seg_runtime.py',
-    'mmseg::_base_/schedules/schedule_20k.py',
-]
+_base_ = ['../_base_/models/deeplabv3plus_r50.py', '../_base_/datasets/voc_pseudo.py', '../_base_/seg_runtime.py']
 model = dict(
     data_preprocessor=dict(size=_base_.crop_size),
     decode_head=dict(num_classes=21),
     auxiliary_head=dict(num_classes=21),
 )
-default_hooks = _base_.safe_hooks
+train_cfg = dict(max_iters=20000, val_interval=2000)

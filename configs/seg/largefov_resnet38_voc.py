@@ -8,18 +8,12 @@
 # The weights come with PSA's and MCTformer's programs; timm and mmpretrain have neither them nor the network.
 #
 # Expect: not yet measured. Other masks: --cfg-options train_dataloader.dataset.mask_dir=work_dirs/…/pseudo_masks
-_base_ = [
-    '../_base_/models/largefov_resnet38.py',
-    '../_base_/datasets/voc_pseudo.py',
-    '../_base_/seg_runtime.py',
-    'mmseg::_base_/schedules/schedule_80k.py',
-]
+_base_ = ['../_base_/models/largefov_resnet38.py', '../_base_/datasets/voc_pseudo.py', '../_base_/seg_runtime.py']
 crop_size = (321, 321)
 train_pipeline = [
     dict(step, crop_size=crop_size) if step.type == 'RandomCrop' else step for step in _base_.train_pipeline
 ]
 model = dict(data_preprocessor=dict(size=crop_size), decode_head=dict(num_classes=21))
 train_dataloader = dict(batch_size=4, dataset=dict(pipeline=train_pipeline))
-optim_wrapper = _base_.sgd
-param_scheduler = _base_.decay
-default_hooks = _base_.safe_hooks
+train_cfg = dict(max_iters=80000, val_interval=8000)
+default_hooks = dict(checkpoint=dict(interval=8000))

@@ -7,33 +7,15 @@
 # on VOC's and took 15 minutes on two CPU cores.
 #
 # Folder and classes are set in ../_base_/datasets/own.py; nothing has to be edited here.
-_base_ = [
-    '../_base_/models/deeplabv3plus_lite0.py',
-    '../_base_/datasets/own_pseudo.py',
-    '../_base_/seg_runtime.py',
-]
+_base_ = ['../_base_/models/deeplabv3plus_lite0.py', '../_base_/datasets/own_pseudo.py', '../_base_/seg_runtime.py']
 work_dir = 'work_dirs/own_photographs_seg'  # stage 1 has the one of this name
 model = dict(data_preprocessor=dict(size=_base_.crop_size), decode_head=dict(num_classes=len(_base_.classes)))
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
-    paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.1)}),
-)
 max_iters = 1000  # of 8 crops: 8 times each of 1,000 photographs
-param_scheduler = dict(type='PolyLR', eta_min=1e-5, power=0.9, end=max_iters, by_epoch=False)
 
 # There is no validation, which needs true masks. Where data/own/masks has some, tools/test.py measures with them, and
-# these lines in place of the next one do so at the end of training too:
-#   train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
-#   val_cfg, val_dataloader, val_evaluator = dict(type='ValLoop'), _base_.test_dataloader, _base_.test_evaluator
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters)
-test_cfg = dict(type='TestLoop')
-default_hooks = dict(
-    _base_.safe_hooks,
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=20, log_metric_by_epoch=False),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(_base_.safe_hooks.checkpoint, by_epoch=False, interval=250),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='SegVisualizationHook'),
-)
+# these lines in place of the next two do so at the end of training too:
+#   train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
+#   val_dataloader, val_evaluator = _base_.test_dataloader, _base_.test_evaluator
+train_cfg = dict(max_iters=max_iters)
+val_cfg = None
+default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=250))

@@ -4,13 +4,7 @@
 #   python tools/test.py configs/seg/segformer_mit-b2_coco.py work_dirs/segformer_mit-b2_coco/iter_80000.pth --tta
 #
 # Expect: not yet measured. Other masks: --cfg-options train_dataloader.dataset.mask_dir=work_dirs/…/pseudo_masks
-_base_ = [
-    '../_base_/models/segformer_mit-b2.py',
-    '../_base_/datasets/coco_pseudo.py',
-    '../_base_/seg_runtime.py',
-    'mmseg::_base_/schedules/schedule_80k.py',
-]
+_base_ = ['../_base_/models/segformer_mit-b2.py', '../_base_/datasets/coco_pseudo.py', '../_base_/seg_runtime.py']
 model = dict(data_preprocessor=dict(size=_base_.crop_size), decode_head=dict(num_classes=81))
-optim_wrapper = dict(_base_.adamw, _delete_=True)
-param_scheduler = _base_.warm_up_and_decay
-default_hooks = _base_.safe_hooks
+train_cfg = dict(max_iters=80000, val_interval=8000)
+default_hooks = dict(checkpoint=dict(interval=8000))

@@ -1,5 +1,5 @@
-# AffinityNet on EfficientNet-Lite0: small enough for two CPU cores. It is `model` where it is trained, and `net` of an
-# aream_mm.RandomWalk where masks are written.
+# AffinityNet on EfficientNet-Lite0: small enough for two CPU cores. It is `model` where it is trained, and part of
+# `random_walk` where masks are written.
 affinity_net = dict(
     type='aream_mm.AffinityNet',
     # RGB in 0..1: TimmCNN normalises for itself.
@@ -10,3 +10,4 @@ affinity_net = dict(
     in_channels=(40, 112, 320),
     channels=(32, 64, 64),
 )
+random_walk = dict(type='aream_mm.RandomWalk', net=affinity_net)

@@ -1,4 +1,4 @@
-# AffinityNet on a dilated ResNet-50. It is `model` where it is trained, and `net` of an aream_mm.RandomWalk where masks
+# AffinityNet on a dilated ResNet-50. It is `model` where it is trained, and part of `random_walk` where masks
 # are written.
 affinity_net = dict(
     type='aream_mm.AffinityNet',
@@ -23,3 +23,4 @@ affinity_net = dict(
     in_channels=(512, 1024, 2048),
     channels=(128, 256, 512),
 )
+random_walk = dict(type='aream_mm.RandomWalk', net=affinity_net)

@@ -26,3 +26,9 @@ model = dict(
     ),
     auxiliary_head=None,
 )
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
+    paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.1)}),
+)
+param_scheduler = dict(type='PolyLR', eta_min=1e-5, power=0.9, by_epoch=False)

@@ -1,7 +1,4 @@
 # DeepLab-LargeFOV on ResNet-38, stage 2 of the paper and of those before it: a 3 × 3 convolution of dilation 12.
-#
-# `sgd` and `decay` are for the config's optim_wrapper and param_scheduler: mmseg's schedules have some already, and two
-# bases may not name the same.
 _base_ = 'mmseg::_base_/models/fcn_r50-d8.py'
 model = dict(
     type='aream_mm.RefinedEncoderDecoder',
@@ -21,8 +18,10 @@ model = dict(
     ),
     auxiliary_head=None,
 )
-sgd = dict(
-    optimizer=dict(lr=7e-4, weight_decay=1e-5),
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='SGD', lr=7e-4, momentum=0.9, weight_decay=1e-5),
     paramwise_cfg=dict(custom_keys={'decode_head': dict(lr_mult=10)}),
+    clip_grad=None,
 )
-decay = [dict(type='PolyLR', power=0.9, by_epoch=False)]
+param_scheduler = dict(type='PolyLR', power=0.9, by_epoch=False)

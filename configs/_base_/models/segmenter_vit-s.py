@@ -1,4 +1,4 @@
-# mmseg's Segmenter ViT-S. `sgd` is mmseg's for ADE20K; see largefov_resnet38.py for how it is used.
+# mmseg's Segmenter ViT-S. The schedule is mmseg's for ADE20K.
 _base_ = 'mmseg::_base_/models/segmenter_vit-b16_mask.py'
 model = dict(
     type='aream_mm.RefinedEncoderDecoder',
@@ -13,4 +13,7 @@ model = dict(
         loss_decode=dict(avg_non_ignore=True),
     ),
 )
-sgd = dict(optimizer=dict(lr=0.001, weight_decay=0.0))
+optim_wrapper = dict(
+    type='OptimWrapper', optimizer=dict(type='SGD', lr=0.001, momentum=0.9, weight_decay=0.0), clip_grad=None
+)
+param_scheduler = dict(type='PolyLR', eta_min=1e-4, power=0.9, by_epoch=False)

@@ -1,5 +1,4 @@
-# mmseg's UPerNet on a DINOv2 ViT-S/14. `adamw` and `warm_up_and_decay` are mmseg's for its ViT; see
-# largefov_resnet38.py for how they are used.
+# mmseg's UPerNet on a DINOv2 ViT-S/14. The schedule is mmseg's for its ViT.
 _base_ = 'mmseg::_base_/models/upernet_vit-b16_ln_mln.py'
 model = dict(
     type='aream_mm.RefinedEncoderDecoder',
@@ -19,14 +18,14 @@ model = dict(
     decode_head=dict(in_channels=[384] * 4, loss_decode=dict(avg_non_ignore=True)),
     auxiliary_head=dict(in_channels=384, loss_decode=dict(avg_non_ignore=True)),
 )
-adamw = dict(
+optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=6e-5, weight_decay=0.01),
     paramwise_cfg=dict(
         custom_keys={'pos_embed': dict(decay_mult=0.0), 'cls_token': dict(decay_mult=0.0), 'norm': dict(decay_mult=0.0)}
     ),
 )
-warm_up_and_decay = [
+param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, by_epoch=False, end=1500),
     dict(type='PolyLR', power=1.0, by_epoch=False, begin=1500),
 ]

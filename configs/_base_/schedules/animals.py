@@ -1,17 +1,7 @@
 # Stage 1 on the six classes of animals_tags.py, short enough for two CPU cores. A config adds the learning rates of its
 # network and how long it trains classification alone.
-_base_ = '../datasets/animals_tags.py'
+_base_ = '../default_runtime.py'
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', weight_decay=0.05))
 max_epochs = 4
 param_scheduler = dict(type='CosineAnnealingLR', T_max=max_epochs, eta_min_ratio=0.01, convert_to_iter_based=True)
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-custom_hooks = [
-    dict(
-        type='aream_mm.PseudoMaskHook',
-        dataloader=_base_.pseudo_mask_dataloader,
-        test_cfg=dict(refine=dict(type='aream_mm.PAR', dilations=(1, 2, 4, 8))),
-    ),
-    dict(type='aream_mm.AffinityProfileHook', dataloader=_base_.val_dataloader),
-]
