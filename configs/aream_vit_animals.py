@@ -11,7 +11,7 @@ model = dict(
     backbone=dict(name='vit_small_patch14_dinov2', img_size=224, num_class_tokens=6),
     head=dict(num_classes=6),
     attention_loss=dict(loss_weight=0.3),
-    test_cfg=dict(scales=(2 / 3,)),  # the affinity of all layers propagates
+    test_cfg=dict(scales=(2 / 3,), fit='resize'),  # the affinity of all layers propagates
 )
 optim_wrapper = dict(optimizer=dict(lr=5e-4), paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.1)}))
 custom_hooks = [dict(type='aream_mm.WarmUpHook', end=1), _base_.pseudo_masks, _base_.affinity_profile]

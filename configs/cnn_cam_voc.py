@@ -15,6 +15,6 @@ model = dict(
 )
 optim_wrapper = dict(optimizer=dict(lr=5e-4), paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.1)}))
 max_epochs = 20
-param_scheduler = dict(T_max=max_epochs, eta_min=1e-6)
+param_scheduler = dict(epochs=max_epochs, warm_up=1, eta_min=1e-6)
 train_cfg = dict(max_epochs=max_epochs)
 custom_hooks = [_base_.pseudo_masks]  # there is no loss to wait with, no affinity to measure

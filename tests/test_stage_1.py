@@ -1,5 +1,6 @@
 """Every config of stage 1 trains and predicts, and AReAM's loss reaches the deep layers and not the label CAM."""
 
+from copy import deepcopy
 from typing import NamedTuple
 
 import pytest
@@ -8,7 +9,8 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, init_default_scope
-from test_config import STAGE_1, data_of
+from mmengine.structures import PixelData
+from test_config import CONFIGS, STAGE_1, data_of
 
 from aream_mm.config import load_config
 from aream_mm.models import cam
@@ -26,7 +28,10 @@ def two_samples(dataset, model):
     """The first two of a data set, and the same with pictures of 4 × 5 patches, for which the networks are quick."""
     samples = [dataset[0], dataset[1]]
     size = (4 * model.backbone.patch_size, 5 * model.backbone.patch_size)
-    small = [{**sample, 'inputs': cam.upsample(sample['inputs'][None], size)[0].byte()} for sample in samples]
+    small = [{**sample, 'inputs': cam.upsample(sample['inputs'][None], size)[0].byte()} for sample in deepcopy(samples)]
+    for sample in small:
+        if 'gt_sem_seg' in sample['data_samples']:  # what is image
+            sample['data_samples'].gt_sem_seg = PixelData(data=torch.zeros(1, *size, dtype=torch.uint8))
     return samples, pseudo_collate(small)
 
 
@@ -55,6 +60,26 @@ def test_a_training_step_changes_what_is_trained_and_nothing_else(built):
     frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
     assert {'head.class_map.weight', 'head.class_map.bias'} <= changed
     assert any(name.startswith('backbone.') for name in changed) and not changed & frozen
+
+
+def test_padding_is_known_from_the_image_and_takes_no_part_in_the_loss_on_attention(toy_folders, monkeypatch):
+    """The pictures have 96 × 80 pixels and are brought to at most 640 by 533: at the right or below is padding."""
+    cfg = load_config(CONFIGS / 'aream_conformer_voc.py', dict(data_root=str(toy_folders['voc'])))
+    init_default_scope(cfg.default_scope)
+    resize = cfg.train_dataloader.dataset.pipeline[2]
+    assert resize.type == 'RandomChoiceResize'
+    resize.scales = [(320, 320)]
+    item = DATASETS.build(cfg.train_dataloader.dataset)[0]
+    area, (red, *_) = item['data_samples'].gt_sem_seg.data[0], item['inputs']
+    assert area.shape == red.shape == (384, 384)
+    padded = area == 255
+    assert not area[:267, :320].any() and padded[267:].all() and padded[:, 320:].all()
+    assert (item['inputs'].permute(1, 2, 0)[padded] == torch.tensor([104, 116, 124])).all()
+    given = []
+    model = MODELS.build(cfg.model)
+    monkeypatch.setattr(model.attention_loss, 'forward', lambda attended, masks: given.append(masks) or masks.sum() * 0)
+    model.loss(**model.data_preprocessor(pseudo_collate([item]), training=True))
+    assert (given[0][0][padded] == 255).all() and (given[0][0][~padded] != 255).any()
 
 
 def test_masks_have_the_size_of_the_photograph_and_its_classes(built):

@@ -1,6 +1,8 @@
-"""Transforms of our own: masks where there are some, and the last one of a stage 1 pipeline."""
+"""Transforms of our own: masks where there are some, what is image and what padding, and the last one of stage 1."""
 
+import numpy as np
 import torch
+from mmcv.transforms import BaseTransform
 from mmseg.datasets.transforms import LoadAnnotations, PackSegInputs
 
 from aream_mm.registry import TRANSFORMS
@@ -12,6 +14,19 @@ class LoadAnnotationsIfAny(LoadAnnotations):
 
     def transform(self, results: dict) -> dict:
         return super().transform(results) if 'seg_map_path' in results else results
+
+
+@TRANSFORMS.register_module()
+class LoadImageArea(BaseTransform):
+    """A mask of zeros over the whole image, `gt_seg_map` (H, W), so that padding, which gets 255, is known from it.
+
+    `CAMSegmentor` takes no pair of patches from what is 255.
+    """
+
+    def transform(self, results: dict) -> dict:
+        results['gt_seg_map'] = np.zeros(results['img_shape'], np.uint8)
+        results['seg_fields'].append('gt_seg_map')
+        return results
 
 
 @TRANSFORMS.register_module()

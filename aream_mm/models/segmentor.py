@@ -12,6 +12,7 @@ from mmseg.models.segmentors import BaseSegmentor
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from aream_mm.masks import IGNORE_INDEX
 from aream_mm.models import cam as cams
 from aream_mm.models.attention import Attended, mean_of
 from aream_mm.models.precision import at_least_float32
@@ -188,6 +189,9 @@ class CAMSegmentor(BaseSegmentor):
         if on_attention is not None:
             no_label = on_attention.label_affinity is None
             masks = None if no_label else self.label_masks(inputs, tags, class_map, attended)
+            if masks is not None and 'gt_sem_seg' in data_samples[0]:  # of `LoadImageArea`: 255 is padding
+                area = torch.stack([sample.gt_sem_seg.data[0] for sample in data_samples])
+                masks = masks.masked_fill(area == IGNORE_INDEX, IGNORE_INDEX)
             losses[f'loss_{on_attention.name}'] = on_attention(attended, masks)
         return losses
 

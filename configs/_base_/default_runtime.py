@@ -18,7 +18,9 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=10),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='aream_mm.SafeCheckpointHook', interval=1, max_keep_ckpts=2, save_best='auto'),
+    # Pseudo masks come from the last step, unless save_best chooses a checkpoint: 'multi-label/mAP' by the tags of the
+    # validation's pictures, 'cam/mIoU_best' by their pixel masks, which is more than tags.
+    checkpoint=dict(type='aream_mm.SafeCheckpointHook', interval=1, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'),
     threshold_curve=dict(type='aream_mm.ThresholdCurveHook'),

@@ -59,6 +59,9 @@ cam_pipeline = [
     dict(type='aream_mm.PackTagInputs'),
 ]
 test_pipeline = [*cam_pipeline[:-1], dict(type='LoadAnnotations'), cam_pipeline[-1]]
+native_cam_pipeline = [cam_pipeline[0], cam_pipeline[-1]]  # pictures at their own size, as the paper has them
+native_test_pipeline = [cam_pipeline[0], dict(type='LoadAnnotations'), cam_pipeline[-1]]
+tag_pipeline = [cam_pipeline[0], dict(type='Resize', scale=(crop_size, crop_size)), cam_pipeline[-1]]
 
 train_dataloader = dict(
     batch_size=64,
@@ -82,20 +85,18 @@ pseudo_mask_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
     dataset=dict(type='aream_mm.ImageTagDataset', pipeline=cam_pipeline, test_mode=True),
 )
-entropy_pipeline = [cam_pipeline[0], dict(type='Resize', scale=(crop_size, crop_size)), cam_pipeline[-1]]
 layer_entropy_dataloader = dict(
     pseudo_mask_dataloader,
     batch_size=64,
-    dataset=dict(type='aream_mm.ImageTagDataset', pipeline=entropy_pipeline, test_mode=True),
+    dataset=dict(type='aream_mm.ImageTagDataset', pipeline=tag_pipeline, test_mode=True),
 )
 
-# save_best='auto' goes by the first: cam/mIoU_best, or multi-label/mAP where there are no masks.
-val_evaluator = [
-    dict(type='aream_mm.CAMMetric'),
+tag_evaluator = [
     dict(type='mmpretrain.AveragePrecision'),
     dict(type='mmpretrain.AveragePrecision', average=None),
     dict(type='mmpretrain.MultiLabelMetric', thr=0.5),
 ]
+val_evaluator = [dict(type='aream_mm.CAMMetric'), *tag_evaluator]
 test_evaluator = val_evaluator
 
 # For a config's custom_hooks.

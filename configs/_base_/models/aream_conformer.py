@@ -7,6 +7,6 @@ model = dict(
     backbone=dict(type='aream_mm.AttentionConformer', arch='small', pretrained=True, drop_path_rate=0.1),
     head=dict(type='aream_mm.CAMHead', num_classes=num_classes, in_channels=1024, kernel_size=1, token_channels=384),
     attention_loss=dict(type='aream_mm.AReAMLoss', layer_index=9, loss_weight=0.1),
-    train_cfg=dict(low=0.35, high=0.55),
-    test_cfg=dict(background=0.4, scales=(0.5, 1.0, 1.5)),
+    train_cfg=dict(low=0.35, high=0.55, scales=(0.5, 1.0, 1.5)),
+    test_cfg=dict(background=0.4, scales=(0.5, 1.0, 1.5), fit='pad'),
 )

@@ -14,5 +14,5 @@ model = dict(
     head=dict(type='aream_mm.CAMHead', num_classes=num_classes, in_channels=384),
     attention_loss=dict(type='aream_mm.AReAMLoss', layer_index=7, loss_weight=0.1),
     train_cfg=dict(low=0.35, high=0.55),
-    test_cfg=dict(background=0.43),
+    test_cfg=dict(background=0.43, fit='pad'),
 )
