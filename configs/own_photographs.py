@@ -14,7 +14,7 @@ model = dict(
     head=dict(num_classes=len(_base_.classes) - 1),
     # background: the validation logs the threshold that your photographs suggest ("Threshold chosen without masks");
     # where it is another, write the masks anew with it, see the README. The affinity of the last layer, applied three
-    # times, on pictures of two thirds of the size in own_tags.py was chosen on VOC.
+    # times, on pictures of two thirds of the size in tags.py was chosen on VOC.
     test_cfg=dict(background=0.55, propagate_layers=(11,), propagate_steps=3, scales=(2 / 3,)),
 )
 # The heads start from nothing, the CNN has seen ImageNet, and the ViT's attention is what must not be spoilt.
