@@ -1,7 +1,6 @@
 """Where tags come from: the tag table, the `cls_labels.npy` file of the field, or the masks of a data set."""
 
 import csv
-import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -15,7 +14,6 @@ from PIL import Image
 
 from aream_mm import safe_pickle
 from aream_mm.datasets.pictures import damage, first_few
-from aream_mm.files import write_atomically
 from aream_mm.masks import IGNORE_INDEX
 
 HEADER = ['image', 'tags']
@@ -99,31 +97,6 @@ def refuse_collisions(where: str | Path, tags: Mapping[str, Iterable[str]]) -> N
     pairs = [(first.setdefault(image_id(image), image), image) for image in tags]
     different = [f'{one} and {other}' for one, other in pairs if set(tags[one]) != set(tags[other])]
     refuse(where, 'the same tags for images that differ in their ending alone', different)
-
-
-def write_tag_table(path: str | Path, tags: Mapping[str, Iterable[str]]) -> None:
-    """Write a tag table that `read_tag_table` reads, sorted by image and, within a row, by name.
-
-    Raises:
-        ValueError: names that the table cannot hold, or images of one id with different tags.
-    """
-    path, names = Path(path), sorted({name for names in tags.values() for name in names})
-    bad = [repr(name) for name in names if name != class_name(name) or ';' in name or not is_line(name)]
-    refuse(path, "class names of one line in UTF-8, without ';' or white space around them", bad)
-    refuse(path, 'tags without background, which is in every picture', [n for n in names if n == 'background'])
-    bad = [repr(image) for image in tags if not is_line(image)]
-    refuse(path, 'image names of one line in UTF-8', bad)
-    refuse_collisions(path, tags)
-    content = io.StringIO()
-    writer = csv.writer(content, lineterminator='\n')
-    writer.writerow(HEADER)
-    writer.writerows([image, ';'.join(sorted(set(tags[image])))] for image in sorted(tags))
-    write_atomically(path, content.getvalue().encode())
-
-
-def is_line(text: str) -> bool:
-    """Whether the text is one line, not empty, of characters that UTF-8 has (a file name may hold others)."""
-    return len(text.splitlines()) == 1 and text == text.encode(errors='ignore').decode()
 
 
 def load_tag_file(path: str | Path, classes: Sequence[str] | None = None) -> dict[str, np.ndarray]:
