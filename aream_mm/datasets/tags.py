@@ -7,14 +7,13 @@ from pathlib import Path, PurePosixPath
 from unicodedata import normalize
 
 import numpy as np
-from mmengine.dist import is_main_process
-from mmengine.utils import track_iter_progress
 from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
 from aream_mm import safe_pickle
 from aream_mm.datasets.pictures import damage, first_few
 from aream_mm.masks import IGNORE_INDEX
+from aream_mm.progress import progress
 
 HEADER = ['image', 'tags']
 # Of the formats that Pillow reads and that are pictures; it knows films and tables of numbers too.
@@ -154,7 +153,7 @@ def tags_from_masks(data_list: list[dict], num_classes: int, first_id: int) -> l
     """
     load = LoadAnnotations()
     tags = []
-    for info in track_iter_progress(data_list) if is_main_process() else data_list:
+    for info in progress(data_list):
         if problem := damage(info['seg_map_path']):
             raise ValueError(f'{info["seg_map_path"]}: expected a mask that can be read to its end, got {problem}')
         present = np.unique(load(dict(info, seg_fields=[]))['gt_seg_map'])
