@@ -56,8 +56,6 @@ class PseudoMaskHook(Hook):
     With `test_cfg.band` that is the mIoU of the pixels that are not ignored, and `ignored` is the share of those that
     are, in percent of all pixels of all masks: the higher it is, the easier the pixels that are left.
 
-    Images of one size make a batch (`SizeBatchSampler`), and threads write while the next batch is computed.
-
     Args:
         dataloader: config over an `ImageTagDataset` with test_mode=True.
         out_dir: folder. Default: `pseudo_masks` in the work dir.
