@@ -1,6 +1,7 @@
 """RandomStateHook: an interrupted training goes on with the random numbers of one that was not."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from mmengine.dist import broadcast_object_list, get_rank
 from mmengine.hooks import Hook
@@ -48,14 +49,14 @@ class RandomStateHook(Hook):
         seed_generators(self.seed, get_rank(), STEPS, runner.iter)
 
 
+@dataclass
 class SeededSampler:
     """The indices of a sampler, each with the key of its place in the training."""
 
-    def __init__(self, sampler: Iterable[int], runner: Runner, batch_size: int, seed: int) -> None:
-        self.sampler = sampler
-        self.runner = runner
-        self.batch_size = batch_size
-        self.seed = seed
+    sampler: Iterable[int]
+    runner: Runner
+    batch_size: int
+    seed: int
 
     def __iter__(self) -> Iterator[SeededIndex]:
         # Both loops ask for an iterator when all earlier batches have been trained on.
