@@ -1,13 +1,11 @@
 """PhotographDataset: a folder of photographs as an mmseg data set, with masks where there are some."""
 
-import logging
 from collections import Counter
 from pathlib import Path
 
-from mmengine.logging import print_log
 from mmseg.datasets import BaseSegDataset
 
-from aream_mm.datasets.pictures import ENDINGS, endings, find_pictures, require_distinct_names
+from aream_mm.datasets.pictures import ENDINGS, endings, find_pictures, require_distinct_names, warn
 from aream_mm.datasets.tags import refuse
 from aream_mm.files import read_lines
 from aream_mm.masks import VOC_COLOURS
@@ -55,11 +53,7 @@ class PhotographDataset(BaseSegDataset):
             found = f'{len(others)} other files: {endings(others)}' if others else 'an empty folder'
             raise ValueError(f'{folder}: expected pictures ({" ".join(ENDINGS)}), got {found}')
         if others and not self.test_mode:
-            print_log(
-                f'{folder}: {len(others)} files are left out, which are no {" ".join(ENDINGS)}: {endings(others)}',
-                logger='current',
-                level=logging.WARNING,
-            )
+            warn(f'{folder}: {len(others)} files are left out, which are no {" ".join(ENDINGS)}: {endings(others)}')
         require_distinct_names(folder, pictures)
         by_id = {Path(picture).with_suffix('').as_posix(): picture for picture in pictures}
         infos = []

@@ -1,5 +1,6 @@
 """Picture files: which are read, how large they are as shown, and whether their data is whole."""
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import mmcv
+from mmengine.logging import print_log
 from PIL import ExifTags, Image
 
 ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
@@ -76,6 +78,10 @@ def endings(files: Iterable[str]) -> str:
 
 def first_few(names: list[str]) -> str:
     return ', '.join(names[:SHOWN]) + (', …' if len(names) > SHOWN else '')
+
+
+def warn(text: str) -> None:
+    print_log(text, logger='current', level=logging.WARNING)
 
 
 def open_picture(path: str | Path) -> Image.Image:

@@ -1,18 +1,16 @@
 """What the data set wrappers share: an mmseg data set inside, its infos changed, a pipeline of their own."""
 
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
 import torch
 from mmengine.dataset import BaseDataset
-from mmengine.logging import print_log
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmseg.datasets.transforms import LoadAnnotations
 
 from aream_mm.datasets.formatting import LoadAnnotationsIfAny
-from aream_mm.datasets.pictures import ID_MODES, damage, first_few, read_headers
+from aream_mm.datasets.pictures import ID_MODES, damage, first_few, read_headers, warn
 from aream_mm.datasets.seeding import SeededIndex, seed_generators
 
 UNCHECKED, WHOLE, UNREADABLE = range(3)
@@ -26,10 +24,8 @@ class SegDatasetWrapper(BaseDataset):
 
     Every info gains `sample_id`, the path of the picture below the image folder without its ending ('2007_000063',
     'cats/0001'): the name under which tags are looked up and pseudo masks are written. `width` and `height` are those
-    of the picture as it is shown, in pixels.
-
-    The headers of all pictures are read at start. Data that turns out to be broken behind a good header is found when
-    the picture is first needed: an item is never replaced without a word.
+    of the picture as it is shown, in pixels. The headers of all pictures are read at start; data that is broken behind
+    a good header is found when the picture is first needed.
 
     Args:
         dataset: config of an mmseg data set, without a pipeline. Class 0 is 'background', or there is none of this name
@@ -98,11 +94,9 @@ class SegDatasetWrapper(BaseDataset):
         width, height, number = largest['width'], largest['height'], len(self.metainfo['classes'])
         needed = 4 * width * height * (2 * number + OTHER_PLANES)
         if needed > WARN_FROM:
-            print_log(
+            warn(
                 f'{largest["img_path"]} has {width} × {height} pixels: its prediction for {number} classes takes up to '
-                f'{needed / 1e9:.0f} GB of memory; scale such pictures down if that is too much',
-                logger='current',
-                level=logging.WARNING,
+                f'{needed / 1e9:.0f} GB of memory; scale such pictures down if that is too much'
             )
 
     def change(self, infos: list[dict]) -> list[dict]:
@@ -169,17 +163,13 @@ class SegDatasetWrapper(BaseDataset):
             return True
         if self.unreadable == 'raise' or self.test_mode:
             advice = '' if self.test_mode else "; repair or remove it, or set unreadable='skip'"
-            raise ValueError(
-                f'{type(self).__name__}: expected pictures that can be read to their end, got {", ".join(broken)}'
-                f'{advice}'
-            )
+            expected = f'{type(self).__name__}: expected pictures that can be read to their end'
+            raise ValueError(f'{expected}, got {", ".join(broken)}{advice}')
         self.state[info['position']] = UNREADABLE
         number = int((self.state == UNREADABLE).sum())
-        print_log(
+        warn(
             f'{type(self).__name__}: skipping {", ".join(broken)}, the next picture takes its place; '
-            f'{number} of {len(self.state)} skipped so far',
-            logger='current',
-            level=logging.WARNING,
+            f'{number} of {len(self.state)} skipped so far'
         )
         return False
 
