@@ -10,16 +10,3 @@ from aream_mm.engine.pseudo_masks import PseudoMaskHook
 from aream_mm.engine.random_state import RandomStateHook
 from aream_mm.engine.threshold_curve import ThresholdCurveHook
 from aream_mm.engine.warm_up import WarmUpHook
-
-__all__ = [
-    'AffinityProfileHook',
-    'BFloat16OptimWrapper',
-    'CAMPictureHook',
-    'InvalidLossHook',
-    'LayerEntropyHook',
-    'PseudoMaskHook',
-    'RandomStateHook',
-    'SafeCheckpointHook',
-    'ThresholdCurveHook',
-    'WarmUpHook',
-]
