@@ -77,41 +77,32 @@ def require_fitting_shapes(model: nn.Module, checkpoint: str, resume: bool = Fal
         model = model.module
     loaded = read_checkpoint(checkpoint, map_location='cpu')
     weights, own = loaded.get('state_dict', loaded), model.state_dict()
-    if not weights.keys() & own.keys():
+    shared = {key: value for key, value in weights.items() if key in own}
+    if not shared:
         raise ValueError(
             f'{checkpoint}: expected weights of the model in the config, such as {next(iter(own))}, got '
             f'{first_few([str(key) for key in weights])}'
         )
-    if odd := [str(key) for key, value in weights.items() if key in own and not isinstance(value, Tensor)]:
+    if odd := [key for key, value in shared.items() if not isinstance(value, Tensor)]:
         raise ValueError(f'{checkpoint}: expected tensors, {len(odd)} are none: {first_few(odd)}')
-    other = [
-        f'{key}: expected {tuple(own[key].shape)}, got {tuple(value.shape)}'
-        for key, value in weights.items()
-        if key in own and value.shape != own[key].shape
-    ]
-    if other:
+    sizes = {key: (tuple(own[key].shape), tuple(value.shape)) for key, value in shared.items()}
+    if other := [f'{key}: expected {size}, got {got}' for key, (size, got) in sizes.items() if got != size]:
         raise ValueError(
             f'{checkpoint}: expected the weights of the model in the config, {len(other)} have another shape, as with '
             f'another number of classes: {first_few(other)}'
         )
     # Where the model itself begins with NaN, as in layer weights that are measured later, the checkpoint may too.
-    if nan := [key for key, value in weights.items() if key in own and (value.isnan() & ~own[key].cpu().isnan()).any()]:
+    if nan := [key for key, value in shared.items() if (value.isnan() & ~own[key].cpu().isnan()).any()]:
         raise ValueError(f'{checkpoint}: expected numbers as weights, {len(nan)} tensors hold NaN: {first_few(nan)}')
-    if resume:
-        require_run(loaded, checkpoint)
-    return loaded
-
-
-def require_run(loaded: dict, checkpoint: str) -> None:
-    """Raise a ValueError unless the checkpoint has what mmengine resumes a run from."""
     meta, hub = loaded.get('meta', {}), loaded.get('message_hub', {})
     numbers = dict(epoch=meta.get('epoch'), iter=meta.get('iter'), seed=meta.get('seed', 0))
     missing = [key for key in ('log_scalars', 'runtime_info', 'resumed_keys') if not isinstance(hub.get(key), dict)]
-    if missing or not all(isinstance(number, int) for number in numbers.values()):
+    if resume and (missing or not all(isinstance(number, int) for number in numbers.values())):
         raise ValueError(
             f'{checkpoint}: expected a checkpoint to resume from, with the logs in message_hub and integers in meta; '
             f'missing: {missing}, got {numbers}'
         )
+    return loaded
 
 
 def load_fitting_checkpoint(model: nn.Module, checkpoint: str) -> dict:

@@ -24,8 +24,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     A process that is killed leaves the temporary file at most, which the next write of the same file replaces.
 
     Raises:
-        OSError: what the system says, such as a disk that is full, with the file's name; nothing is left of the new
-            file, and an older one of this name stays.
+        OSError: what the system says, such as a disk that is full, with the file's name; an older file stays.
     """
     temporary = path.with_name(f'{path.name}.tmp')
     try:

@@ -13,10 +13,10 @@ from mmengine.runner import Runner
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from PIL import Image
+from tag_table import write_tag_table
 from torch.testing import assert_close
 from toy_own import CLASSES, own_config
 
-from aream_mm.datasets.tags import write_tag_table
 from aream_mm.engine import PseudoMaskHook
 from aream_mm.models import affinity_net
 from aream_mm.models.affinity_net import pair_sums, transition, walk

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 from draw_demo import draw_demo
+from launcher import join_processes_without_gpu
 from mmengine.config import Config
-
-from aream_mm.launcher import join_processes_without_gpu
 
 ROOT = Path(__file__).parents[1]
 CONFIG = 'configs/demo/aream_demo.py'
@@ -77,13 +76,13 @@ def test_a_process_without_a_gpu_leaves_the_group_before_python_ends():
         import atexit
         import torch.distributed as dist
         from mmengine.config import Config
-        from aream_mm.launcher import join_processes_without_gpu
+        from launcher import join_processes_without_gpu
         atexit.register(lambda: print('in a group at the end:', dist.is_initialized()))
         join_processes_without_gpu(Config(dict(launcher='pytorch')))
         print('in a group:', dist.is_initialized())
     """
     group = dict(RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port())
-    code, printed = finish(start(sys.executable, '-c', program, **group))
+    code, printed = finish(start(sys.executable, '-c', program, **group, PYTHONPATH=f'{ROOT}:{ROOT}/tools'))
     assert code == 0 and 'in a group: True\nin a group at the end: False\n' in printed
 
 

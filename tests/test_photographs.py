@@ -22,6 +22,7 @@ from mmseg.apis import inference_model
 from mmseg.utils import get_palette
 from mmseg.visualization import SegLocalVisualizer
 from PIL import Image, ImageOps
+from tag_table import write_tag_table
 from torch.utils.data import DataLoader
 from toy_own import CLASSES, IDS, make_own, own_config
 from toy_voc import write_masks
@@ -30,7 +31,6 @@ from aream_mm.checkpoint import load_fitting_checkpoint, require_fitting_shapes
 from aream_mm.config import load_config
 from aream_mm.datasets import ImageTagDataset, MaskDataset, PhotographDataset, PseudoMaskDataset
 from aream_mm.datasets.pictures import damage, read_header
-from aream_mm.datasets.tags import write_tag_table
 from aream_mm.engine import PseudoMaskHook
 from aream_mm.registry import DATASETS, MODELS
 

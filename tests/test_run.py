@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from demo_scenes import CLASSES
 from draw_demo import draw_demo
 from mmengine.config import Config
 from mmseg.apis import MMSegInferencer
@@ -125,9 +126,11 @@ def test_the_baseline_goes_on_from_the_warm_up_without_aream(two_stages):
     weights = [read_checkpoint(str(folder / run / 'iter_4.pth'))['state_dict'] for run in ('seed', 'baseline')]
     assert weights[0].keys() == weights[1].keys()
     changed = {key for key in weights[0] if not torch.equal(weights[0][key], weights[1][key])}
-    # The gradient of AReAM reaches the transformer and what it looks at alone.
+    # The gradient of AReAM reaches the transformer and what it looks at alone; its mirror images, which are seen in
+    # training mode, move the statistics of the CNN.
     assert 'backbone.vit.blocks.5.attn.qkv.weight' in changed
-    assert not any(key.startswith(('backbone.cnn.', 'head.class_map.')) for key in changed)
+    learnt = {key for key in changed if not key.endswith(('running_mean', 'running_var', 'num_batches_tracked'))}
+    assert not any(key.startswith(('backbone.cnn.', 'head.class_map.')) for key in learnt)
 
 
 def test_the_summary_gives_every_step_a_number_and_draws_them(two_stages):
@@ -166,9 +169,30 @@ def test_mmsegs_inferencer_takes_the_checkpoint_of_either_stage(two_stages, stag
     assert (folder / f'inferred_{stage}/vis/00009.jpg').is_file()
 
 
-def test_pseudo_masks_are_refused_for_a_config_that_makes_none(two_stages):
-    folder, _ = two_stages
-    command = [sys.executable, 'tools/test.py', SEG, str(folder / 'seg/iter_4.pth'), '--pseudo-masks']
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode != 0
-    assert '--pseudo-masks: expected a config with an aream_mm.PseudoMaskHook' in done.stderr
+def test_testing_stage_2_writes_refined_masks_of_the_tags_when_asked(two_stages):
+    folder, options = two_stages
+    refine = ['model.test_cfg.refine.type=aream_mm.PAR', 'pseudo_mask_dataloader.num_workers=0']
+    arguments = ['tools/test.py', SEG, folder / 'seg/iter_4.pth', '--work-dir', folder / 'seg_masks', '--pseudo-masks']
+    told = run(*arguments, '--cfg-options', *options['seg'], *refine)
+    assert 'Pseudo masks: 8 of 8 to write' in told
+    manifest = json.loads((folder / 'seg_masks/pseudo_masks/manifest.json').read_text())
+    assert manifest['settings']['refine']['type'] == 'aream_mm.PAR' and manifest['images'] == 8
+    rows = csv.reader((folder / 'pictures/tags.csv').read_text().splitlines())
+    tags = {name.removesuffix('.jpg'): {CLASSES.index(tag) for tag in names.split(';')} for name, names in [*rows][1:]}
+    for path in (folder / 'seg_masks/pseudo_masks').glob('*.png'):
+        assert set(np.unique(Image.open(path)).tolist()) <= {0, *tags[path.stem]}
+
+
+def test_pseudo_masks_are_refused_where_they_cannot_be_written(two_stages, tmp_path):
+    folder, options = two_stages
+    cfg = load_config(ROOT / SEG)
+    cfg.pop('pseudo_mask_dataloader')
+    cfg.dump(tmp_path / 'without.py')
+    for config, arguments, message in (
+        (tmp_path / 'without.py', [], 'a pseudo_mask_dataloader, got neither'),
+        (SEG, ['--tta'], 'without test-time augmentation, got RefinedTTAModel'),
+    ):
+        command = [sys.executable, 'tools/test.py', config, folder / 'seg/iter_4.pth', '--work-dir', tmp_path]
+        command += ['--pseudo-masks', *arguments, '--cfg-options', *options['seg']]
+        done = subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode != 0 and message in done.stderr

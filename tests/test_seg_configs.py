@@ -74,6 +74,20 @@ def test_a_config_trains_and_bears_ignored_crops_and_predicts(stem, data, tmp_pa
     assert len(result.seg_logits.data) == len(dataset.metainfo['classes']) == model.out_channels
 
 
+@pytest.mark.parametrize('path', [*CONFIGS.glob('*.py'), CONFIGS.parent / 'demo/deeplabv3plus_demo.py'], ids=str)
+def test_the_pictures_that_a_config_writes_masks_of_are_those_it_is_trained_on(path):
+    cfg = load_config(path)
+    trained, written = cfg.train_dataloader.dataset, cfg.pseudo_mask_dataloader.dataset
+    assert {**trained.dataset, 'data_prefix': None} == {**written.dataset, 'data_prefix': None}
+    assert written.tag_file.startswith(f'{cfg.data_root}/') and written.test_mode
+    assert written.get('drop_untagged', False) == trained.get('drop_unmasked', False)
+    sizes = [
+        [step for step in steps if step.type == 'Resize']
+        for steps in (written.pipeline, cfg.test_dataloader.dataset.pipeline)
+    ]
+    assert sizes[0] == sizes[1]
+
+
 @pytest.mark.parametrize('stem', RUNS)
 def test_a_config_averages_its_losses_over_what_is_not_ignored(stem):
     model = load_config(CONFIGS / f'{stem}.py').model

@@ -15,10 +15,11 @@ import pytest
 import tag_sources
 from PIL import Image
 from tag_sources import VOC_CLASSES, read_tags
+from tag_table import write_tag_table
 from toy_voc import ANIMALS, make_voc, voc_config
 
 from aream_mm.datasets import ImageTagDataset
-from aream_mm.datasets.tags import image_id, load_tag_file, read_tag_table, write_tag_table
+from aream_mm.datasets.tags import image_id, load_tag_file, read_tag_table
 
 ROOT = Path(__file__).parents[1]
 CONVERTER = ROOT / 'tools' / 'converters' / 'tags.py'

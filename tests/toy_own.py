@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 from demo_scenes import draw_picture
 from PIL import Image
-
-from aream_mm.datasets.tags import write_tag_table
+from tag_table import write_tag_table
 
 CLASSES = ('background', 'cat', 'dog')
 NAMES = ('sub/0.jpg', '1.PNG', 'sub/2.JPEG', '3.webp', 'sub/deep/4.tif', '5.Bmp')

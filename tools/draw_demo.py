@@ -13,11 +13,11 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from converters.tag_table import write_tag_table
 from demo_scenes import CLASSES, draw_picture
 from mmengine.utils import track_iter_progress
 from PIL import Image
 
-from aream_mm.datasets.tags import write_tag_table
 from aream_mm.masks import encode_mask
 
 VERSION = 2  # of what is drawn, and where it lies

@@ -19,13 +19,13 @@ import argparse
 import os
 from pathlib import Path
 
+from launcher import join_processes_without_gpu
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from aream_mm.checkpoint import require_fitting_shapes
 from aream_mm.config import load_config
-from aream_mm.launcher import join_processes_without_gpu
 
 
 def parse_args() -> argparse.Namespace:

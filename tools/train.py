@@ -8,13 +8,13 @@ import os
 from pathlib import Path
 
 import torch
+from launcher import join_processes_without_gpu
 from mmengine.config import DictAction
 from mmengine.runner import Runner, find_latest_checkpoint
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from aream_mm.checkpoint import require_fitting_shapes
 from aream_mm.config import load_config
-from aream_mm.launcher import join_processes_without_gpu
 
 
 def parse_args() -> argparse.Namespace:

@@ -7,15 +7,3 @@ from aream_mm.datasets.masks import MaskDataset
 from aream_mm.datasets.photographs import PhotographDataset
 from aream_mm.datasets.pseudo_masks import PseudoMaskDataset
 from aream_mm.datasets.samplers import SizeBatchSampler
-
-__all__ = [
-    'COCO2014Dataset',
-    'ImageTagDataset',
-    'LoadAnnotationsIfAny',
-    'LoadImageArea',
-    'MaskDataset',
-    'PackTagInputs',
-    'PhotographDataset',
-    'PseudoMaskDataset',
-    'SizeBatchSampler',
-]

@@ -18,7 +18,6 @@ from aream_mm.registry import DATASETS
 
 CLASSES = COCOStuffDataset.METAINFO['classes'][:80]  # its things, in official order
 SAMPLED_MASKS = 50  # read at construction; ids 81..90 are in about every sixth picture of COCO: hardly missed
-CONVERTER = 'python tools/converters/coco.py'
 
 
 @DATASETS.register_module()
@@ -39,20 +38,17 @@ class COCO2014Dataset(BaseSegDataset):
         super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, reduce_zero_label=False, **kwargs)
 
     def load_data_list(self) -> list[dict]:
+        self.converter = f'`python tools/converters/coco.py {self.data_root or "ROOT"}`'
         if self.ann_file and not Path(self.ann_file).exists():
-            raise FileNotFoundError(f'expected the image list {self.ann_file}, which {self._converter} writes')
+            raise FileNotFoundError(f'expected the image list {self.ann_file}, which {self.converter} writes')
         infos = super().load_data_list()
         sample = infos[:: max(1, math.ceil(len(infos) / SAMPLED_MASKS))]
         self._check_masks([path for info in sample if Path(path := info.get('seg_map_path', '')).is_file()])
         return infos
 
-    @property
-    def _converter(self) -> str:
-        return f'`{CONVERTER} {self.data_root or "ROOT"}`'
-
     def _check_masks(self, paths: Sequence[str]) -> None:
         expected = f'expected ids 0..{len(CLASSES)} (0 = background, 1..80 = the classes) or {IGNORE_INDEX}'
-        remedy = f'{self._converter} writes masks of these ids into masks/, once other masks are out of its way'
+        remedy = f'{self.converter} writes masks of these ids into masks/, once other masks are out of its way'
         without_background = []
         for path in paths:
             if problem := damage(path):

@@ -1,9 +1,8 @@
 """MaskDataset: any mmseg data set with its own masks, all of them checked at start, to measure stage 2 with."""
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from typing import Any
 
-from aream_mm.datasets.wrapper import SegDatasetWrapper
+from aream_mm.datasets.wrapper import SegDatasetWrapper, has_mask
 from aream_mm.registry import DATASETS
 
 
@@ -14,28 +13,21 @@ class MaskDataset(SegDatasetWrapper):
     Args:
         dataset: config of an mmseg data set.
         drop_unmasked: leave out the pictures without a mask, instead of refusing them.
-        pipeline: transforms, mmseg's.
-        test_mode: as in mmengine's `BaseDataset`.
-        unreadable: as in `SegDatasetWrapper`.
+        options: as in `SegDatasetWrapper`, with transforms of mmseg's.
 
     Raises:
         ValueError: pictures without a mask, or with one that cannot be read or is of another size.
     """
 
-    def __init__(
-        self,
-        dataset: dict,
-        drop_unmasked: bool = False,
-        pipeline: Sequence[dict | Callable] = (),
-        test_mode: bool = False,
-        unreadable: str = 'raise',
-    ) -> None:
+    what = 'a mask'
+
+    def __init__(self, dataset: dict, drop_unmasked: bool = False, **options: Any) -> None:
         self.drop_unmasked = drop_unmasked
-        super().__init__(dataset, pipeline, test_mode, unreadable)
+        super().__init__(dataset, **options)
 
     def change(self, infos: list[dict]) -> list[dict]:
         if self.drop_unmasked:
-            infos = [info for info in infos if Path(info.get('seg_map_path', '')).is_file()] or infos
+            infos = list(filter(has_mask, infos)) or infos
         if self.loads_masks:
-            self.require_masks(infos, 'a mask')
+            self.require_masks(infos, self.what)
         return infos

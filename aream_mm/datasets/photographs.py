@@ -1,12 +1,12 @@
 """PhotographDataset: a folder of photographs as an mmseg data set, with masks where there are some."""
 
-import logging
+from collections import Counter
 from pathlib import Path
 
-from mmengine.logging import print_log
 from mmseg.datasets import BaseSegDataset
 
-from aream_mm.datasets.pictures import ENDINGS, endings, find_pictures, first_few, require_distinct_names
+from aream_mm.datasets.pictures import ENDINGS, endings, find_pictures, require_distinct_names, warn
+from aream_mm.datasets.tags import refuse
 from aream_mm.files import read_lines
 from aream_mm.masks import VOC_COLOURS
 from aream_mm.registry import DATASETS
@@ -53,11 +53,7 @@ class PhotographDataset(BaseSegDataset):
             found = f'{len(others)} other files: {endings(others)}' if others else 'an empty folder'
             raise ValueError(f'{folder}: expected pictures ({" ".join(ENDINGS)}), got {found}')
         if others and not self.test_mode:
-            print_log(
-                f'{folder}: {len(others)} files are left out, which are no {" ".join(ENDINGS)}: {endings(others)}',
-                logger='current',
-                level=logging.WARNING,
-            )
+            warn(f'{folder}: {len(others)} files are left out, which are no {" ".join(ENDINGS)}: {endings(others)}')
         require_distinct_names(folder, pictures)
         by_id = {Path(picture).with_suffix('').as_posix(): picture for picture in pictures}
         infos = []
@@ -80,10 +76,7 @@ class PhotographDataset(BaseSegDataset):
         if not Path(self.ann_file).is_file():
             raise FileNotFoundError(f'PhotographDataset: expected a list of ids, got {self.ann_file!r}')
         listed = [line for line in read_lines(self.ann_file, encoding='utf-8-sig') if line]
-        for what, bad in (
-            ('ids of pictures (paths below the folder, without ending)', [i for i in listed if i not in by_id]),
-            ('each id once', sorted({i for i in listed if listed.count(i) > 1})),
-        ):
-            if bad:
-                raise ValueError(f'{self.ann_file}: expected {what}, not so for {len(bad)}: {first_few(bad)}')
+        expected = 'ids of pictures (paths below the folder, without ending)'
+        refuse(self.ann_file, expected, [sample_id for sample_id in listed if sample_id not in by_id])
+        refuse(self.ann_file, 'each id once', sorted(i for i, number in Counter(listed).items() if number > 1))
         return listed

@@ -1,5 +1,6 @@
 """Picture files: which are read, how large they are as shown, and whether their data is whole."""
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import mmcv
+from mmengine.logging import print_log
 from PIL import ExifTags, Image
 
 ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
@@ -19,21 +21,16 @@ THREADS = 8  # of little use on a disk of one's own; on a network disk the answe
 
 
 class Header(NamedTuple):
-    """What a picture file says about itself.
+    """What a picture file says about itself."""
 
-    size   (width, height) in pixels as it is shown, that is after EXIF rotation
-    mode   Pillow's
-    """
-
-    size: tuple[int, int]
-    mode: str
+    size: tuple[int, int]  # width and height in pixels as it is shown, that is after EXIF rotation
+    mode: str  # Pillow's
 
 
 def files_below(folder: Path) -> list[str]:
     """All that is below a folder and is no folder, as sorted relative paths; links to folders are followed.
 
-    What has a name that begins with a dot, or is in such a folder, is left out. Not all of it can be opened: links may
-    lead nowhere, and pipes would be waited for.
+    Names that begin with a dot are left out. Not all can be opened: links may lead nowhere, pipes would be waited for.
 
     Raises:
         OSError: a folder cannot be read.
@@ -55,21 +52,17 @@ def files_below(folder: Path) -> list[str]:
 
 
 def find_pictures(folder: Path) -> tuple[list[str], list[str]]:
-    """Pictures below a folder by their endings, in any case, and the files that are none: sorted relative paths.
-
-    Files and folders whose names begin with a dot are left out of both. Links that lead nowhere and the like are named
-    with the pictures, so that none is missing without a word.
-    """
-    files = files_below(folder)
-    is_picture = [file.lower().endswith(ENDINGS) for file in files]
-    pictures = [file for file, good in zip(files, is_picture, strict=True) if good]
-    return pictures, [file for file, good in zip(files, is_picture, strict=True) if not good]
+    """`files_below` a folder with the endings of pictures, in any case, broken links among them; and the others."""
+    pictures, others = [], []
+    for file in files_below(folder):
+        (pictures if file.lower().endswith(ENDINGS) else others).append(file)
+    return pictures, others
 
 
 def require_distinct_names(folder: Path, pictures: list[str]) -> None:
     """Raise a ValueError where two pictures differ in nothing but their endings, so that one mask would be both's."""
-    stems = Counter(str(Path(picture).with_suffix('')) for picture in pictures)
-    twins = [picture for picture in pictures if stems[str(Path(picture).with_suffix(''))] > 1]
+    stems = Counter(Path(picture).with_suffix('') for picture in pictures)
+    twins = [picture for picture in pictures if stems[Path(picture).with_suffix('')] > 1]
     if twins:
         raise ValueError(
             f'{folder}: expected pictures of different names, ending apart, got {len(twins)} that share theirs: '
@@ -87,6 +80,10 @@ def first_few(names: list[str]) -> str:
     return ', '.join(names[:SHOWN]) + (', …' if len(names) > SHOWN else '')
 
 
+def warn(text: str) -> None:
+    print_log(text, logger='current', level=logging.WARNING)
+
+
 def open_picture(path: str | Path) -> Image.Image:
     """Pillow's `Image.open` for a file in one of `FORMATS`.
 
@@ -101,13 +98,12 @@ def open_picture(path: str | Path) -> Image.Image:
     return Image.open(path, formats=FORMATS)
 
 
-def read_headers(paths: Iterable[str | None]) -> list[Header | None]:
-    """`read_header` of many files."""
+def read_headers(paths: Iterable[str | Path | None]) -> list[Header | None]:
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(read_header, paths))
 
 
-def read_header(path: str | None) -> Header | None:
+def read_header(path: str | Path | None) -> Header | None:
     """None where there is no picture that can be read: damaged, too large, or in colours that cv2 takes for others."""
     try:
         with open_picture(path or '') as picture:

@@ -13,13 +13,13 @@ from aream_mm.registry import DATA_SAMPLERS
 class SizeBatchSampler(Sampler[list[int]]):
     """Batches of pictures of one size, so that nothing is padded and a batch gives what its pictures give alone.
 
-    Every picture comes once, in another order than that of the data set. The batches do not depend on the number of
-    processes, each of which takes every n-th, so that the results do not either.
+    Every picture comes once, in another order than that of the data set. Each of n processes takes every n-th batch, so
+    that the results do not depend on their number.
 
     Args:
         sampler: a sampler over the data set, whose infos have `width` and `height`; its order is not used.
-        batch_size: most pictures in a batch of one process.
-        indices: leave out the batches that hold none of these pictures. Default: none is left out.
+        batch_size: most pictures in a batch.
+        indices: leave out the batches that hold none of these pictures.
 
     Raises:
         TypeError: a data set whose infos do not tell the sizes.

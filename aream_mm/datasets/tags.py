@@ -1,22 +1,19 @@
 """Where tags come from: the tag table, the `cls_labels.npy` file of the field, or the masks of a data set."""
 
 import csv
-import io
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from unicodedata import normalize
 
 import numpy as np
-from mmengine.dist import is_main_process
-from mmengine.utils import track_iter_progress
 from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
 from aream_mm import safe_pickle
 from aream_mm.datasets.pictures import damage, first_few
-from aream_mm.files import write_atomically
 from aream_mm.masks import IGNORE_INDEX
+from aream_mm.progress import progress
 
 HEADER = ['image', 'tags']
 # Of the formats that Pillow reads and that are pictures; it knows films and tables of numbers too.
@@ -35,11 +32,11 @@ def refuse(where: str | Path, expected: str, offenders: Sequence[str]) -> None:
 
 def refuse_unknown(where: str | Path, tags: Mapping[str, Iterable[str]], classes: Sequence[str]) -> None:
     """Raise a ValueError if an image has a tag that is not among the classes."""
-    known, unknown = set(classes), {}
+    known, unknown = set(classes), defaultdict(list)
     for image, names in tags.items():
         for name in names:
             if name not in known:
-                unknown.setdefault(name, []).append(image)
+                unknown[name].append(image)
     offenders = [f'{name!r} (images: {len(images)}, first {images[0]!r})' for name, images in unknown.items()]
     refuse(where, f'tags among {", ".join(map(repr, classes))}', offenders)
 
@@ -81,16 +78,13 @@ def read_tag_table(path: str | Path) -> dict[str, list[str]]:
     if header != HEADER:
         raise ValueError(f'{path}: expected the header {",".join(HEADER)!r}, got {",".join(header)[:80]!r}; {advice}')
     numbered = [(number, row) for number, row in enumerate(rows[1:], start=2) if row]
-    refuse(path, 'an image and its tags in each row', [f'row {n} {row}' for n, row in numbered if not is_entry(row)])
+    bad = [f'row {number} {row}' for number, row in numbered if len(row) != len(HEADER) or not row[0]]
+    refuse(path, 'an image and its tags in each row', bad)
     counts = Counter(image for _, (image, _) in numbered)
     refuse(path, 'one row for each image', [f'{image} ({count} rows)' for image, count in counts.items() if count > 1])
     tags = {image: [name for name in map(class_name, cell.split(';')) if name] for _, (image, cell) in numbered}
     refuse_collisions(path, tags)
     return tags
-
-
-def is_entry(row: list[str]) -> bool:
-    return len(row) == len(HEADER) and row[0] != ''
 
 
 def refuse_collisions(where: str | Path, tags: Mapping[str, Iterable[str]]) -> None:
@@ -101,44 +95,18 @@ def refuse_collisions(where: str | Path, tags: Mapping[str, Iterable[str]]) -> N
     refuse(where, 'the same tags for images that differ in their ending alone', different)
 
 
-def write_tag_table(path: str | Path, tags: Mapping[str, Iterable[str]]) -> None:
-    """Write a tag table that `read_tag_table` reads, sorted by image and, within a row, by name.
-
-    Raises:
-        ValueError: names that the table cannot hold, or images of one id with different tags.
-    """
-    path, names = Path(path), sorted({name for names in tags.values() for name in names})
-    bad = [repr(name) for name in names if name != class_name(name) or ';' in name or not is_line(name)]
-    refuse(path, "class names of one line in UTF-8, without ';' or white space around them", bad)
-    refuse(path, 'tags without background, which is in every picture', [n for n in names if n == 'background'])
-    bad = [repr(image) for image in tags if not is_line(image)]
-    refuse(path, 'image names of one line in UTF-8', bad)
-    refuse_collisions(path, tags)
-    content = io.StringIO()
-    writer = csv.writer(content, lineterminator='\n')
-    writer.writerow(HEADER)
-    writer.writerows([image, ';'.join(sorted(set(tags[image])))] for image in sorted(tags))
-    write_atomically(path, content.getvalue().encode())
-
-
-def is_line(text: str) -> bool:
-    """Whether the text is one line, not empty, of characters that UTF-8 has (a file name may hold others)."""
-    return len(text.splitlines()) == 1 and text == text.encode(errors='ignore').decode()
-
-
 def load_tag_file(path: str | Path, classes: Sequence[str] | None = None) -> dict[str, np.ndarray]:
     """Read a tag table (`.csv`) or a `cls_labels.npy`: `image_id` → multi-hot float32 vector (C,) over the classes.
 
     Args:
         path: of the file.
-        classes: all classes that the file may have, in the order of the columns of a `.npy`; C leaves 'background' out.
-            None keeps the columns of a `.npy`, whatever they are.
+        classes: all that the file may have, in the order of the columns of a `.npy`; C leaves 'background' out. None
+            keeps the columns of a `.npy`, whatever they are.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file has tags of other classes, other numbers than 0 and 1, or two rows for one image; it is no
-            table as `read_tag_table` describes; or no pickled dict of arrays, or asks for anything else to be
-            unpickled.
+        ValueError: tags of other classes, other numbers than 0 and 1, two rows for one image; a file that is no table
+            as `read_tag_table` describes, and no pickled dict of arrays alone.
     """
     ending = Path(path).suffix.lower()
     if ending not in ('.csv', '.npy') or (ending == '.csv' and classes is None):
@@ -146,7 +114,9 @@ def load_tag_file(path: str | Path, classes: Sequence[str] | None = None) -> dic
     if classes is not None:
         classes = [class_name(name) for name in classes if name != 'background']
     if ending == '.csv':
-        return vectors_of_table(path, classes)
+        table = read_tag_table(path)
+        refuse_unknown(path, table, classes)
+        return {image_id(image): np.array([c in names for c in classes], np.float32) for image, names in table.items()}
     vectors = load_cls_labels(path)
     refuse(path, '0 or 1 for each class', [image for image, v in vectors.items() if not np.isin(v, (0, 1)).all()])
     if classes is not None:
@@ -157,33 +127,19 @@ def load_tag_file(path: str | Path, classes: Sequence[str] | None = None) -> dic
     return vectors
 
 
-def vectors_of_table(path: str | Path, classes: Sequence[str]) -> dict[str, np.ndarray]:
-    table = read_tag_table(path)
-    refuse_unknown(path, table, classes)
-    column = {name: i for i, name in enumerate(classes)}
-    vectors = {}
-    for image, names in table.items():
-        vectors[image_id(image)] = vector = np.zeros(len(classes), np.float32)
-        vector[[column[name] for name in names]] = 1
-    return vectors
-
-
 def load_cls_labels(path: str | Path) -> dict[str, np.ndarray]:
     if not Path(path).is_file():
         raise FileNotFoundError(f'tag file: expected a cls_labels.npy, got {str(path)!r} which does not exist')
-    with open(path, 'rb') as file:
-        try:
+    try:
+        with open(path, 'rb') as file:
             major, _ = np.lib.format.read_magic(file)
             header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
             shape, _, dtype = header(file)
-            table = safe_pickle.load(file).item() if dtype.hasobject and shape == () else None
-        except Exception as error:  # a broken pickle raises whatever it likes
-            raise ValueError(f'tag file {str(path)!r}: expected a dict from image id to array, got {error}') from error
-    if not isinstance(table, dict):
-        raise ValueError(f'tag file {str(path)!r}: expected a dict from image id to array, got {dtype} {shape}')
-    try:
+            if not dtype.hasobject or shape != ():
+                raise ValueError(f'{dtype} {shape}')
+            table = safe_pickle.load(file).item()
         return {normalize('NFC', str(key)): np.asarray(value, np.float32) for key, value in table.items()}
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # a broken pickle raises whatever it likes
         raise ValueError(f'tag file {str(path)!r}: expected a dict from image id to array, got {error}') from error
 
 
@@ -197,7 +153,7 @@ def tags_from_masks(data_list: list[dict], num_classes: int, first_id: int) -> l
     """
     load = LoadAnnotations()
     tags = []
-    for info in track_iter_progress(data_list) if is_main_process() else data_list:
+    for info in progress(data_list):
         if problem := damage(info['seg_map_path']):
             raise ValueError(f'{info["seg_map_path"]}: expected a mask that can be read to its end, got {problem}')
         present = np.unique(load(dict(info, seg_fields=[]))['gt_seg_map'])

@@ -1,19 +1,16 @@
 """What the data set wrappers share: an mmseg data set inside, its infos changed, a pipeline of their own."""
 
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
-import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
-from mmengine.logging import print_log
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmseg.datasets.transforms import LoadAnnotations
 
 from aream_mm.datasets.formatting import LoadAnnotationsIfAny
-from aream_mm.datasets.pictures import ID_MODES, damage, first_few, read_headers
+from aream_mm.datasets.pictures import ID_MODES, damage, first_few, read_headers, warn
 from aream_mm.datasets.seeding import SeededIndex, seed_generators
 
 UNCHECKED, WHOLE, UNREADABLE = range(3)
@@ -27,10 +24,8 @@ class SegDatasetWrapper(BaseDataset):
 
     Every info gains `sample_id`, the path of the picture below the image folder without its ending ('2007_000063',
     'cats/0001'): the name under which tags are looked up and pseudo masks are written. `width` and `height` are those
-    of the picture as it is shown, in pixels.
-
-    The headers of all pictures are read at start. Data that turns out to be broken behind a good header is found when
-    the picture is first needed: an item is never replaced without a word.
+    of the picture as it is shown, in pixels. The headers of all pictures are read at start; data that is broken behind
+    a good header is found when the picture is first needed.
 
     Args:
         dataset: config of an mmseg data set, without a pipeline. Class 0 is 'background', or there is none of this name
@@ -76,41 +71,33 @@ class SegDatasetWrapper(BaseDataset):
             raise ValueError(f'{type(self).__name__} over {where}: expected images, got none')
         root = Path(self.inner.data_prefix['img_path'])
         # Masks are written under these names, and must not end up anywhere else.
-        is_below = lambda path: path.is_relative_to(root) and '..' not in path.relative_to(root).parts  # noqa: E731
-        self.require(infos, lambda info: is_below(Path(info['img_path'])), f'a picture below {root}', 'img_path')
-        for info in infos:
-            info['sample_id'] = Path(info['img_path']).relative_to(root).with_suffix('').as_posix()
-        self.headers = dict(zip((info['sample_id'] for info in infos), self._headers(infos, 'img_path'), strict=True))
-        has_picture = lambda info: self.headers[info['sample_id']] is not None  # noqa: E731
-        self.require(infos, has_picture, 'a readable picture', 'img_path')
+        paths = [Path(info['img_path']) for info in infos]
+        below = [path.is_relative_to(root) and '..' not in path.relative_to(root).parts for path in paths]
+        self.require(infos, below, f'a picture below {root}', 'img_path')
+        headers = read_headers(paths)
+        self.require(infos, [header is not None for header in headers], 'a readable picture', 'img_path')
         # mmseg's LoadAnnotations squeezes the mask of a picture of a single row or column.
-        has_area = lambda info: min(self.headers[info['sample_id']].size) > 1  # noqa: E731
+        has_area = [min(header.size) > 1 for header in headers]
         self.require(infos, has_area, 'a picture of at least 2 × 2 pixels', 'img_path')
+        for info, path, header in zip(infos, paths, headers, strict=True):
+            info['sample_id'] = path.relative_to(root).with_suffix('').as_posix()
+            info['width'], info['height'] = header.size
         infos = self.change(infos)
         if self.test_mode and infos:
             self._warn_of_memory(infos)
-        for info in infos:
-            info['width'], info['height'] = self.headers[info['sample_id']].size
-        del self.headers
         for position, info in enumerate(infos):
             info['position'] = position  # in `state`; a subset of the data set has other indices
         return infos
 
     def _warn_of_memory(self, infos: list[dict]) -> None:
-        largest = max(infos, key=lambda info: np.prod(self.headers[info['sample_id']].size))
-        width, height = self.headers[largest['sample_id']].size
-        number = len(self.metainfo['classes'])
+        largest = max(infos, key=lambda info: info['width'] * info['height'])
+        width, height, number = largest['width'], largest['height'], len(self.metainfo['classes'])
         needed = 4 * width * height * (2 * number + OTHER_PLANES)
         if needed > WARN_FROM:
-            print_log(
+            warn(
                 f'{largest["img_path"]} has {width} × {height} pixels: its prediction for {number} classes takes up to '
-                f'{needed / 1e9:.0f} GB of memory; scale such pictures down if that is too much',
-                logger='current',
-                level=logging.WARNING,
+                f'{needed / 1e9:.0f} GB of memory; scale such pictures down if that is too much'
             )
-
-    def _headers(self, infos: list[dict], key: str) -> list:
-        return read_headers([info.get(key) for info in infos])
 
     def change(self, infos: list[dict]) -> list[dict]:
         """The infos of this data set, from those of the inner one."""
@@ -126,17 +113,16 @@ class SegDatasetWrapper(BaseDataset):
 
     def require_masks(self, infos: list[dict], what: str) -> None:
         """Raise a ValueError unless every info names a mask of ids that can be read and has the size of its picture."""
-        masks = dict(zip((info['sample_id'] for info in infos), self._headers(infos, 'seg_map_path'), strict=True))
-        mask = lambda info: masks[info['sample_id']]  # noqa: E731
-        self.require(infos, lambda info: mask(info) is not None, what, 'img_path')
-        holds_ids = lambda info: mask(info).mode in ID_MODES  # noqa: E731
+        masks = read_headers([info.get('seg_map_path') for info in infos])
+        self.require(infos, [mask is not None for mask in masks], what, 'img_path')
+        holds_ids = [mask.mode in ID_MODES for mask in masks]
         self.require(infos, holds_ids, f'{what} of class ids (a grey or palette PNG of 8 bits)', 'seg_map_path')
-        fits = lambda info: mask(info).size == self.headers[info['sample_id']].size  # noqa: E731
+        fits = [mask.size == (info['width'], info['height']) for info, mask in zip(infos, masks, strict=True)]
         self.require(infos, fits, f'{what} of the size of the picture', 'seg_map_path')
 
-    def require(self, infos: list[dict], good: Callable[[dict], bool], what: str, key: str) -> None:
+    def require(self, infos: list[dict], good: Sequence[bool], what: str, key: str) -> None:
         """Raise a ValueError that names the first infos that are not good, and counts them."""
-        bad = [str(info[key]) for info in infos if not good(info)]
+        bad = [str(info[key]) for info, is_good in zip(infos, good, strict=True) if not is_good]
         if bad:
             raise ValueError(
                 f'{type(self).__name__} over {self.inner.ann_file or self.inner.data_prefix}: expected {what} for each '
@@ -177,16 +163,17 @@ class SegDatasetWrapper(BaseDataset):
             return True
         if self.unreadable == 'raise' or self.test_mode:
             advice = '' if self.test_mode else "; repair or remove it, or set unreadable='skip'"
-            raise ValueError(
-                f'{type(self).__name__}: expected pictures that can be read to their end, got {", ".join(broken)}'
-                f'{advice}'
-            )
+            expected = f'{type(self).__name__}: expected pictures that can be read to their end'
+            raise ValueError(f'{expected}, got {", ".join(broken)}{advice}')
         self.state[info['position']] = UNREADABLE
         number = int((self.state == UNREADABLE).sum())
-        print_log(
+        warn(
             f'{type(self).__name__}: skipping {", ".join(broken)}, the next picture takes its place; '
-            f'{number} of {len(self.state)} skipped so far',
-            logger='current',
-            level=logging.WARNING,
+            f'{number} of {len(self.state)} skipped so far'
         )
         return False
+
+
+def has_mask(info: dict) -> bool:
+    """Whether the file of the mask is there."""
+    return Path(info.get('seg_map_path', '')).is_file()

@@ -11,17 +11,3 @@ from aream_mm.engine.random_state import RandomStateHook
 from aream_mm.engine.schedule import TimmCosineLR
 from aream_mm.engine.threshold_curve import ThresholdCurveHook
 from aream_mm.engine.warm_up import WarmUpHook
-
-__all__ = [
-    'AffinityProfileHook',
-    'BFloat16OptimWrapper',
-    'CAMPictureHook',
-    'InvalidLossHook',
-    'LayerEntropyHook',
-    'PseudoMaskHook',
-    'RandomStateHook',
-    'SafeCheckpointHook',
-    'ThresholdCurveHook',
-    'TimmCosineLR',
-    'WarmUpHook',
-]

@@ -1,14 +1,13 @@
 """AffinityProfileHook: what every layer's affinity does, as curves over the training."""
 
-from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.runner import Runner
-from mmengine.utils import ProgressBar
 
 from aream_mm.engine.layer_entropy import evenly_spread
 from aream_mm.engine.warm_up import bare
 from aream_mm.evaluation.affinity_profile import AffinityProfile
+from aream_mm.progress import progress
 from aream_mm.registry import HOOKS
 
 
@@ -30,30 +29,22 @@ class AffinityProfileHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Find wrong settings and missing files before training."""
-        self._prepare(runner)
+        self.before_val(runner)
 
     def before_val(self, runner: Runner) -> None:
         if self.loader is None:
-            self._prepare(runner)
-
-    def _prepare(self, runner: Runner) -> None:
-        dataset = evenly_spread(MMENGINE_DATASETS.build(self.dataloader['dataset']), self.num_images)
-        # One picture at a time, for it takes as many affinities as the profile has rows.
-        self.loader = runner.build_dataloader({**self.dataloader, 'dataset': dataset, 'batch_size': 1})
+            dataset = evenly_spread(MMENGINE_DATASETS.build(self.dataloader['dataset']), self.num_images)
+            # One picture at a time, for it takes as many affinities as the profile has rows.
+            self.loader = runner.build_dataloader({**self.dataloader, 'dataset': dataset, 'batch_size': 1})
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         model = bare(runner.model)
         profile = AffinityProfile(model)
         runner.logger.info(f'Affinity profile: measuring on {len(self.loader.dataset)} pictures')
-        progress = ProgressBar(len(self.loader)) if is_main_process() else None
         model.eval()
-        for batch in self.loader:
+        for batch in progress(self.loader):
             batch = model.data_preprocessor(batch)
             profile.update(batch['inputs'], batch['data_samples'])
-            if progress:
-                progress.update()
-        if progress:
-            print()
         scalars = {
             f'affinity/{figure}/{row.replace(" ", "_")}': value
             for row, figures in profile.compute().items()

@@ -14,10 +14,9 @@ from aream_mm.registry import HOOKS
 class InvalidLossHook(Hook):
     """Stops the training at the first step whose loss is NaN or infinite, and before such weights would be saved.
 
-    Each process looks at its own loss after every step. That costs a GPU nothing: mmengine's RuntimeInfoHook has
-    brought the loss to the host for the log, at every step, and this hook reads it there. The error names the files of
-    the step, and those of the step before, because a gradient that is not finite under a loss that is shows only in
-    the next loss. Weights are looked at when they are saved, so that every checkpoint is a good one.
+    Each process reads its own loss where mmengine's RuntimeInfoHook has brought it to the host for the log, which costs
+    a GPU nothing. The error names the files of the step, and those of the step before, because a gradient that is not
+    finite under a loss that is shows only in the next loss. Weights are looked at when they are saved.
 
     Raises:
         FloatingPointError: with the iteration, the values, the files and the last checkpoint.

@@ -3,17 +3,17 @@
 import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
-from mmengine.dist import all_reduce, is_main_process
+from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.runner import Runner
-from mmengine.utils import ProgressBar
 from torch import Tensor
 
 from aream_mm.engine.warm_up import bare
 from aream_mm.models import cam as cams
 from aream_mm.models.aream import AReAMLoss, layer_entropy
 from aream_mm.models.segmentor import CAMSegmentor
+from aream_mm.progress import progress
 from aream_mm.registry import HOOKS
 
 
@@ -54,20 +54,15 @@ class LayerEntropyHook(Hook):
         model = bare(runner.model)
         loader = runner.build_dataloader({**self.dataloader, 'dataset': self.dataset})
         runner.logger.info(f'Layer entropies: measuring on {len(self.dataset)} pictures')
-        progress = ProgressBar(len(loader)) if is_main_process() else None
         total = torch.zeros(model.backbone.num_layers, dtype=torch.float64)
         number = torch.zeros((), dtype=torch.float64)
         model.eval()
-        for batch in loader:
+        for batch in progress(loader):
             batch = model.data_preprocessor(batch)
             images, tags = batch['inputs'], model.tags(batch['data_samples']).to(batch['inputs'].device)
             total += entropy_of_layers(model, images, tags).cpu() * len(images)
             number += len(images)
-            if progress:
-                progress.update()
         model.train()
-        if progress:
-            print()
         all_reduce(total), all_reduce(number)
         entropy = total / number
         model.attention_loss.weigh_layers(entropy)

@@ -24,13 +24,11 @@ from mmengine.dist import (
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.runner import Runner, autocast, find_latest_checkpoint
-from mmengine.structures import PixelData
-from mmengine.utils import ProgressBar
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.evaluation import IoUMetric
 from mmseg.structures import SegDataSample
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from aream_mm.checkpoint import load_fitting_checkpoint
 from aream_mm.engine.warm_up import bare
@@ -38,6 +36,7 @@ from aream_mm.files import write_atomically
 from aream_mm.masks import IGNORE_INDEX, encode_mask
 from aream_mm.models.refined import RefinedEncoderDecoder
 from aream_mm.models.segmentor import CAMSegmentor
+from aream_mm.progress import progress
 from aream_mm.registry import HOOKS
 
 IGNORED_COLOUR = (224, 224, 192)  # of VOC's borders
@@ -58,8 +57,6 @@ class PseudoMaskHook(Hook):
     are there. It names checkpoint, settings and classes, and the mIoU over the images that have a mask to compare with.
     With `test_cfg.band` that is the mIoU of the pixels that are not ignored, and `ignored` is the share of those that
     are, in percent of all pixels of all masks: the higher it is, the easier the pixels that are left.
-
-    Images of one size make a batch (`SizeBatchSampler`), and threads write while the next batch is computed.
 
     Args:
         dataloader: config over an `ImageTagDataset` with test_mode=True.
@@ -194,22 +191,17 @@ class PseudoMaskHook(Hook):
         sampler = dict(type='aream_mm.SizeBatchSampler', indices=pending)
         loader = runner.build_dataloader({**self.dataloader, 'dataset': self.dataset, 'batch_sampler': sampler})
         model = bare(runner.model).eval()
-        progress = ProgressBar(sum(map(len, loader.batch_sampler))) if is_main_process() else None
         with ThreadPoolExecutor(WRITERS) as pool:
             writing = deque()
-            for batch in loader:
+            for batch in progress(loader):
                 with autocast(enabled=self.fp16):
                     samples = model.predict(**model.data_preprocessor(batch), settings=self.settings)
                 for sample in samples:
                     writing.append(pool.submit(self._write, sample.sample_id, *self._outputs(sample)))
                     if len(writing) > MAX_WAITING:
                         writing.popleft().result()
-                    if progress:
-                        progress.update()
             for written in writing:
                 written.result()
-        if progress:
-            print()
 
     def _outputs(self, sample: SegDataSample) -> tuple[np.ndarray, dict[str, np.ndarray] | None]:
         """The mask (H, W) uint8, and what is stored of the CAM where it is asked for."""
@@ -234,8 +226,8 @@ class PseudoMaskHook(Hook):
         """The pixels that are 255, in percent of all pixels of the files as written."""
         counts = torch.zeros(2, dtype=torch.int64)
         for file in files[get_rank() :: get_world_size()]:
-            mask = as_plane(np.array(Image.open(file)))
-            counts += torch.tensor([(mask == IGNORE_INDEX).sum(), mask.numel()])
+            mask = np.array(Image.open(file))
+            counts += torch.tensor([(mask == IGNORE_INDEX).sum(), mask.size])
         all_reduce(counts)
         return round(100 * float(counts[0] / counts[1]), 2)
 
@@ -247,22 +239,14 @@ class PseudoMaskHook(Hook):
         pairs = [(info, file) for info, file in zip(infos, files, strict=True) if 'seg_map_path' in info]
         if not pairs:
             return None
-        load = LoadAnnotations()
-        metric = IoUMetric(iou_metrics=['mIoU'])
+        load, metric = LoadAnnotations(), IoUMetric(iou_metrics=['mIoU'])
         metric.dataset_meta = self.dataset.metainfo
         for info, file in pairs[get_rank() :: get_world_size()]:
-            sample = SegDataSample()
-            mask, truth = as_plane(np.array(Image.open(file))), as_plane(load(dict(info, seg_fields=[]))['gt_seg_map'])
-            sample.gt_sem_seg = PixelData(data=truth.masked_fill(mask == IGNORE_INDEX, IGNORE_INDEX))
-            sample.pred_sem_seg = PixelData(data=mask)
-            metric.process({}, [sample.to_dict()])
+            mask, truth = np.array(Image.open(file)), load(dict(info, seg_fields=[]))['gt_seg_map']
+            planes = dict(pred_sem_seg=mask, gt_sem_seg=np.where(mask == IGNORE_INDEX, IGNORE_INDEX, truth))
+            metric.process({}, [{key: dict(data=torch.from_numpy(plane)) for key, plane in planes.items()}])
         miou = float(metric.evaluate(len(pairs))['mIoU'])
         return None if math.isnan(miou) else round(miou, 2)
-
-
-def as_plane(mask: np.ndarray) -> Tensor:
-    """(H, W) ids → (1, H, W) int64."""
-    return torch.from_numpy(mask.astype(np.int64))[None]
 
 
 def fingerprint(*models: nn.Module | None) -> str:

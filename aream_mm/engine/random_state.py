@@ -1,6 +1,7 @@
 """RandomStateHook: an interrupted training goes on with the random numbers of one that was not."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from mmengine.dist import broadcast_object_list, get_rank
 from mmengine.hooks import Hook
@@ -17,19 +18,16 @@ ITEMS, STEPS = range(2)  # their random numbers have nothing in common
 class RandomStateHook(Hook):
     """Seeds all generators with (seed, process, step) before each step, and with (seed, process, place) for each item.
 
-    The place counts the items that the process has drawn since the training began. No state of a generator has to
-    outlive the process, so that a training resumed from any checkpoint of an epoch or iteration makes the steps of an
-    uninterrupted one: the same pictures, augmented alike, and the same drop path. That they give the same weights, bit
-    for bit, takes
+    The place counts the items that the process has drawn since the training began. A training resumed from any
+    checkpoint of an epoch or iteration makes the steps of an uninterrupted one: the same pictures, augmented alike, and
+    the same drop path. That they give the same weights, bit for bit, takes
 
     - `EpochBasedTrainLoop`, or `IterBasedTrainLoop` with the `InfiniteSampler`, which skips what was drawn before;
     - as many processes, and threads of each, as before; the number of workers may change;
-    - operations that are deterministic: those on the CPU are, those of a GPU with randomness.deterministic=True as far
-      as torch has them.
+    - on a GPU randomness.deterministic=True, as far as torch has such operations.
 
-    The seed is that of the first start, also where the config has none or another one when it is resumed. The items of
-    a data set that is not wrapped by one of ours are not seeded, which is logged: a resumed run augments its pictures
-    otherwise.
+    The seed is that of the first start, whatever the config has when it is resumed. The items of a data set that is not
+    wrapped by one of ours are not seeded, which is logged.
     """
 
     priority = 'LOWEST'  # what other hooks draw before a step makes no difference to it
@@ -51,14 +49,14 @@ class RandomStateHook(Hook):
         seed_generators(self.seed, get_rank(), STEPS, runner.iter)
 
 
+@dataclass
 class SeededSampler:
     """The indices of a sampler, each with the key of its place in the training."""
 
-    def __init__(self, sampler: Iterable[int], runner: Runner, batch_size: int, seed: int) -> None:
-        self.sampler = sampler
-        self.runner = runner
-        self.batch_size = batch_size
-        self.seed = seed
+    sampler: Iterable[int]
+    runner: Runner
+    batch_size: int
+    seed: int
 
     def __iter__(self) -> Iterator[SeededIndex]:
         # Both loops ask for an iterator when all earlier batches have been trained on.

@@ -5,7 +5,6 @@ import io
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
@@ -40,7 +39,6 @@ class ThresholdCurveHook(Hook):
 def draw(curve: ThresholdCurve) -> bytes:
     """The curve with the reported thresholds, as PNG."""
     figure = Figure(figsize=(6, 4), layout='constrained')
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.plot(curve.thresholds, curve.miou, color='black')
     for (name, index), colour in zip(curve.chosen.items(), ('tab:green', 'tab:blue', 'tab:orange'), strict=True):

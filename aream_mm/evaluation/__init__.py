@@ -3,5 +3,3 @@
 from aream_mm.evaluation.affinity_profile import AffinityProfile
 from aream_mm.evaluation.cam_metric import CAMMetric
 from aream_mm.evaluation.sweep import threshold_sweep
-
-__all__ = ['AffinityProfile', 'CAMMetric', 'threshold_sweep']

@@ -39,15 +39,8 @@ def foreground_mass(affinity: Tensor, foreground: Tensor, known: Tensor) -> tupl
     """Share of the attention that foreground patches, and that background patches, give to foreground patches.
 
     Mean over the patches of a picture; attention on unknown patches is left out. Attention that keeps objects apart has
-    a high first and a low second share.
-
-    Args:
-        affinity: (…, P, P).
-        foreground: (P,) bool.
-        known: (P,) bool.
-
-    Returns:
-        Two of (…), nan where the picture has no such patch.
+    a high first and a low second share: affinity (…, P, P), foreground and known (P,) bool → two of (…), nan where the
+    picture has no such patch.
     """
     affinity = affinity[..., known, :][..., known].double()
     foreground = foreground[known]
@@ -61,9 +54,7 @@ class AffinityProfile:
     mIoU and threshold   of the CAM that this affinity alone propagates, at its best threshold, in percent; also of the
                          CAM that is not propagated ('none')
     entropy              of the evidence that it spreads, in bits: see `aream.layer_entropy`
-    effective_tokens     see there
-    token_similarity     of the tokens after the layer: see there
-    foreground_to_foreground, background_to_foreground   see `foreground_mass`
+    effective_tokens, token_similarity, foreground_to_foreground, background_to_foreground   see the functions above
 
     Figures that need masks are missing where no picture has one, or where there is no background.
     """

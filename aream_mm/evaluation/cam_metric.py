@@ -18,18 +18,12 @@ from aream_mm.registry import METRICS
 
 
 class ThresholdCurve(NamedTuple):
-    """What was measured at T thresholds.
+    """What was measured at T thresholds."""
 
-    thresholds   (T,) background scores, rising
-    iou          (T, C + 1) IoU of each class in percent; nan for a class that neither truth nor masks have
-    miou         (T,) its mean
-    chosen       index of each threshold that is reported, by name
-    """
-
-    thresholds: np.ndarray
-    iou: np.ndarray
-    miou: np.ndarray
-    chosen: dict[str, int]
+    thresholds: np.ndarray  # (T,) background scores, rising
+    iou: np.ndarray  # (T, C + 1) of each class in percent; nan for a class that neither truth nor masks have
+    miou: np.ndarray  # (T,) its mean
+    chosen: dict[str, int]  # index of each threshold that is reported, by name
 
 
 @METRICS.register_module()
@@ -44,8 +38,7 @@ class CAMMetric(BaseMetric):
     Without ground truth only the mask-free threshold is logged and there are no metrics, so that
     `CheckpointHook(save_best='auto')` goes by the metric listed next, such as mmpretrain's mAP.
 
-    Counts are 64-bit and memory does not grow with the number of images. After `evaluate`, `curve` holds the mIoU at
-    every threshold.
+    Memory does not grow with the number of images. After `evaluate`, `curve` holds the mIoU at every threshold.
 
     Args:
         thresholds: number of thresholds, evenly spread over 0..1 without the ends; the config's is added.
@@ -157,8 +150,8 @@ class CAMMetric(BaseMetric):
 def mask_free_threshold(after: Tensor, before: Tensor, thresholds: Tensor) -> int:
     """Index of a background threshold that is chosen from the CAMs alone.
 
-    Otsu's threshold on the CAMs before propagation leaves out what propagation completes; on the CAMs after it, it
-    takes in what propagation spills. The foreground area at the threshold returned lies midway between the two.
+    Otsu's threshold on the CAMs before propagation leaves out what propagation completes; after it, it takes in what
+    propagation spills. The foreground area at the threshold returned lies midway between the two.
 
     Args:
         after: (T + 1,) number of pixels whose best score exceeds so many thresholds, over all pictures.

@@ -15,8 +15,6 @@ from aream_mm.masks import IGNORE_INDEX
 def count_pixels(classes: Tensor, scores: Tensor, mask: Tensor | None, thresholds: Tensor, num_classes: int) -> Tensor:
     """How many pixels of a picture have each (truth, best class, number of thresholds below the best score).
 
-    Counts of several pictures add up.
-
     Args:
         classes: (K,) in 1..C; K may be 0.
         scores: (K, H, W) in 0..1.
@@ -91,8 +89,7 @@ def threshold_sweep(
     truth or in the masks, does not count, as in mmseg.
 
     Args:
-        cams: (classes (K,) in 1..C, scores (K, H, W) in 0..1) of each picture; K may be 0.
-        masks: (H, W) ground truth of each picture, 255 ignored.
+        cams: (classes, scores) of each picture, masks: its ground truth (H, W), both as `count_pixels` takes them.
         thresholds: T background scores.
         num_classes: C + 1, with background.
 

@@ -19,24 +19,3 @@ from aream_mm.registry import MODELS
 
 for _module in (AReAMLoss, PAR, DenseCRF, RandomWalk):  # tensors in, tensors out: they know no registry
     MODELS.register_module(module=_module)
-
-__all__ = [
-    'AReAMLoss',
-    'AffinityNet',
-    'AttentionBackbone',
-    'AttentionConformer',
-    'AttentionLoss',
-    'AttentionViT',
-    'CAMHead',
-    'CAMSegmentor',
-    'CNNBackbone',
-    'DenseCRF',
-    'DualBranch',
-    'PAR',
-    'RandomWalk',
-    'RefinedEncoderDecoder',
-    'RefinedTTAModel',
-    'Refiner',
-    'ResNet38',
-    'TimmCNN',
-]

@@ -125,15 +125,12 @@ class AffinityNet(BaseModel):
     """Features whose distance tells whether two near places belong to one class, learned from masks.
 
     Each level of the backbone has a 1×1 convolution with ReLU; they are brought to one grid, ⌈H / 8⌉ × ⌈W / 8⌉, and
-    concatenated, and another 1×1 convolution makes of them the features f. The affinity of a pair is
-    W_ij = exp(−‖f_i − f_j‖₁), and the loss, over the pairs of the batch,
+    concatenated, and another 1×1 convolution makes of them the features f. The loss, over the pairs of the batch, is
 
-        −mean_{background} log W − mean_{one other class} log W − 2 · mean_{two classes} log(1 − W).
+        −mean_{background} log W − mean_{one other class} log W − 2 · mean_{two classes} log(1 − W),   see `pair_sums`.
 
-    A kind that has no pair counts 0; pairs with an end of 255 have no kind. Labels are read at the centre of each cell.
-    Several processes divide by the pairs of all, as `AReAMLoss` does.
-
-    It trains on a `PseudoMaskDataset` of masks with a band, and serves `RandomWalk`. It predicts nothing by itself.
+    A kind that has no pair counts 0. Labels are read at the centre of each cell. Several processes divide by the pairs
+    of all. It trains on a `PseudoMaskDataset` of masks with a band, and serves `RandomWalk`; alone it predicts nothing.
 
     Args:
         backbone: config of a network of mmseg or timm that returns feature levels, such as `TimmCNN`.
@@ -195,9 +192,9 @@ class AffinityNet(BaseModel):
 class RandomWalk(Refiner):
     """Planes walk over the cells of the picture, T^steps · planes with T = D⁻¹ W^β of an `AffinityNet`.
 
-    The planes come to the cells by their mean over each, and back by bilinear interpolation. T is sparse, and applied
-    `steps` times instead of being raised to a power, which would fill it. A cell is 8 pixels of the pictures as the
-    refiner gets them, so that it needs the full resolution: refine_scale=1 beside `refine` in the test settings.
+    The planes come to the cells by their mean over each, and back by bilinear interpolation. T is sparse, which a power
+    of it is not. A cell is 8 pixels of the pictures as the refiner gets them, so that it needs the full resolution:
+    refine_scale=1 beside `refine` in the test settings.
 
     Args:
         net: config of an `AffinityNet`, as in configs/_base_/models/affinity_net_resnet50.py.

@@ -71,25 +71,21 @@ class AttentionConformer(AttentionBackbone):
         super().init_weights()
         if not self.pretrained:
             return
-        source = self._published() if self.pretrained is True else self.pretrained
-        if self.pretrained is not True and not Path(source).is_file():
+        source = self.pretrained
+        if source is True:
+            from mmpretrain.apis import ModelHub  # imports all of mmpretrain's inferencers
+
+            source = ModelHub.get(f'conformer-{self.arch}-p16_3rdparty_in1k').weights
+        elif not Path(source).is_file():
             raise FileNotFoundError(f'pretrained weights of Conformer {self.arch!r}: expected a file, got {source!r}')
         weights = CheckpointLoader.load_checkpoint(source, map_location='cpu')
         weights = {key.removeprefix('backbone.'): value for key, value in weights.get('state_dict', weights).items()}
+        own = {key: value for key, value in weights.items() if not key.startswith(('head.', 'trans_norm.'))}
         try:
-            self.conformer.load_state_dict(
-                {key: value for key, value in weights.items() if not key.startswith(('head.', 'trans_norm.'))}
-            )
+            self.conformer.load_state_dict(own)
         except RuntimeError as error:
-            raise ValueError(
-                f"{source}: expected weights of mmpretrain's Conformer {self.arch!r}, got {error}"
-            ) from error
-
-    def _published(self) -> str:
-        """Where mmpretrain keeps its weights."""
-        from mmpretrain.apis import ModelHub  # imports all of mmpretrain's inferencers
-
-        return ModelHub.get(f'conformer-{self.arch}-p16_3rdparty_in1k').weights
+            expected = f"expected weights of mmpretrain's Conformer {self.arch!r}"
+            raise ValueError(f'{source}: {expected}, got {error}') from error
 
     def run(self, images: Tensor, maps: AttentionMaps) -> Attended:
         net = self.conformer

@@ -27,25 +27,22 @@ class DenseCRF(Refiner):
                + bilateral_compat · exp(−|p_i − p_j|² / (2 · bilateral_sxy²) − |I_i − I_j|² / (2 · bilateral_srgb²))
 
     over positions p and colours I; both kernels are normalised, so compat does not depend on the size of the image. The
-    first term smooths, the second makes pixels of one colour agree. The defaults are DeepLab's at half the resolution,
-    at which stage 1 refines; for whole pictures, as stage 2 has them, bilateral_sxy=67. Others in use are PSA's
-    gaussian_sxy=3, bilateral_sxy=80, bilateral_srgb=13, bilateral_compat=10 and IRN's label_confidence=0.7,
-    gaussian_sxy=3, bilateral_sxy=50, bilateral_srgb=5, bilateral_compat=10. The planes of a CAM are nearly equal, and
-    wide kernels ruin them: docs/chain.md has figures.
+    defaults are DeepLab's at half the resolution, at which stage 1 refines; for whole pictures, as stage 2 has them,
+    bilateral_sxy=67. Others in use are PSA's gaussian_sxy=3, bilateral_sxy=80, bilateral_srgb=13, bilateral_compat=10
+    and IRN's label_confidence=0.7, gaussian_sxy=3, bilateral_sxy=50, bilateral_srgb=5, bilateral_compat=10. The planes
+    of a CAM are nearly equal, and wide kernels ruin them: docs/chain.md has figures.
 
-    Pictures are computed side by side, each by a process. The processes start with the first pictures, and end with the
-    refiner or with this process, however it ends. On a GPU too the work is done by the CPU.
+    Pictures are computed side by side on the CPU, each by a process. These start with the first pictures, and end with
+    the refiner or with this process, however it ends.
 
     Args:
         num_iters: rounds of mean field; with 0 the result is the unary's probabilities.
         label_confidence: None takes the planes as probabilities, unary = −log(plane), with those below 1e-5 as 1e-5.
             A number in 0..1 takes the highest plane of a pixel as its label, of this probability, and shares the rest
             among the other classes of the picture.
-        gaussian_sxy: standard deviation of the smoothing kernel, in pixels of the images given.
-        gaussian_compat: its weight.
-        bilateral_sxy: standard deviation of the kernel of colours, in pixels.
-        bilateral_srgb: the same in grey levels, of 0..255.
-        bilateral_compat: its weight.
+        gaussian_sxy, bilateral_sxy: standard deviation of a kernel in pixels of the images given.
+        bilateral_srgb: that of the kernel of colours in grey levels, of 0..255.
+        gaussian_compat, bilateral_compat: weight of a kernel.
         workers: most processes. Default: the CPUs, shared among the processes that a launcher has started here.
 
     Shapes: images (B, 3, H, W) RGB in 0..1, planes (B, K, H, W) of probabilities → (B, K, H, W) float32 that sum to 1
@@ -109,12 +106,11 @@ class DenseCRF(Refiner):
             refined[present] = 1
             return refined
         pixels = (image * 255).round().byte().permute(1, 2, 0).contiguous()
+        unary = self.energies(planes[present])
         process = self.idle.get()
         try:
-            answer = ask(
-                process,
-                (pixels.numpy(), self.energies(planes[present]).numpy(), self.gaussian, self.bilateral, self.num_iters),
-            )
+            options = (self.gaussian, self.bilateral, self.num_iters)
+            answer = ask(process, (pixels.numpy(), unary.numpy(), *options))
         finally:
             self.idle.put(process)
         refined[present] = torch.from_numpy(answer)
@@ -124,22 +120,16 @@ class DenseCRF(Refiner):
 def start() -> subprocess.Popen:
     """A process that computes mean fields. It holds nothing of this one, neither its memory nor its locks.
 
-    Why no concurrent.futures.ProcessPoolExecutor: one that shares nothing either (spawn, forkserver) imports the main
-    script in each process, and torch and mmseg with it. Of tools/test.py's imports the first result took 8.7 s instead
-    of 0.9 and a process 475 MB of its own instead of 21; scripts without `if __name__ == '__main__'` or from standard
-    input cannot start it, and a child of multiprocessing that still refers to it never ends.
+    A ProcessPoolExecutor that shares nothing either (spawn, forkserver) imports the main script in each process, and
+    torch and mmseg with it: with tools/test.py 8.7 s to the first result instead of 0.9, and 475 MB instead of 21. Nor
+    can a script from standard input start it.
     """
-    pipe = subprocess.PIPE
-    script = Path(__file__).with_name('mean_field.py')
+    pipe, script = subprocess.PIPE, Path(__file__).with_name('mean_field.py')
     return subprocess.Popen([sys.executable, script], stdin=pipe, stdout=pipe, stderr=pipe)
 
 
 def ask(process: subprocess.Popen, arguments: tuple) -> np.ndarray:
-    """`mean_field` of the arguments.
-
-    Raises:
-        RuntimeError: the process has ended.
-    """
+    """`mean_field` of the arguments; a RuntimeError where the process has ended."""
     try:
         pickle.dump(arguments, process.stdin, pickle.HIGHEST_PROTOCOL)
         process.stdin.flush()

@@ -49,18 +49,17 @@ class CAMHead(BaseModule):
         """Class map (B, C, h, w) before ReLU, and logits (B, C) by the name of the head: 'class' and 'patch'."""
         class_map = self.class_map(attended.features)
         patch_logits = class_map.mean(dim=(-2, -1))
-        if attended.class_tokens is None:
+        tokens = attended.class_tokens  # (B, T, D)
+        if tokens is None:
             if self.token_logits is not None:
                 raise ValueError('CAMHead: expected no token_channels for a network without class tokens')
             return class_map, {'patch': patch_logits}
         if self.token_logits is None:
-            class_logits = attended.class_tokens.mean(dim=-1)
-        elif attended.class_tokens.shape[1] == 1:
-            class_logits = self.token_logits(attended.class_tokens[:, 0])
+            class_logits = tokens.mean(dim=-1)
+        elif tokens.shape[1] == 1:
+            class_logits = self.token_logits(tokens[:, 0])
         else:
-            raise ValueError(
-                f'CAMHead: expected a single class token for token_channels, got {attended.class_tokens.shape[1]}'
-            )
+            raise ValueError(f'CAMHead: expected a single class token for token_channels, got {tokens.shape[1]}')
         if class_logits.shape[1] != self.num_classes:
             raise ValueError(
                 f'CAMHead: expected {self.num_classes} class tokens (num_classes), got {class_logits.shape[1]}; set '

@@ -1,8 +1,8 @@
 """Mean-field inference of a dense CRF over a picture, and the process that does nothing else.
 
-DenseCRF starts this file as a script: pydensecrf holds Python's lock while it computes, so that threads would only wait
-for each other. The process imports no more than it needs, reads pickled arguments of `mean_field` from standard input,
-and writes the results to standard output until the input ends, as it does when the process that asks is killed.
+DenseCRF starts this file as a script, as pydensecrf holds Python's lock while it computes. The process imports no more
+than it needs, reads pickled arguments of `mean_field` from standard input, and writes the results to standard output
+until the input ends, as it does when the process that asks is killed.
 """
 
 import pickle

@@ -1,6 +1,7 @@
 """ResNet-38, the wide one of "Wider or Deeper" (arXiv 1611.10080), on which weak supervision trains its stage 2."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader
@@ -16,8 +17,7 @@ class Unit(nn.Module):
 
     Args:
         widths: channels of the input and after each of the two or three convolutions.
-        kernels: their sizes.
-        dilations: theirs.
+        kernels, dilations: of the convolutions.
         stride: of the first.
         dropout: probability of dropping a channel before the others.
     """
@@ -25,25 +25,21 @@ class Unit(nn.Module):
     def __init__(
         self,
         widths: Sequence[int],
-        kernels: Sequence[int],
-        dilations: Sequence[int],
+        kernels: Sequence[int] = (3, 3),
+        dilations: Sequence[int] = (1, 1),
         stride: int = 1,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.parts = PARTS[: len(kernels)]
-        for i, part in enumerate(self.parts):
-            conv = nn.Conv2d(
-                widths[i],
-                widths[i + 1],
-                kernels[i],
-                stride=1 if i else stride,
-                padding=kernels[i] // 2 * dilations[i],
-                dilation=dilations[i],
-                bias=False,
+        strides = (stride, 1, 1)[: len(kernels)]
+        each = zip(self.parts, pairwise(widths), kernels, dilations, strides, strict=True)
+        for part, channels, kernel, dilation, step in each:
+            padding = kernel // 2 * dilation
+            self.add_module(f'bn_branch{part}', nn.BatchNorm2d(channels[0]))
+            self.add_module(
+                f'conv_branch{part}', nn.Conv2d(*channels, kernel, step, padding, dilation=dilation, bias=False)
             )
-            self.add_module(f'bn_branch{part}', nn.BatchNorm2d(widths[i]))
-            self.add_module(f'conv_branch{part}', conv)
         self.conv_branch1 = None
         if stride > 1 or widths[0] != widths[-1]:
             self.conv_branch1 = nn.Conv2d(widths[0], widths[-1], 1, stride=stride, bias=False)
@@ -62,14 +58,11 @@ class Unit(nn.Module):
         return shortcut + x
 
 
-def level(name: str, units: int, widths: Sequence[int], **options) -> dict[str, Unit]:
+def level(name: str, units: int, widths: Sequence[int], kernels=(3, 3), dilations=(1, 1), **first) -> dict[str, Unit]:
     """So many units by name; the first has the options, and the others the dilation of its last convolution."""
-    kernels, dilations = options.pop('kernels', (3, 3)), options.pop('dilations', (1, 1))
-    rest = dict(widths=(widths[-1], *widths[1:]), kernels=kernels, dilations=(dilations[-1],) * len(kernels))
-    return {
-        name: Unit(widths, kernels, dilations, **options),
-        **{f'{name}_{i}': Unit(**rest) for i in range(1, units)},
-    }
+    rest = ((widths[-1], *widths[1:]), kernels, (dilations[-1],) * len(kernels))
+    others = {f'{name}_{i}': Unit(*rest) for i in range(1, units)}
+    return {name: Unit(widths, kernels, dilations, **first), **others}
 
 
 @MODELS.register_module()

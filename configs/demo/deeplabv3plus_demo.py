@@ -35,6 +35,13 @@ train_dataloader = dict(
     dataset=dict(dataset=dict(photographs, ann_file='train.txt'), mask_dir=mask_dir, pipeline=train_pipeline),
 )
 test_dataloader = dict(dataset=dict(dataset=dict(photographs, ann_file='val.txt'), pipeline=test_pipeline))
+pseudo_mask_dataloader = dict(
+    dataset=dict(
+        dataset=dict(photographs, ann_file='train.txt'),
+        tag_file=data_root + '/tags.csv',
+        pipeline=[dict(type='LoadImageFromFile'), dict(type='aream_mm.PackTagInputs')],
+    )
+)
 
 max_iters = 240  # of 16 of the 320 pictures
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.3)}))

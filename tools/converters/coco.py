@@ -28,10 +28,10 @@ from pathlib import Path
 import numpy as np
 from mmengine.utils import track_iter_progress, track_parallel_progress
 from PIL.PngImagePlugin import PngInfo
+from tag_table import write_tag_table
 
 from aream_mm.datasets.coco import CLASSES
 from aream_mm.datasets.pictures import SHOWN, open_picture
-from aream_mm.datasets.tags import write_tag_table
 from aream_mm.files import write_atomically
 from aream_mm.masks import IGNORE_INDEX, encode_mask
 

@@ -17,9 +17,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from prettytable import PrettyTable
 from tag_sources import read_tags
+from tag_table import write_tag_table
 
 from aream_mm.datasets.pictures import first_few
-from aream_mm.datasets.tags import class_name, refuse, write_tag_table
+from aream_mm.datasets.tags import class_name, refuse
 from aream_mm.files import read_lines, write_atomically
 
 BARS, LABEL = 300, 100  # bars in the chart, and characters of a name, at most: drawing thousands takes minutes
