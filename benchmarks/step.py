@@ -5,9 +5,7 @@
 
 floor   timm's DeiT-S forward, backward and AdamW, and one forward without a gradient
 plain   benchmarks/plain.py
-eval    the label CAM in evaluation mode, the default: image and mirror image take a pass of their own
-train   label_cam_mode='train': the pass that is trained serves for the image
-fixed   no drop path, so that evaluation mode gives the same and the pass serves too
+ours    the pass that is trained serves for the label CAM, the mirror images take one of their own
 
 The floor has one class token, the others have one for each class: 216 tokens instead of 197 with 20 classes at 224 px.
 """
@@ -50,9 +48,7 @@ def variants(setting: Setting) -> dict[str, Callable[[], Work]]:
     return {
         'floor': lambda: floor_step(setting, images, labels),
         'plain': lambda: plain_step(images, labels),
-        'eval': lambda: our_step(images, labels),
-        'train': lambda: our_step(images, labels, train_cfg=dict(label_cam_mode='train')),
-        'fixed': lambda: our_step(images, labels, drop_path_rate=0.0),
+        'ours': lambda: our_step(images, labels),
     }
 
 

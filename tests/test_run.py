@@ -177,7 +177,7 @@ def test_testing_stage_2_writes_refined_masks_of_the_tags_when_asked(two_stages)
     assert 'Pseudo masks: 8 of 8 to write' in told
     manifest = json.loads((folder / 'seg_masks/pseudo_masks/manifest.json').read_text())
     assert manifest['settings']['refine']['type'] == 'aream_mm.PAR' and manifest['images'] == 8
-    rows = csv.reader((folder / 'pictures/tags.csv').read_text().splitlines())
+    rows = csv.reader((folder / 'drawn/tags.csv').read_text().splitlines())
     tags = {name.removesuffix('.jpg'): {CLASSES.index(tag) for tag in names.split(';')} for name, names in [*rows][1:]}
     for path in (folder / 'seg_masks/pseudo_masks').glob('*.png'):
         assert set(np.unique(Image.open(path)).tolist()) <= {0, *tags[path.stem]}

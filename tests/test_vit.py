@@ -252,7 +252,8 @@ def test_other_attention_inside_a_plain_vit_is_refused_by_name(option, got):
 def test_frozen_layers_freeze_the_embeddings_and_the_first_layers(num_class_tokens):
     vit = small_vit(num_class_tokens=num_class_tokens, frozen_layers=2)
     frozen = {name for name, weight in vit.named_parameters() if not weight.requires_grad}
-    embeddings = ['extra_tokens', 'pos_embed', 'patch_embed.', 'norm_pre.'] + ['class_tokens'] * (num_class_tokens == 1)
+    embeddings = ['extra_tokens', 'pos_embed', 'class_pos_embed', 'patch_embed.', 'norm_pre.']
+    embeddings += ['class_tokens'] * (num_class_tokens == 1)
     first = (*embeddings, 'blocks.0.', 'blocks.1.')
     assert frozen == {name for name, _ in vit.named_parameters() if name.startswith(first)}
     vit.train()

@@ -224,6 +224,7 @@ class RandomWalk(Refiner):
 
     @torch.no_grad()
     def refine(self, images: Tensor, planes: Tensor) -> Tensor:
+        images, planes = images.float(), planes.float()
         self.net.to(images.device)  # tells the preprocessor too, which moving this module does not
         # As the pictures of a data set are before the preprocessor: BGR in 0..255.
         inputs = self.net.data_preprocessor(dict(inputs=list(images.flip(1) * 255)))['inputs']

@@ -95,7 +95,7 @@ class DenseCRF(Refiner):
             self.processes.append(start())
             self.idle.put(self.processes[-1])
         with ThreadPoolExecutor(len(self.processes)) as threads:
-            refined = list(threads.map(self.infer, images.detach().cpu(), planes.detach().cpu()))
+            refined = list(threads.map(self.infer, images.detach().float().cpu(), planes.detach().float().cpu()))
         return torch.stack(refined).to(planes.device)
 
     def infer(self, image: Tensor, planes: Tensor) -> Tensor:

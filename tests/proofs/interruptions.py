@@ -71,7 +71,7 @@ max_epochs = 4
 param_scheduler = dict(T_max=max_epochs, by_epoch=True, convert_to_iter_based=True)
 train_cfg = dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=2)
 default_hooks = dict(
-    logger=dict(interval=1, log_metric_by_epoch=True), checkpoint=dict(by_epoch=True, interval=1)
+    logger=dict(interval=1, log_metric_by_epoch=True), checkpoint=dict(by_epoch=True, interval=1, save_best='multi-label/mAP')
 )
 log_processor = dict(by_epoch=True)
 entropy_dataloader = dict(_base_.pseudo_mask_dataloader, batch_size=4, num_workers=0)
@@ -90,8 +90,8 @@ train_dataloader = dict(
     batch_size=4,
     dataset=dict(mask_dir={masks!r}, pipeline=[*_base_.train_pipeline[:3], crop, *_base_.train_pipeline[4:]]),
 )
-val_dataloader = dict(_base_.test_dataloader, num_workers=0, persistent_workers=False)
-val_cfg, val_evaluator = dict(type='ValLoop'), _base_.test_evaluator
+val_dataloader = dict(_base_.test_dataloader, _delete_=True, num_workers=0, persistent_workers=False)
+val_cfg, val_evaluator = dict(type='ValLoop', _delete_=True), dict(_base_.test_evaluator, _delete_=True)
 max_iters = 12
 param_scheduler = dict(end=max_iters)
 train_cfg = dict(max_iters=max_iters, val_interval=6)
