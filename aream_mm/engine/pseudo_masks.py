@@ -30,7 +30,7 @@ from mmseg.structures import SegDataSample
 from PIL import Image
 from torch import nn
 
-from aream_mm.checkpoint import load_fitting_checkpoint
+from aream_mm.checkpoint import read_checkpoint
 from aream_mm.engine.warm_up import bare
 from aream_mm.files import write_atomically
 from aream_mm.masks import IGNORE_INDEX, encode_mask
@@ -123,7 +123,7 @@ class PseudoMaskHook(Hook):
         chosen = runner.message_hub.runtime_info.get('best_ckpt')
         if chosen:
             runner.logger.info(f'Pseudo masks: of {chosen}, which the validation has chosen')
-            load_fitting_checkpoint(bare(runner.model), chosen)
+            bare(runner.model).load_state_dict(read_checkpoint(chosen, map_location='cpu')['state_dict'])
         self.write(runner, chosen or find_latest_checkpoint(runner.work_dir))
 
     def after_test(self, runner: Runner, metrics: dict | None = None) -> None:

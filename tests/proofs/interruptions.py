@@ -71,7 +71,8 @@ max_epochs = 4
 param_scheduler = dict(T_max=max_epochs, by_epoch=True, convert_to_iter_based=True)
 train_cfg = dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=2)
 default_hooks = dict(
-    logger=dict(interval=1, log_metric_by_epoch=True), checkpoint=dict(by_epoch=True, interval=1, save_best='multi-label/mAP')
+    logger=dict(interval=1, log_metric_by_epoch=True),
+    checkpoint=dict(by_epoch=True, interval=1, save_best='multi-label/mAP'),
 )
 log_processor = dict(by_epoch=True)
 entropy_dataloader = dict(_base_.pseudo_mask_dataloader, batch_size=4, num_workers=0)
