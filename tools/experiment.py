@@ -55,7 +55,8 @@ def conduct(table: Table) -> list[Step]:
         if len(finished) < len(table.steps):
             estimate = Estimate.of(table)
             print(estimate.text())
-            print(f'{len(finished)} of {len(table.steps)} steps are there already.' if finished else '', flush=True)
+            if finished:
+                print(f'{len(finished)} of {len(table.steps)} steps are there already.')
         failed = []
         for number, step in enumerate(table.steps, start=1):
             if step in finished:
@@ -76,6 +77,9 @@ def conduct(table: Table) -> list[Step]:
                 print(f'{step} failed, and what needs it is left out. The end of {log}:', file=sys.stderr)
                 print('\n'.join(log.read_text(errors='replace').splitlines()[-15:]), file=sys.stderr, flush=True)
             write_page(table, failed)
+        if len(finished) == len(table.steps):
+            total = sum(table.result(step)['seconds'] for step in table.steps)
+            print(f'All {len(finished)} steps are done, in {duration(total)}.')
         print(f'Page: {write_page(table, failed)}')
         return failed
 

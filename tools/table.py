@@ -246,7 +246,7 @@ class Table:
         tool = [str(ROOT / 'tools' / made.tool), str(folder / 'config.py')]
         tool += [made.checkpoint] if made.checkpoint else []
         tool += ['--work-dir', str(folder), *made.options]
-        if made.tool == 'train.py' and find_latest_checkpoint(str(folder)):
+        if made.tool == 'train.py' and (folder / 'last_checkpoint').is_file():
             tool.append('--resume')
         if self.gpus == 1:
             return [sys.executable, *tool]

@@ -63,19 +63,14 @@ class Estimate:
 
     @classmethod
     def of(cls, table: Table) -> 'Estimate':
-        """From `estimate.json` in the work dir where it is of this table and machine, otherwise measured now."""
-        path, device = table.work_dir / 'estimate.json', device_name()
-        key = fingerprint([table.settings(step) for step in table.steps], device, table.gpus, table.cfg.picture_size)
-        found = json.loads(path.read_text()) if path.is_file() else {}
-        if found.get('key') != key:
-            began = time.time()
-            measured = measure_all(table)
-            found = dict(key=key, device=device, seconds=time.time() - began, measured=measured)
-        costs = {step: cost_of(step, table, found['measured']) for step in table.steps}
+        """What `estimate.json` in the work dir does not have of these networks and this machine is measured now."""
+        path, device, began = table.work_dir / 'estimate.json', device_name(), time.time()
+        measured = measure_all(table, json.loads(path.read_text())['measured'] if path.is_file() else {})
+        costs = {step: cost_of(step, table, measured) for step in table.steps}
         steps = {str(step): cost._asdict() for step, cost in costs.items()}
         table.work_dir.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(dict(found, steps=steps), indent=2).encode())
-        return cls(costs, device, found['seconds'])
+        write_atomically(path, json.dumps(dict(device=device, measured=measured, steps=steps), indent=2).encode())
+        return cls(costs, device, time.time() - began)
 
     def text(self) -> str:
         """A row for each row of the table, over its seeds, and one for all."""
@@ -180,24 +175,28 @@ def name_of(step: Step) -> str:
     return step.kind if step.kind == 'affinity' else step.part or step.row
 
 
-def measure_all(table: Table) -> dict[str, dict]:
-    """By row, decoder and for the AffinityNet, what `measure` says of it."""
-    requests = {name_of(step): step for step in table.steps if step.kind in STAGES}
-    answers = {}
+def measure_all(table: Table, known: dict[str, dict]) -> dict[str, dict]:
+    """By row, decoder and for the AffinityNet, what `measure` says of it; `known` has some of that already."""
+    trainings = {name_of(step): step for step in table.steps if step.kind in STAGES}
+    answers = dict(known)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        for number, (name, step) in enumerate(requests.items(), start=1):
-            print(f'measuring {name}, {number} of {len(requests)} networks …', flush=True)
-            root = folder / f'drawn_{number}'
-            cfg = table.base(step.kind, step.part or step.row, str(root))
-            draw(root, cfg, table.cfg.picture_size)
-            write_config(cfg, folder / 'config.py')
-            request = dict(kind=step.kind, config=str(folder / 'config.py'), gpus=table.gpus, tta=table.cfg.tta)
+        for number, (name, step) in enumerate(trainings.items(), start=1):
+            request = dict(kind=step.kind, gpus=table.gpus, tta=table.cfg.tta, picture_size=table.cfg.picture_size)
             if step.kind == 'stage 1':
-                net = table.base('affinity', '', None).model if table.walks else None
-                request.update(refiners=table.refiners(step._replace(kind='masks')), net=net)
-                request.update(walks={name: table.cfg.refiners[name] for name in table.walks})
-            answers[name] = ask(request, folder)
+                request.update(refiners=table.refiners(step._replace(kind='masks')))
+                request.update(walks={walk: table.cfg.refiners[walk] for walk in table.walks})
+                request.update(net=table.base('affinity', '', None).model if table.walks else None)
+            part = step.part or step.row
+            key = fingerprint(request, table.base(step.kind, part, None).to_dict(), device_name())
+            if answers.get(name, {}).get('key') == key:
+                continue
+            print(f'measuring {name}, {number} of {len(trainings)} networks …', flush=True)
+            root, path = folder / f'drawn_{number}', folder / 'config.py'
+            cfg = table.base(step.kind, part, str(root))
+            draw(root, cfg, table.cfg.picture_size)
+            write_config(cfg, path)
+            answers[name] = dict(ask(dict(request, config=str(path)), folder), key=key)
     return answers
 
 
