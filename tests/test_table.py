@@ -153,7 +153,7 @@ def test_the_page_has_every_row_and_says_what_was_not_run(conducted):
     assert all('not run' in cell for cell in (*baseline[1:2], *baseline[3:9], *other[1:2], *other[3:]))
     assert '61.7' in baseline[2] and '67.93' in aream[2] and not any('not run' in cell for cell in aream)
     assert 'Not asked for: other.' in before and 'Failed: baseline, seed 0, train.' in before
-    assert '9 of 18 steps are not done: baseline, seed 0, train; baseline, seed 0, seeds;' in before
+    assert '9 of 18 steps are not done:' in before and 'baseline, seed 0: train, seeds, masks,' in before
     baseline, aream, other = rows_of((work / 'results.html').read_text())
     assert not any('not run' in cell for cell in (*baseline, *aream)) and 'not run' in other[1]
     figures = json.loads((work / 'results.json').read_text())['rows']
@@ -217,7 +217,7 @@ def test_the_estimate_alone_needs_no_data(config, monkeypatch, capsys):
 def test_the_time_that_remains_is_corrected_by_what_was_measured(config):
     planned = table.Table(load_config(config), Path('nowhere'), ['AReAM'], [0, 1])
     costs = {step: table_estimate.Cost(10.0, 1, 1) for step in planned.steps}
-    estimate, (train, *_) = table_estimate.Estimate(costs, 'cpu', 1.0), planned.steps
+    estimate, (train, *_) = table_estimate.Estimate(costs, 'cpu'), planned.steps
     assert estimate.remaining({}) == 180
     assert estimate.remaining({train: 20.0}) == 340  # all are thought to be twice as slow
     seeds = next(step for step in planned.steps if step.kind == 'seeds')

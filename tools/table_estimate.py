@@ -32,7 +32,6 @@ from mmseg.datasets import PascalVOCDataset
 from PIL import Image
 from prettytable import PrettyTable
 from table import FEW, Step, Table, fingerprint, mask_loader, with_net, write_config
-from table_page import duration
 
 from aream_mm.config import load_config
 from aream_mm.engine.layer_entropy import entropy_of_layers
@@ -58,19 +57,19 @@ class Cost(NamedTuple):
 class Estimate:
     """What each step takes."""
 
-    def __init__(self, costs: dict[Step, Cost], device: str, spent: float) -> None:
-        self.costs, self.device, self.spent = costs, device, spent
+    def __init__(self, costs: dict[Step, Cost], device: str) -> None:
+        self.costs, self.device = costs, device
 
     @classmethod
     def of(cls, table: Table) -> 'Estimate':
         """What `estimate.json` in the work dir does not have of these networks and this machine is measured now."""
-        path, device, began = table.work_dir / 'estimate.json', device_name(), time.time()
+        path, device = table.work_dir / 'estimate.json', device_name()
         measured = measure_all(table, json.loads(path.read_text())['measured'] if path.is_file() else {})
         costs = {step: cost_of(step, table, measured) for step in table.steps}
         steps = {str(step): cost._asdict() for step, cost in costs.items()}
         table.work_dir.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(dict(device=device, measured=measured, steps=steps), indent=2).encode())
-        return cls(costs, device, time.time() - began)
+        return cls(costs, device)
 
     def text(self) -> str:
         """A row for each row of the table, over its seeds, and one for all."""
@@ -82,7 +81,7 @@ class Estimate:
             hours, disk = (sum(cost[part] for _, cost in own) for part in (0, 2))
             seeds, memory = len({step.seed for step, _ in own}), max(cost.memory for _, cost in own)
             drawn.add_row([name, seeds, f'{hours / 3600:.2f}', f'{memory / 1e9:.1f}', f'{disk / 1e9:.1f}'])
-        return f'What it takes on {self.device}, measured in {duration(self.spent)}:\n{drawn}'
+        return f'What it takes on {self.device}:\n{drawn}'
 
     def remaining(self, done: dict[Step, float]) -> float:
         """Seconds of the steps that are not done, by the estimate and by how it has been wrong so far.

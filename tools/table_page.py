@@ -10,9 +10,10 @@ from table import RESULT, Step, Table
 from aream_mm.files import write_atomically
 
 STYLE = """
-body { font: 15px/1.5 sans-serif; margin: 2em auto; max-width: 80em; padding: 0 1em; color: #222 }
+body { font: 15px/1.5 sans-serif; margin: 2em auto; max-width: 90em; padding: 0 1em; color: #222 }
 table { border-collapse: collapse } th, td { padding: .35em .8em; text-align: right; border-bottom: 1px solid #ddd }
-th { border-bottom: 2px solid #888; vertical-align: bottom } th:first-child, td:first-child { text-align: left }
+th { border-bottom: 2px solid #888; vertical-align: bottom } th:first-child { text-align: left }
+td:first-child { text-align: left; white-space: nowrap }
 td.paper { color: #06c } .none { color: #aaa } .failed { color: #b00 } .n { color: #888; font-size: 80% }
 """
 
@@ -81,11 +82,15 @@ def write_page(table: Table, failed: list[Step]) -> Path:
         lines.append(f'<tr><td>{escape(row)}</td>{cells[0]}{paper}{"".join(cells[1:])}{minutes}</tr>')
     titles = [*columns]
     titles = ['row', titles[0], 'seeds, in the paper', *titles[1:], 'minutes']
-    left = [str(step) for step in table.steps if not (table.folder(step) / RESULT).is_file()]
+    left = [step for step in table.steps if not (table.folder(step) / RESULT).is_file()]
+    by_row = {}
+    for step in left:
+        by_row.setdefault(f'{step.row}, seed {step.seed}', []).append(step.name)
     idle = [row for row in found if row not in table.rows]
     notes = [f'Not asked for: {", ".join(idle)}.'] if idle else []
     notes += [f'Failed: {"; ".join(map(str, failed))}.'] if failed else []
-    notes += [f'{len(left)} of {len(table.steps)} steps are not done: {"; ".join(left)}.'] if left else []
+    notes += [f'{len(left)} of {len(table.steps)} steps are not done:'] if left else []
+    notes += [f'{row}: {", ".join(names)}' for row, names in by_row.items()]
     notes += [] if notes else ['All steps are done.']
     about = (
         'mIoU in percent; mean ± standard deviation (n − 1) where there are several seeds. Seeds are measured at the '
@@ -105,6 +110,6 @@ def write_page(table: Table, failed: list[Step]) -> Path:
 """
     path = table.work_dir / 'results.html'
     write_atomically(path, page.encode())
-    content = dict(seeds=table.seeds, stage_2_masks=table.cfg.stage_2_masks, rows=found, not_done=left)
+    content = dict(seeds=table.seeds, stage_2_masks=table.cfg.stage_2_masks, rows=found, not_done=list(map(str, left)))
     write_atomically(path.with_suffix('.json'), json.dumps(content, indent=2).encode())
     return path
