@@ -10,9 +10,10 @@
 #
 # Each of `rows` is a config and what differs from it, and so is `affinity` and each of `decoders`. In steps: train;
 # measure the seeds on `train`, where their best background score is chosen; write masks of train_aug at this score by
-# each of `refiners`, for PSA after an AffinityNet has been trained on masks with `band`; train each decoder on the masks
-# of the refiner `stage_2_masks`; measure it on `val`, once. Stage 1 runs without the hooks of its config that write masks
-# and affinity profiles, stage 2 without validations, so that nothing is chosen on `val`.
+# each of `refiners`, for PSA after an AffinityNet has been trained on masks with `band`; train each decoder on the
+# masks of the refiner `stage_2_masks`; measure it on `val`, once. Stage 1 goes on with its best checkpoint where its
+# config keeps one, and runs without the hooks that write masks and affinity profiles; stage 2 goes on with its last
+# checkpoint, and runs without validations.
 #
 # Expect: of the seeds what stands as `paper` in each row. Not yet measured.
 data_root = 'data/VOCdevkit/VOC2012'
