@@ -187,6 +187,9 @@ def test_a_change_of_settings_is_refused_and_seeds_can_be_added(conducted, confi
     option = 'rows.AReAM.model.head.kernel_size=1'
     with pytest.raises(ValueError, match='AReAM/0/train/result.json: expected the settings that the experiment has'):
         conduct(monkeypatch, config, '--rows', 'AReAM', '--cfg-options', option)
+    conduct(monkeypatch, config, '--rows', 'AReAM')
+    assert '61.7' in rows_of((conducted[0] / 'results.html').read_text())[0][2]
+    assert json.loads((conducted[0] / 'results.json').read_text())['rows']['baseline']['steps']['done'] == 9
     planned = table.Table(load_config(config), conducted[0], ['AReAM'], [0, 1])
     assert [planned.result(step) is not None for step in planned.steps] == [True] * 9 + [False] * 9
 

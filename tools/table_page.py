@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
-from table import RESULT, Step, Table
+from table import RESULT, Step, Table, slug
 
 from aream_mm.files import write_atomically
 
@@ -41,11 +41,28 @@ def columns_of(table: Table) -> dict[str, tuple[str, str]]:
     return columns | {f'{name}, val{views}': (f'{name}, val', 'mIoU') for name in cfg.decoders}
 
 
+def with_all_there(table: Table) -> Table:
+    """The table of all rows of the experiment, and of all seeds that were asked for now or before."""
+    folders = [folder for row in table.cfg.rows for folder in (table.work_dir / slug(row)).glob('[0-9]*')]
+    seeds = sorted({*table.seeds, *(int(folder.name) for folder in folders)})
+    whole = Table(table.cfg, table.work_dir, list(table.cfg.rows), seeds, table.gpus)
+    whole.bases, whole.fingerprints = table.bases, table.fingerprints  # which take their time
+    return whole
+
+
+def done(table: Table, step: Step) -> dict | None:
+    """The result of a step; none where it is of other settings, as those of a row that was not asked for may be."""
+    try:
+        return table.result(step)
+    except ValueError:
+        return None
+
+
 def collect(table: Table, failed: list[Step]) -> dict[str, dict]:
-    """By row of the experiment, also those that were not asked for: its figures of each seed, the paper's, minutes."""
+    """By row: its figures of each seed, the paper's, minutes."""
     found, columns = {}, columns_of(table)
     for row, entry in table.cfg.rows.items():
-        results = {step: result for step in table.steps if step.row == row and (result := table.result(step))}
+        results = {step: result for step in table.steps if step.row == row and (result := done(table, step))}
         figures = {title: {} for title in columns}
         for title, (name, key) in columns.items():
             for step, result in results.items():
@@ -72,11 +89,12 @@ def cell(values: dict[int, float], asked: list[int], failed: bool) -> str:
 
 def write_page(table: Table, failed: list[Step]) -> Path:
     """`results.html` and `results.json` in the work dir."""
-    found, columns = collect(table, failed), columns_of(table)
+    whole = with_all_there(table)
+    found, columns = collect(whole, failed), columns_of(table)
     lines = []
     for row, one in found.items():
         broken = {step.name for step in failed if step.row == row}
-        cells = [cell(one['figures'][title], table.seeds, name in broken) for title, (name, _) in columns.items()]
+        cells = [cell(one['figures'][title], whole.seeds, name in broken) for title, (name, _) in columns.items()]
         paper = f'<td class="paper">{one["paper"]}</td>' if one['paper'] else '<td class="none">–</td>'
         minutes = f'<td>{one["minutes"]:.1f}</td>' if one['steps']['done'] else '<td class="none">not run</td>'
         lines.append(f'<tr><td>{escape(row)}</td>{cells[0]}{paper}{"".join(cells[1:])}{minutes}</tr>')
@@ -86,7 +104,7 @@ def write_page(table: Table, failed: list[Step]) -> Path:
     by_row = {}
     for step in left:
         by_row.setdefault(f'{step.row}, seed {step.seed}', []).append(step.name)
-    idle = [row for row in found if row not in table.rows]
+    idle = [row for row, one in found.items() if row not in table.rows and not one['steps']['done']]
     notes = [f'Not asked for: {", ".join(idle)}.'] if idle else []
     notes += [f'Failed: {"; ".join(map(str, failed))}.'] if failed else []
     notes += [f'{len(left)} of {len(table.steps)} steps are not done:'] if left else []
@@ -110,6 +128,6 @@ def write_page(table: Table, failed: list[Step]) -> Path:
 """
     path = table.work_dir / 'results.html'
     write_atomically(path, page.encode())
-    content = dict(seeds=table.seeds, stage_2_masks=table.cfg.stage_2_masks, rows=found, not_done=list(map(str, left)))
+    content = dict(seeds=whole.seeds, stage_2_masks=table.cfg.stage_2_masks, rows=found, not_done=list(map(str, left)))
     write_atomically(path.with_suffix('.json'), json.dumps(content, indent=2).encode())
     return path
