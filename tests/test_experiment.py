@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
 from threading import Event
 
+import comparison
 import experiment
 import numpy as np
 import pytest
@@ -64,15 +65,15 @@ def config(tmp_path_factory):
 
 def conduct(monkeypatch, config, work_dir, *arguments):
     """Run the experiment in this process; the (row, seed) of each training that it makes."""
-    made, train_and_measure = [], experiment.train_and_measure
+    made, train_and_measure = [], comparison.train_and_measure
     threads = torch.get_num_threads()
 
     def recorded(*arguments):
         made.append(arguments[3:5])
         train_and_measure(*arguments)
 
-    monkeypatch.setattr(experiment, 'ProcessPoolExecutor', Here)
-    monkeypatch.setattr(experiment, 'train_and_measure', recorded)
+    monkeypatch.setattr(comparison, 'ProcessPoolExecutor', Here)
+    monkeypatch.setattr(comparison, 'train_and_measure', recorded)
     monkeypatch.setattr(sys, 'argv', ['experiment.py', str(config), '--work-dir', str(work_dir), *arguments])
     experiment.main()
     torch.set_num_threads(threads)
@@ -217,8 +218,8 @@ def test_a_training_that_fails_ends_the_experiment_before_the_next_begins(config
         begun.append(arguments[4])
         raise ValueError('no such folder')
 
-    monkeypatch.setattr(experiment, 'ProcessPoolExecutor', Pool)
-    monkeypatch.setattr(experiment, 'train_and_measure', fail)
+    monkeypatch.setattr(comparison, 'ProcessPoolExecutor', Pool)
+    monkeypatch.setattr(comparison, 'train_and_measure', fail)
     command = ['experiment.py', str(config), '--work-dir', str(config.parent / 'failed'), '--seeds', *'01234']
     monkeypatch.setattr(sys, 'argv', command)
     threads = torch.get_num_threads()
