@@ -39,8 +39,9 @@ from aream_mm.engine import PseudoMaskHook
 from aream_mm.engine.layer_entropy import evenly_spread
 from aream_mm.evaluation import CAMMetric
 from aream_mm.files import write_atomically
+from aream_mm.models.attention import mean_of
 from aream_mm.models.cam import propagate
-from aream_mm.models.segmentor import CAMSegmentor, RawCAM, mean_of
+from aream_mm.models.segmentor import CAMSegmentor, RawCAM
 
 START = 'start'
 FIGURES, STAGE_2_FIGURES = 'figures.json', 'stage_2.json'

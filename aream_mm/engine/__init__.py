@@ -1,6 +1,6 @@
 """Hooks: when the method's parts run, and the files they write."""
 
-from aream_mm.engine.affinity_profile import AffinityProfileHook
+from aream_mm.engine.affinity_curves import AffinityProfileHook
 from aream_mm.engine.bfloat16 import BFloat16OptimWrapper
 from aream_mm.engine.cam_pictures import CAMPictureHook
 from aream_mm.engine.checkpoints import SafeCheckpointHook
