@@ -68,19 +68,20 @@ def test_a_subset_of_classes_ignores_the_pixels_of_the_others(voc):
         assert set(np.unique(subset[i]['gt_seg_map'])) <= {0, 1, 2, 255}
 
 
-def test_an_untagged_image_is_refused_or_dropped(voc):
+def test_an_untagged_image_is_a_negative_or_dropped(voc):
     tags = np.load(voc / 'cls_labels.npy', allow_pickle=True).item()
     tags['2007_000001'] = np.zeros(20, np.float32)
     np.save(voc / 'cls_labels.npy', tags)
-    with pytest.raises(ValueError, match=r'at least one of the tags .* missing for 1: 2007_000001'):
-        tag_dataset(voc, tag_file=str(voc / 'cls_labels.npy'))
+    every = tag_dataset(voc, tag_file=str(voc / 'cls_labels.npy'))
+    assert [every[i]['gt_score'].any() for i in range(4)] == [True, False, True, True]
     kept = tag_dataset(voc, tag_file=str(voc / 'cls_labels.npy'), drop_untagged=True)
     assert [kept[i]['sample_id'] for i in range(len(kept))] == ['2007_000000', '2007_000002', '2007_000003']
 
 
-def test_a_data_set_without_any_tagged_image_is_refused(voc):
-    with pytest.raises(ValueError, match=r"at least one of the tags \('sofa',\).* missing for 4: 2007_000000"):
-        tag_dataset(voc, inner=dict(metainfo=dict(classes=('background', 'sofa'))), drop_untagged=True)
+@pytest.mark.parametrize('drop_untagged', [True, False])
+def test_a_data_set_without_any_tagged_image_is_refused(voc, drop_untagged):
+    with pytest.raises(ValueError, match=r"at least one of the tags \('sofa',\) for each.* missing for 4: 2007_000000"):
+        tag_dataset(voc, inner=dict(metainfo=dict(classes=('background', 'sofa'))), drop_untagged=drop_untagged)
 
 
 def test_a_missing_picture_is_named_at_start(voc):

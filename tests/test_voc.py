@@ -178,9 +178,9 @@ FINDINGS = {  # what is done to the folder → item, found, remedy, and what can
         ('tags', 'expected an entry in .*cls_labels.npy for each of 4 .*missing for 1: 2007_000003', 'tags.py'),
         [STAGE_1, CAMS],
     ),
-    'an id without a tag': (
-        save_tags({**TAGS, '2007_000001': np.zeros(20)}),
-        ('tags', 'at least one of the tags .*missing for 1: 2007_000001', 'tags.py'),
+    'ids without a tag': (
+        save_tags(dict.fromkeys(TAGS, np.zeros(20))),
+        ('tags', 'at least one of the tags .*missing for 4: 2007_000000', 'tags.py'),
         [STAGE_1, CAMS],
     ),
     'no tag file at all': (

@@ -5,6 +5,7 @@ from unicodedata import normalize
 
 import numpy as np
 
+from aream_mm.datasets.pictures import warn
 from aream_mm.datasets.tags import load_tag_file, tags_from_masks
 from aream_mm.datasets.wrapper import SegDatasetWrapper, has_mask
 from aream_mm.registry import DATASETS
@@ -19,13 +20,13 @@ class ImageTagDataset(SegDatasetWrapper):
         tag_file: path of a tag table (`tags.csv`, which tools/converters/tags.py makes from many forms of tags), or of
             a `cls_labels.npy` whose vectors follow the data set's own classes, background left out. With a `metainfo`
             of fewer classes, tags of the data set's other classes are not used. None derives the tags from the masks.
-        drop_untagged: leave out the images that have none of the classes, instead of refusing them.
+        drop_untagged: leave out the images that have none of the classes, which else are negatives: background alone.
         options: as in `SegDatasetWrapper`. The pipeline ends in `PackTagInputs`; with test_mode the infos name the
             masks that exist, for evaluation.
 
     Raises:
-        ValueError: images without a picture, without an entry in the tag file, without tags, or without a mask that
-            the pipeline or the tags need; tags of classes that the data set does not have.
+        ValueError: images without a picture, without an entry in the tag file, or without a mask that the pipeline or
+            the tags need; no tags at all, or without background no tags of an image; tags of other classes.
     """
 
     def __init__(self, dataset: dict, tag_file: str | None = None, drop_untagged: bool = False, **options: Any) -> None:
@@ -46,11 +47,17 @@ class ImageTagDataset(SegDatasetWrapper):
             info['gt_score'] = tag
             if not (self.test_mode and has_mask(info)):
                 info.pop('seg_map_path', None)
-        tagged = [info for info in infos if info['gt_score'].any()]
-        if self.drop_untagged and tagged:
-            return tagged
-        what = f'at least one of the tags {self.metainfo["classes"][self.first_id :]} (or set drop_untagged=True)'
-        self.require(infos, [info['gt_score'].any() for info in infos], what, 'sample_id')
+        names, tagged = self.metainfo['classes'][self.first_id :], [info['gt_score'].any() for info in infos]
+        if self.drop_untagged and any(tagged):
+            infos = [info for info in infos if info['gt_score'].any()]
+        elif not (self.first_id and any(tagged)):
+            reason = '' if self.first_id else ', since without background every pixel belongs to a class,'
+            self.require(infos, tagged, f'at least one of the tags {names}{reason}', 'sample_id')
+        shares = zip(names, np.mean([info['gt_score'] for info in infos], axis=0), strict=True)
+        constant = [f'{name} is in {"every picture" if share else "none"}' for name, share in shares if share in (0, 1)]
+        if constant and not self.test_mode:
+            advice = 'add photographs without it (an empty cell in the tag table), or with it'
+            warn(f'CAMs cannot learn what is in every picture or in none. {"; ".join(constant)}: {advice}')
         return infos
 
     def _tags_from_file(self, infos: list[dict]) -> list[np.ndarray]:

@@ -15,7 +15,7 @@ class PseudoMaskDataset(MaskDataset):
     Args:
         dataset: config of an mmseg data set.
         mask_dir: folder with one PNG per image and a manifest.json.
-        options: as in `MaskDataset`; drop_unmasked leaves out those that stage 1 left out, without any of the classes.
+        options: as in `MaskDataset`; drop_unmasked leaves out those that stage 1 left out with drop_untagged.
 
     Raises:
         FileNotFoundError: the folder has no manifest: nothing was written there, or writing has not ended.

@@ -77,12 +77,11 @@ class AffinityProfile:
     def update(self, images: Tensor, samples: list[SegDataSample]) -> list[Tensor]:
         """Take in images (B, 3, H, W) with tags, and with masks where they have one.
 
-        Returns the CAMs of the classes in each picture, (1 + G, K, H, W) in 0..1 in the order of `rows`.
+        Returns the CAMs of each picture's `present_classes`, (1 + G, K, H, W) in 0..1 in the order of `rows`.
         """
         model, settings, size = self.model, self.model.test_cfg, images.shape[-2:]
-        tags = model.tags(samples)
-        present = [tag.nonzero().flatten() for tag in tags]
-        totals = [0] * len(images)
+        tags, rows, total = model.tags(samples), len(self.rows), 0
+        present = cams.present_classes(tags)
         by_layer = dict(enumerate(self.weights.T.to(images.device)))
         every = range(model.backbone.num_layers)
         views = model.views(images, by_layer, settings.scales, settings.mirror, settings.fit, every)
@@ -91,13 +90,10 @@ class AffinityProfile:
                 self._add_figures(view, tags, samples)
             propagated = cams.propagate(view.cam, view.attended.patch_affinity, settings.propagate_steps)
             for placed in view.placed(torch.cat([view.cam[None], propagated])):  # (1 + G, B, C, h, w)
-                rows = len(placed.cam)
-                totals = [
-                    total + placed._replace(cam=placed.cam[:, i]).at(size, present[i].expand(rows, -1))
-                    for i, total in enumerate(totals)
-                ]
-        normalized = [cams.normalize(total) for total in totals]
-        for cam, classes, sample in zip(normalized, present, samples, strict=True):
+                placed = placed._replace(cam=placed.cam.flatten(0, 1))
+                total = total + placed.at(size, present.classes.repeat(rows, 1)).unflatten(0, (rows, -1))
+        normalized = (cams.normalize(total) * present.mask[:, :, None, None]).unbind(1)
+        for cam, classes, sample in zip(normalized, present.classes, samples, strict=True):
             if self._has_background(sample):
                 self._count(cam, classes + 1, sample)
         return normalized
@@ -112,7 +108,8 @@ class AffinityProfile:
         evidence = cams.activate(view.class_map)
         for i, sample in enumerate(samples):
             one = slice(i, i + 1)
-            self._add('entropy', layer_entropy(evidence[one], affinity[:, one], tags[one])[:, None])
+            if tags[i].any():
+                self._add('entropy', layer_entropy(evidence[one], affinity[:, one], tags[one])[:, None])
             if self._has_background(sample):
                 mask = F.interpolate(sample.gt_sem_seg.data[None].float(), grid, mode='nearest').flatten()
                 shares = foreground_mass(affinity[:, i], mask > 0, mask != cams.IGNORE_INDEX)

@@ -1,4 +1,4 @@
-"""CAMMetric: mIoU of CAMs at every background threshold, in the validation loop."""
+"""Measures in the validation loop: mIoU of CAMs at every background threshold, average precision of the tags."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from mmengine.dist import all_gather_object, broadcast_object_list, get_rank, get_world_size, is_main_process
 from mmengine.evaluator import BaseMetric
-from mmengine.logging import MMLogger
+from mmengine.logging import MMLogger, print_log
+from mmpretrain import evaluation
 from mmseg.evaluation import IoUMetric
 from prettytable import PrettyTable
 from torch import Tensor
 
-from aream_mm.evaluation.sweep import confusion_matrices, count_pixels, intersection_over_union, thresholds_below
+from aream_mm.evaluation.sweep import confusion_matrices, count_pixels, intersection_over_union
 from aream_mm.registry import METRICS
 
 
@@ -57,12 +58,10 @@ class CAMMetric(BaseMetric):
         self._reset()
 
     def _reset(self) -> None:
-        self.background = None  # the config's
-        self.thresholds = None  # (T,) with it
+        self.background = self.thresholds = None  # the config's, and (T,) with it
         self.pictures = 0
         # Of all pictures but the last, and of the last: a distributed sampler may have repeated that one.
-        self.counts = self.last_counts = 0  # those of `count_pixels`
-        self.before = self.last_before = 0  # (T + 1,): the CAMs before propagation
+        self.counts = self.last_counts = 0  # (2, …): those of `count_pixels`, and of the CAMs before propagation
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         for sample in data_samples:
@@ -77,21 +76,17 @@ class CAMMetric(BaseMetric):
                 self.background = sample['background']
                 self.thresholds = torch.from_numpy(np.union1d(self.grid, self.background))
             mask = sample['gt_sem_seg']['data'][0] if 'gt_sem_seg' in sample else None
-            self.counts, self.before = self.counts + self.last_counts, self.before + self.last_before
+            self.counts += self.last_counts
             self.pictures += 1
+            number = len(self.dataset_meta['classes'])
             try:
-                self.last_counts = count_pixels(
-                    sample['cam_classes'], sample['cam']['data'], mask, self.thresholds, self.num_classes
-                ).cpu()
+                counts = [
+                    count_pixels(sample['cam_classes'], cam, truth, self.thresholds, number).cpu()
+                    for cam, truth in ((sample['cam']['data'], mask), (sample['unpropagated_cam'], None))
+                ]
             except ValueError as error:
                 raise ValueError(f'CAMMetric: {name}: {error}') from error
-            best = F.pad(sample['unpropagated_cam'], (0, 0, 0, 0, 0, 1)).amax(dim=0)  # 0 where there is no class
-            number_below = thresholds_below(best, self.thresholds).flatten()
-            self.last_before = torch.bincount(number_below, minlength=len(self.thresholds) + 1).cpu()
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.dataset_meta['classes'])
+            self.last_counts = torch.stack(counts)
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Metrics over `size` pictures, from all processes."""
@@ -100,25 +95,23 @@ class CAMMetric(BaseMetric):
         more = sum(all_gather_object(self.pictures)) > size
         repeated = more and self.pictures > 0 and (self.pictures - 1) * get_world_size() + get_rank() >= size
         counts = self.counts if repeated else self.counts + self.last_counts
-        before = self.before if repeated else self.before + self.last_before
         # Objects, because a process without pictures has no counts.
-        parts = all_gather_object((self.pictures - repeated, counts, before))
-        pictures, counts, before = (sum(part) for part in zip(*parts, strict=True))
+        parts = all_gather_object((self.pictures - repeated, counts))
+        pictures, counts = (sum(part) for part in zip(*parts, strict=True))
         if pictures != size:
             raise RuntimeError(f'CAMMetric: expected predictions for {size} pictures, got {pictures}')
-        metrics = [self.compute_metrics(counts, before) if is_main_process() else None]
+        metrics = [self.compute_metrics(counts) if is_main_process() else None]
         broadcast_object_list(metrics)
         self._reset()
         return {f'{self.prefix}/{name}': value for name, value in metrics[0].items()}
 
-    def compute_metrics(self, counts: Tensor, before: Tensor) -> dict[str, float]:
-        """Counts of `count_pixels`, and (T + 1,) of the CAMs before propagation → metrics, without prefix."""
+    def compute_metrics(self, counts: Tensor) -> dict[str, float]:
+        """Counts of `count_pixels`, and those of the CAMs before propagation → metrics, without prefix."""
         logger = MMLogger.get_current_instance()
         thresholds = self.thresholds.numpy()
-        chosen = dict(
-            fixed=int(np.searchsorted(thresholds, self.background)),
-            mask_free=mask_free_threshold(counts.sum(dim=(0, 1)), before, self.thresholds),
-        )
+        scores, counts = counts[:, :, 1:].sum(dim=(1, 2)), counts[0]  # without pictures that have no class
+        mask_free = mask_free_threshold(*scores, self.thresholds)
+        chosen = dict(fixed=int(np.searchsorted(thresholds, self.background)), mask_free=mask_free)
         if not counts[:-1].any():
             logger.info(f'Threshold chosen without masks: {thresholds[chosen["mask_free"]]:.3g}')
             return {}
@@ -145,6 +138,18 @@ class CAMMetric(BaseMetric):
             f'CAMs at the thresholds { ({n: round(float(thresholds[i]), 4) for n, i in chosen.items()}) }\n{table}'
         )
         return metrics
+
+
+@METRICS.register_module()
+class AveragePrecision(evaluation.AveragePrecision):
+    """mmpretrain's, of each class and mAP at once. A class that no picture has is nan, no 0, and left out of mAP."""
+
+    def compute_metrics(self, results: list[dict]) -> dict:
+        score, tags = (torch.stack([result[key] for result in results]) for key in ('pred_score', 'gt_score'))
+        ap = self.calculate(score, tags, None).masked_fill(~tags.any(dim=0), torch.nan)
+        if absent := [name for name, v in zip(self.dataset_meta['classes'][-len(ap) :], ap, strict=True) if v.isnan()]:
+            print_log(f'mAP leaves out what none of {len(tags)} pictures has: {", ".join(absent)}', logger='current')
+        return dict(mAP=ap.nanmean().item(), AP_classwise=ap.tolist())
 
 
 def mask_free_threshold(after: Tensor, before: Tensor, thresholds: Tensor) -> int:

@@ -34,5 +34,5 @@ class AttentionLoss(nn.Module, ABC):
     def forward(self, attended: Attended, masks: Tensor | None) -> Tensor:
         """What the network made of the batch, and the reliable masks (B, H, W) of its CAMs → the loss, a scalar.
 
-        Masks hold 0 for background, 1..C, and 255 where they are doubtful; without background 0..C − 1.
+        Masks hold 0 for background, 1..C, and 255 where doubtful or not tagged at all; without background 0..C − 1.
         """

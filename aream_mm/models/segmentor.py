@@ -204,7 +204,7 @@ class CAMSegmentor(BaseSegmentor):
 
     @torch.no_grad()
     def label_masks(self, images: Tensor, tags: Tensor, class_map: Tensor, attended: Attended) -> Tensor:
-        """The label of the attention loss: reliable masks (B, H, W), from the CAM as the loss has it propagated.
+        """The label of the attention loss: reliable masks (B, H, W) of the CAM that it propagates; 255 without tags.
 
         The forward pass that is trained serves for it; the network is run for the mirror images alone, in the same
         mode.
@@ -225,7 +225,8 @@ class CAMSegmentor(BaseSegmentor):
         if others := [scale for scale in settings.scales if scale != 1]:
             cam = cam + self.raw_cam(images, affinity, steps, others, settings.mirror).at(size, present.classes)
         cam = cams.normalize(cam)
-        return cams.reliable_masks_of_present(cam, present, images, self.refiner, settings.low, settings.high)
+        masks = cams.reliable_masks_of_present(cam, present, images, self.refiner, settings.low, settings.high)
+        return masks.masked_fill(~present.mask.any(dim=1)[:, None, None], IGNORE_INDEX)
 
     def raw_cam(
         self,

@@ -460,7 +460,7 @@ def mask_data_set(rng: random.Random, box: Path) -> Case:
 def mask_tags(rng: random.Random, box: Path) -> Case:
     config = photographs(box)
     what = bad_mask(rng, box / 'masks/good.png')
-    enter = lambda: read_all(ImageTagDataset(config, drop_untagged=True, pipeline=LOAD))  # noqa: E731
+    enter = lambda: read_all(ImageTagDataset(config, pipeline=LOAD))  # noqa: E731
     return Case(what, enter, ('good.png', 'good.jpg', "['good']", ': good'))
 
 
@@ -584,7 +584,7 @@ def table_data_set(rng: random.Random, box: Path) -> Case:
     config = photographs(box)
     what, content = bad_table(rng)
     what += bad_file(rng, box / 'tags.csv', content)
-    enter = lambda: read_all(ImageTagDataset(config, str(box / 'tags.csv'), drop_untagged=True, pipeline=LOAD))  # noqa: E731
+    enter = lambda: read_all(ImageTagDataset(config, str(box / 'tags.csv'), pipeline=LOAD))  # noqa: E731
     return Case(what, enter, ('tags.csv',), ())
 
 

@@ -52,7 +52,8 @@ def trivial_miou(dataset: BaseDataset) -> dict[str, float]:
         for i in range(len(dataset)):
             info = dataset.get_data_info(i)
             truth = torch.from_numpy(load(info)['gt_seg_map'].astype(np.int64))[None]
-            label = 0 if name.startswith('background') else 1 + int(info['gt_score'].argmax())
+            tagged = name.startswith('tag') and info['gt_score'].any()
+            label = 1 + int(info['gt_score'].argmax()) if tagged else 0
             sample = SegDataSample(gt_sem_seg=PixelData(data=truth))
             sample.pred_sem_seg = PixelData(data=torch.full_like(truth, label))
             metric.process({}, [sample.to_dict()])

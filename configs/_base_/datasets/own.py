@@ -1,7 +1,8 @@
 # Your own photographs, for both stages. This is the file to edit.
 #
 #   data/own/images/     photographs, in folders of any depth: .jpg .jpeg .png .bmp .tif .tiff .webp
-#   data/own/tags.csv    which classes are in each, as tools/converters/tags.py writes it
+#   data/own/tags.csv    which classes are in each, as tools/converters/tags.py writes it. An empty cell: none of them.
+#                        Such photographs are needed where every other one has the same class.
 #   data/own/masks/      true masks of some of them, if you have any: PNGs of class ids (0 background, 1 the first
 #                        class after it, …, 255 ignored) named as the photographs are. They are for measuring only.
 data_root = 'data/own'
@@ -9,9 +10,6 @@ tag_file = data_root + '/tags.csv'
 
 # Background first; then the names that the tags have. Everything else follows from this line.
 classes = ('background', 'cat', 'dog')
-
-# True leaves out the photographs that have none of the classes; False has them refused by name.
-drop_untagged = False
 
 photographs = dict(
     type='aream_mm.PhotographDataset',

@@ -7,16 +7,11 @@ test_pipeline, tta_pipeline = _base_.small_test_pipeline, _base_.small_tta_pipel
 own = dict(dataset=_base_.photographs)
 train_dataloader = dict(
     num_workers=2,
-    dataset=dict(own, mask_dir=mask_dir, drop_unmasked=_base_.drop_untagged, pipeline=train_pipeline),
+    dataset=dict(own, mask_dir=mask_dir, pipeline=train_pipeline),
 )
 val_dataloader = val_evaluator = None
 test_dataloader = dict(num_workers=2, dataset=dict(own, drop_unmasked=True, pipeline=test_pipeline))
 pseudo_mask_dataloader = dict(
     num_workers=2,
-    dataset=dict(
-        own,
-        tag_file=_base_.tag_file,
-        drop_untagged=_base_.drop_untagged,
-        pipeline=_base_.small_cam_pipeline,
-    ),
+    dataset=dict(own, tag_file=_base_.tag_file, pipeline=_base_.small_cam_pipeline),
 )

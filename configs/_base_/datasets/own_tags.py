@@ -3,7 +3,7 @@ _base_ = ['own.py', 'tags.py']
 train_pipeline = _base_.light_pipeline
 test_pipeline = [*_base_.cam_pipeline[:-1], dict(type='aream_mm.LoadAnnotationsIfAny'), _base_.cam_pipeline[-1]]
 
-tagged = dict(dataset=_base_.photographs, tag_file=_base_.tag_file, drop_untagged=_base_.drop_untagged)
+tagged = dict(dataset=_base_.photographs, tag_file=_base_.tag_file)
 # Steps are counted, not epochs, so that 60 photographs get as many as 1,000; nothing is dropped at an epoch's end.
 train_dataloader = dict(
     batch_size=16,

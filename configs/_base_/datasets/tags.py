@@ -88,12 +88,12 @@ pseudo_mask_dataloader = dict(
 layer_entropy_dataloader = dict(
     pseudo_mask_dataloader,
     batch_size=64,
-    dataset=dict(type='aream_mm.ImageTagDataset', pipeline=tag_pipeline, test_mode=True),
+    # Where there is no evidence none is spread.
+    dataset=dict(type='aream_mm.ImageTagDataset', pipeline=tag_pipeline, test_mode=True, drop_untagged=True),
 )
 
 tag_evaluator = [
-    dict(type='mmpretrain.AveragePrecision'),
-    dict(type='mmpretrain.AveragePrecision', average=None),
+    dict(type='aream_mm.AveragePrecision'),
     dict(type='mmpretrain.MultiLabelMetric', thr=0.5),
 ]
 val_evaluator = [dict(type='aream_mm.CAMMetric'), *tag_evaluator]
