@@ -94,12 +94,12 @@ def test_a_picture_without_classes_is_background_and_not_doubtful(build_toy, gol
 
 @pytest.mark.parametrize('band', [(0.6, 0.4), (0.4,), (-0.1, 0.4), (0.4, 1.1), (0.2, 0.4, 0.6)])
 def test_a_band_that_makes_no_sense_is_refused(build_toy, band):
-    with pytest.raises(ValueError, match=r'expected band=\(low, high\) with 0 <= low <= high <= 1'):
+    with pytest.raises(ValueError, match=r'test_cfg.band: expected \(low, high\) with 0 <= low <= high <= 1'):
         build_toy(test_cfg=dict(band=band))
 
 
 def test_a_band_without_background_is_refused(build_toy):
-    with pytest.raises(ValueError, match='background=None'):
+    with pytest.raises(ValueError, match=r'a background score \(which is None\)'):
         build_toy(test_cfg=dict(band=BAND, background=None), train_cfg=dict(low=None, high=None))
 
 

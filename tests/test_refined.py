@@ -280,7 +280,9 @@ def test_settings_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match='expected a network of 2 planes or more, got 1'):
         MODELS.build(network(1, refine=CRF))
     for scale in (0, 2):
-        with pytest.raises(ValueError, match=f'expected 0 < refine_scale <= 1, got {scale}'):
+        with pytest.raises(
+            ValueError, match=f'test_cfg.refine_scale: expected a number above 0 and up to 1, got {scale}'
+        ):
             MODELS.build(network(refine=CRF, refine_scale=scale))
     with pytest.raises(ValueError, match=r"test_cfg: expected some of mode, .* got \['refien'\]"):
         MODELS.build(network(refien=CRF))

@@ -76,7 +76,7 @@ def test_the_resolution_of_a_refiner_is_a_setting(build_toy, recorder, golden, m
 
 @pytest.mark.parametrize('scale', [0, 1.5])
 def test_a_resolution_that_makes_no_sense_is_refused(build_toy, scale):
-    with pytest.raises(ValueError, match=f'test_cfg: expected 0 < refine_scale <= 1, got {scale}'):
+    with pytest.raises(ValueError, match=f'test_cfg.refine_scale: expected a number above 0 and up to 1, got {scale}'):
         build_toy(test_cfg=dict(refine_scale=scale))
 
 

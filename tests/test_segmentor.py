@@ -255,7 +255,7 @@ def test_without_tags_the_predicted_classes_are_used(build_toy, images, make_sam
 
 
 def test_class_threshold_admits_all_or_none(build_toy, images):
-    for threshold, count in ((-0.1, 5), (1.0, 0)):
+    for threshold, count in ((0.0, 5), (1.0, 0)):
         for prediction in predict(build_toy(test_cfg=dict(class_threshold=threshold)), images, None):
             assert prediction.cam.data.shape == (count, 64, 64)
             assert len(prediction.cam_classes) == count
@@ -541,7 +541,7 @@ def test_without_background_every_pixel_is_one_of_the_tags(build_toy, golden, ma
     images, tags = golden['denormalized'], golden['labels']
     with torch.no_grad():
         plain = build_toy(**NO_BACKGROUND).predict(images, make_samples(tags))
-        never = build_toy(test_cfg=dict(background=-1.0)).predict(images, make_samples(tags))
+        never = build_toy(test_cfg=dict(background=0.0)).predict(images, make_samples(tags))
     for prediction, other, tag in zip(plain, never, tags, strict=True):
         assert set(prediction.pred_sem_seg.data.unique().tolist()) <= set(tag.nonzero().flatten().tolist())
         above_zero = other.cam.data.amax(dim=0) > 0
@@ -579,4 +579,42 @@ def test_without_background_no_label_is_doubtful(build_toy, golden, make_samples
 @pytest.mark.parametrize('settings', [dict(low=None), dict(high=None), dict(low=0.6), dict(high=1.1)])
 def test_background_scores_of_labels_that_make_no_sense_are_refused(build_toy, settings):
     with pytest.raises(ValueError, match='expected 0 <= low <= high <= 1, or None for both'):
+        build_toy(train_cfg=settings)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        (dict(background=40), 'background: expected a number in 0..1 or None, got 40'),
+        (dict(background='0,4'), "background: expected a number in 0..1 or None, got '0,4'"),
+        (dict(background=[0, 4]), r'background: expected a number in 0..1 or None, got \[0, 4\]'),
+        (dict(background=-1), 'background: expected a number in 0..1 or None, got -1'),
+        (dict(background=float('nan')), 'background: expected a number in 0..1 or None, got nan'),
+        (dict(background=True), 'background: expected a number in 0..1 or None, got True'),
+        (dict(scales=1), 'scales: expected a sequence of positive numbers, got 1'),
+        (dict(scales=(1, 0)), 'scales: expected a sequence of positive numbers'),
+        (dict(scales=()), 'scales: expected a sequence of positive numbers'),
+        (dict(scales='12'), 'scales: expected a sequence of positive numbers'),
+        (dict(propagate_layers=5), 'propagate_layers: expected a sequence of the numbers of layers, or None, got 5'),
+        (dict(propagate_layers=(1.5,)), 'propagate_layers: expected a sequence of the numbers of layers'),
+        (dict(propagate_steps=2.5), 'propagate_steps: expected a whole number, got 2.5'),
+        (dict(propagate_steps=-1), 'propagate_steps: expected a whole number, got -1'),
+        (dict(class_threshold=50), 'class_threshold: expected a number in 0..1, got 50'),
+        (dict(mirror='no'), "mirror: expected True or False, got 'no'"),
+        (dict(fit='crop'), "fit: expected 'resize' or 'pad', got 'crop'"),
+        (dict(refine='aream_mm.PAR'), 'refine: expected None or a dict with a type'),
+        (dict(refine=dict(dilations=(1,))), 'refine: expected None or a dict with a type'),
+        (dict(refine_scale='half'), 'refine_scale: expected a number above 0 and up to 1'),
+    ],
+)
+def test_a_setting_out_of_its_range_or_of_another_type_is_refused_by_name(build_toy, settings, message):
+    with pytest.raises(ValueError, match=f'^test_cfg.{message}'):
+        build_toy(test_cfg=settings)
+    with pytest.raises(ValueError, match=f'^test_cfg.{message}'):
+        build_toy().settings_with(**settings)
+
+
+@pytest.mark.parametrize('settings', [dict(low='0,3'), dict(low=30, high=50), dict(mirror=2), dict(scales=1)])
+def test_a_setting_of_the_label_out_of_its_range_is_refused_by_name(build_toy, settings):
+    with pytest.raises(ValueError, match=rf'^train_cfg\.{next(iter(settings))}'):
         build_toy(train_cfg=settings)

@@ -1,12 +1,25 @@
 """The settings of a segmentor: how the label of the attention loss is made, and how an image becomes a mask."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from numbers import Integral, Real
+from typing import Any, Literal
 
 from aream_mm.models.refiner import Refiner
 from aream_mm.registry import MODELS
+
+
+def require(name: str, value: Any, expected: str, good: bool) -> None:
+    if not good:
+        raise ValueError(f'{name}: expected {expected}, got {value!r}')
+
+
+def numbers(values: Any, low: float = 0, high: float = math.inf, kind: type = Real) -> bool:
+    """Whether it is a sequence of numbers in low..high, and not of True and False."""
+    listed = isinstance(values, Sequence) and not isinstance(values, str)
+    return listed and all(isinstance(v, kind) and not isinstance(v, bool) and low <= v <= high for v in values)
 
 
 @dataclass(frozen=True)
@@ -25,12 +38,11 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         scores = (self.low, self.high)
-        if scores != (None, None) and (None in scores or not 0 <= self.low <= self.high <= 1):
-            raise ValueError(
-                f'train_cfg: expected 0 <= low <= high <= 1, or None for both, got {self.low}, {self.high}'
-            )
-        if 1 not in self.scales or min(self.scales) <= 0:
-            raise ValueError(f'train_cfg: expected positive scales with 1 among them, got {self.scales}')
+        good = scores == (None, None) or numbers(scores, high=1) and self.low <= self.high
+        require('train_cfg.low, train_cfg.high', scores, '0 <= low <= high <= 1, or None for both', good)
+        require('train_cfg.mirror', self.mirror, 'True or False', isinstance(self.mirror, bool))
+        good = numbers(self.scales) and 1 in self.scales and 0 not in self.scales
+        require('train_cfg.scales', self.scales, 'a sequence of positive numbers with 1 among them', good)
 
 
 @dataclass(frozen=True)
@@ -46,8 +58,10 @@ class RefineSettings:
     refine_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.refine_scale <= 1:
-            raise ValueError(f'test_cfg: expected 0 < refine_scale <= 1, got {self.refine_scale}')
+        scale, refine = self.refine_scale, self.refine
+        require('test_cfg.refine_scale', scale, 'a number above 0 and up to 1', numbers([scale], high=1) and scale > 0)
+        good = refine is None or isinstance(refine, Mapping) and 'type' in refine
+        require('test_cfg.refine', refine, "None or a dict with a type, such as dict(type='aream_mm.PAR')", good)
 
     @cached_property
     def refiner(self) -> Refiner | None:
@@ -92,14 +106,18 @@ class TestSettings(RefineSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.scales:
-            raise ValueError('test_cfg: expected at least one of scales, got none')
-        if self.fit not in ('resize', 'pad'):
-            raise ValueError(f"test_cfg: expected fit 'resize' or 'pad', got {self.fit!r}")
-        if self.band is not None and (
-            self.background is None or len(self.band) != 2 or not 0 <= self.band[0] <= self.band[1] <= 1
-        ):
-            raise ValueError(
-                'test_cfg: expected band=(low, high) with 0 <= low <= high <= 1 and a background score, or no band, '
-                f'got band={self.band}, background={self.background}'
-            )
+        score, band, layers, steps = self.background, self.band, self.propagate_layers, self.propagate_steps
+        good = score is None or numbers([score], high=1)
+        require('test_cfg.background', score, 'a number in 0..1 or None', good)
+        good = band is None or score is not None and numbers(band, high=1) and len(band) == 2 and band[0] <= band[1]
+        expected = f'(low, high) with 0 <= low <= high <= 1 and a background score (which is {score}), or None'
+        require('test_cfg.band', band, expected, good)
+        good = layers is None or numbers(layers, -math.inf, kind=Integral)
+        require('test_cfg.propagate_layers', layers, 'a sequence of the numbers of layers, or None', good)
+        require('test_cfg.propagate_steps', steps, 'a whole number', numbers([steps], kind=Integral))
+        good = numbers(self.scales) and self.scales and 0 not in self.scales
+        require('test_cfg.scales', self.scales, 'a sequence of positive numbers', good)
+        require('test_cfg.mirror', self.mirror, 'True or False', isinstance(self.mirror, bool))
+        require('test_cfg.fit', self.fit, "'resize' or 'pad'", self.fit in ('resize', 'pad'))
+        threshold = self.class_threshold
+        require('test_cfg.class_threshold', threshold, 'a number in 0..1', numbers([threshold], high=1))
