@@ -133,7 +133,7 @@ class AReAMLoss(AttentionLoss):
     @property
     def measured(self) -> bool:
         """Whether there are layer weights: always for 'uniform', for 'entropy' once measured or loaded."""
-        return not self.layer_weights.isnan().any()
+        return self.weights == 'uniform' or not self.layer_weights.isnan().any()  # which waits for the device
 
     def weigh_layers(self, entropy: Tensor) -> None:
         """Set w to the min-max of the layers' entropies (L,).
