@@ -58,8 +58,8 @@ class RefinedEncoderDecoder(EncoderDecoder):
         """
         settings = settings or self.settings
         samples = super().predict(inputs, data_samples)
-        if any('gt_score' in sample for sample in samples):
-            for sample in samples:
+        for sample in samples:
+            if 'gt_score' in sample:
                 keep_to_tags(sample)
         if settings.refiner is not None:
             planes = [sample.seg_logits.data.float().softmax(dim=0) for sample in samples]
