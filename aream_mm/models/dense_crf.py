@@ -1,14 +1,8 @@
 """Dense CRF: planes follow the colours of the image, over any distance (Krähenbühl & Koltun, NeurIPS 2011)."""
 
 import os
-import pickle
-import subprocess
 import sys
-import weakref
-from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
-from pathlib import Path
-from queue import SimpleQueue
 
 import numpy as np
 import torch
@@ -17,6 +11,21 @@ from torch import Tensor
 from aream_mm.models.refiner import Refiner
 
 LEAST_PROBABILITY = 1e-5  # its logarithm stands for that of all below
+
+
+def mean_field(image: np.ndarray, energies: np.ndarray, gaussian: dict, bilateral: dict, num_iters: int) -> np.ndarray:
+    """Image (H, W, 3) uint8 RGB, energies (K, H, W) float32 → probabilities (K, H, W) float32.
+
+    gaussian, bilateral: options of pydensecrf's addPairwiseGaussian and addPairwiseBilateral.
+    """
+    from pydensecrf.densecrf import DenseCRF2D
+
+    classes, height, width = energies.shape
+    crf = DenseCRF2D(width, height, classes)
+    crf.setUnaryEnergy(energies.reshape(classes, -1))
+    crf.addPairwiseGaussian(**gaussian)
+    crf.addPairwiseBilateral(rgbim=image, **bilateral)
+    return np.array(crf.inference(num_iters), np.float32).reshape(energies.shape)
 
 
 class DenseCRF(Refiner):
@@ -32,8 +41,8 @@ class DenseCRF(Refiner):
     and IRN's label_confidence=0.7, gaussian_sxy=3, bilateral_sxy=50, bilateral_srgb=5, bilateral_compat=10. The planes
     of a CAM are nearly equal, and wide kernels ruin them: docs/chain.md has figures.
 
-    Pictures are computed side by side on the CPU, each by a process. These start with the first pictures, and end with
-    the refiner or with this process, however it ends.
+    Pictures are computed side by side on the CPU by loky's pool of processes, for pydensecrf holds Python's lock while
+    it computes.
 
     Args:
         num_iters: rounds of mean field; with 0 the result is the unary's probabilities.
@@ -51,7 +60,7 @@ class DenseCRF(Refiner):
 
     Raises:
         ImportError: without pydensecrf.
-        RuntimeError: a process of the pool has ended, with what it said.
+        RuntimeError: a process of the pool has ended, as where memory runs out.
     """
 
     mixes_planes = True  # the classes of a pixel compete
@@ -68,8 +77,8 @@ class DenseCRF(Refiner):
         workers: int | None = None,
     ) -> None:
         super().__init__()
-        if find_spec('pydensecrf') is None:
-            raise ImportError("DenseCRF: expected the package pydensecrf2, got none; pip install 'aream_mm[crf]'")
+        if missing := [name for name in ('pydensecrf', 'loky') if find_spec(name) is None]:
+            raise ImportError(f"DenseCRF: expected {' and '.join(missing)}, got none; pip install 'aream_mm[crf]'")
         if label_confidence is not None and not 0 < label_confidence < 1:
             raise ValueError(f'DenseCRF: expected label_confidence between 0 and 1, got {label_confidence}')
         if workers is not None and workers < 1:
@@ -79,8 +88,6 @@ class DenseCRF(Refiner):
         self.gaussian = dict(sxy=gaussian_sxy, compat=gaussian_compat)
         self.bilateral = dict(sxy=bilateral_sxy, srgb=bilateral_srgb, compat=bilateral_compat)
         self.workers = workers or max(os.cpu_count() // int(os.environ.get('LOCAL_WORLD_SIZE', 1)), 1)
-        self.processes, self.idle = [], SimpleQueue()
-        weakref.finalize(self, end, self.processes)  # at the latest when Python ends
 
     def energies(self, planes: Tensor) -> Tensor:
         """The unary term: −log of the probability of each class, (K, H, W) → (K, H, W)."""
@@ -91,58 +98,20 @@ class DenseCRF(Refiner):
         return -planes.clamp(min=LEAST_PROBABILITY).log()
 
     def refine(self, images: Tensor, planes: Tensor) -> Tensor:
-        while len(self.processes) < min(self.workers, len(images)):
-            self.processes.append(start())
-            self.idle.put(self.processes[-1])
-        with ThreadPoolExecutor(len(self.processes)) as threads:
-            refined = list(threads.map(self.infer, images.detach().float().cpu(), planes.detach().float().cpu()))
-        return torch.stack(refined).to(planes.device)
+        import cloudpickle
+        from loky import get_reusable_executor
 
-    def infer(self, image: Tensor, planes: Tensor) -> Tensor:
-        """A picture (3, H, W) and its planes (K, H, W) → (K, H, W), by the process that is free next."""
-        present = planes.flatten(1).any(dim=1)
-        refined = torch.zeros_like(planes)
-        if present.sum() < 2:
-            refined[present] = 1
-            return refined
-        pixels = (image * 255).round().byte().permute(1, 2, 0).contiguous()
-        unary = self.energies(planes[present])
-        process = self.idle.get()
-        try:
-            options = (self.gaussian, self.bilateral, self.num_iters)
-            answer = ask(process, (pixels.numpy(), unary.numpy(), *options))
-        finally:
-            self.idle.put(process)
-        refined[present] = torch.from_numpy(answer)
-        return refined
-
-
-def start() -> subprocess.Popen:
-    """A process that computes mean fields. It holds nothing of this one, neither its memory nor its locks.
-
-    A ProcessPoolExecutor that shares nothing either (spawn, forkserver) imports the main script in each process, and
-    torch and mmseg with it: with tools/test.py 8.7 s to the first result instead of 0.9, and 475 MB instead of 21. Nor
-    can a script from standard input start it.
-    """
-    pipe, script = subprocess.PIPE, Path(__file__).with_name('mean_field.py')
-    return subprocess.Popen([sys.executable, script], stdin=pipe, stdout=pipe, stderr=pipe)
-
-
-def ask(process: subprocess.Popen, arguments: tuple) -> np.ndarray:
-    """`mean_field` of the arguments; a RuntimeError where the process has ended."""
-    try:
-        pickle.dump(arguments, process.stdin, pickle.HIGHEST_PROTOCOL)
-        process.stdin.flush()
-        return pickle.load(process.stdout)
-    except (BrokenPipeError, EOFError, pickle.UnpicklingError) as error:
-        reason = process.stderr.read().decode(errors='replace').strip() or 'it said nothing'
-        raise RuntimeError(
-            f'DenseCRF: expected an answer of a process, got its end with exit code {process.wait()} (−9: killed, as '
-            f'where memory runs out): {reason}'
-        ) from error
-
-
-def end(processes: list[subprocess.Popen]) -> None:
-    for process in processes:
-        process.kill()
-        process.wait()
+        cloudpickle.register_pickle_by_value(sys.modules[__name__])  # so that the processes import no torch
+        pool, options = get_reusable_executor(self.workers), (self.gaussian, self.bilateral, self.num_iters)
+        refined, waiting = torch.zeros_like(planes, device='cpu'), []
+        for answer, image, scores in zip(refined, images.detach().cpu(), planes.detach().float().cpu(), strict=True):
+            present = scores.flatten(1).any(dim=1)
+            if present.sum() < 2:
+                answer[present] = 1
+                continue
+            pixels = (image * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
+            unary = self.energies(scores[present]).numpy()
+            waiting.append((answer, present, pool.submit(mean_field, pixels, unary, *options)))
+        for answer, present, future in waiting:
+            answer[present] = torch.from_numpy(future.result()).to(answer)
+        return refined.to(planes.device)
