@@ -1,0 +1,315 @@
+"""Reading a config with --cfg-options, each of which acts wherever it is used, or is refused.
+
+A key is one of the config, as in mmengine. Where it is a variable from which the files of the config compute other
+values, such as data_root, or a part of one, it is set where the files set it, so that all of them see it.
+"""
+
+import argparse
+import ast
+import difflib
+import inspect
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from os.path import expanduser
+from pathlib import Path
+from typing import Any
+
+import mmengine.registry as registries
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import LogProcessor, Runner, set_random_seed
+from torch.utils.data import DataLoader
+
+from aream_mm.models.settings import TestSettings, TrainSettings
+
+MISSING = object()
+WORDS = dict(true=True, yes=True, on=True, false=False, no=False, off=False, none=None, null=None)
+ARGUMENTS = ('launcher', 'resume')  # the tools set them in the config
+
+
+class Typed(str):
+    """The value of an option as it was typed; what it replaces says how to read it."""
+
+
+class OptionAction(argparse.Action):
+    """KEY=VALUE … as a dict. The value is all that follows the first `=`: blanks, commas and quotes too."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
+        options = dict(getattr(namespace, self.dest) or {})
+        for value in values:
+            key, equals, text = value.partition('=')
+            if not (key and equals):
+                raise argparse.ArgumentError(self, f'expected KEY=VALUE, quoted if it has blanks, got {value!r}')
+            options[key] = Typed(text)
+        setattr(namespace, self.dest, options)
+
+
+def read(text: str, old: Any = MISSING) -> Any:
+    """The Python literal that a text is, or else the text itself, in the place of `old`.
+
+    A list may be typed as a,b where it replaces one or nothing, and as [a, b] where it replaces no text; yes and true
+    are True. In the place of a text a number is a text too, such as the folder 2012.
+
+    Raises:
+        ValueError: it replaces a number and is none, or is a list of lists of unquoted texts.
+    """
+    bracketed = text[:1] + text[-1:] in ('[]', '()')
+    try:
+        value = ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        value = text if bracketed or isinstance(old, str) else WORDS.get(text.lower(), text)
+        if bracketed and not isinstance(old, str):
+            if set(text[1:-1]) & set('[](){}'):
+                raise ValueError(f'expected a literal of Python, its texts in quotes, got {text}') from None
+            value = (list if text[0] == '[' else tuple)(read(part.strip()) for part in text[1:-1].split(','))
+        elif isinstance(old, list | tuple) and ',' in text:
+            value = type(old)(read(part.strip()) for part in text.split(','))
+    if isinstance(value, tuple) and not bracketed:
+        value = (
+            list(value)
+            if old is None or old is MISSING
+            else type(old)(value)
+            if isinstance(old, list | tuple)
+            else text
+        )
+    if isinstance(old, str) and not isinstance(value, str | bool | list | tuple | dict | None):
+        value = text
+    if isinstance(value, str) and isinstance(old, int | float) and not isinstance(old, bool):
+        raise ValueError(f'expected a number as {old} is, got {text!r}')
+    return str(value) if isinstance(value, str) else value
+
+
+def find(value: Any, parts: Sequence[str]) -> Any:
+    """What is at a place in a config, or MISSING."""
+    for part in parts:
+        if isinstance(value, dict | Config) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and part.isdigit() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return MISSING
+    return value
+
+
+def set_options(name: str, value: Any, options: dict[str, Any]) -> Any:
+    """A variable of a config file with options, those that fit: another file may set other parts of it."""
+    cfg = Config({name: value})
+    places = {key: key.split('.') for key in options}
+    fit = [
+        key
+        for key, at in places.items()
+        if isinstance(find(cfg, at[:-1]), dict | Config) or find(cfg, at) is not MISSING
+    ]
+    cfg.merge_from_dict({key: options[key] for key in fit})
+    return cfg[name]
+
+
+class Copier(ast.NodeTransformer):
+    """Copies a file of a config, and its bases, into a folder; there options follow each assignment to a variable."""
+
+    def __init__(self, options: dict[str, Any], folder: str) -> None:
+        self.options, self.folder = options, folder
+
+    def copy(self, path: Path) -> str:
+        if path.suffix != '.py':
+            return str(path.absolute())
+        self.place = path.absolute().parent
+        # By {{ fileDirname }} mmengine would mean the folder of the copy.
+        text = re.sub(r'\{\{\s*fileDirname\s*\}\}', lambda _: self.place.as_posix(), path.read_text('utf-8'))
+        copy = Path(tempfile.mkdtemp(dir=self.folder), path.name)
+        copy.write_text(ast.unparse(self.visit(ast.parse(text))), 'utf-8')
+        return str(copy)
+
+    def visit_Assign(self, node: ast.Assign | ast.AnnAssign | ast.AugAssign) -> list[ast.stmt]:
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        names = {each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)}
+        if '_base_' in names:
+            bases = eval(compile(ast.Expression(node.value), '_base_', 'eval'))
+            place, bases = self.place, [bases] if isinstance(bases, str) else bases
+            return ast.parse(f'_base_ = {[base if "::" in base else self.copy(place / base) for base in bases]}').body
+        lines = []
+        for name in names & {key.split('.')[0] for key in self.options}:
+            options = {key: value for key, value in self.options.items() if key.split('.')[0] == name}
+            # By an import statement mmengine would know a file of its other style.
+            lines += [f'{name} = __import__({__name__!r}).set_options({name!r}, {name}, {options})']
+        return [node, *ast.parse('\n'.join(lines)).body]
+
+    visit_AnnAssign = visit_AugAssign = visit_Assign
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        return node  # its variables are its own
+
+
+def arguments(called: Callable) -> set[str]:
+    """Names of the arguments of a function, or of a class and the bases that its **kwargs go to."""
+    names = set()
+    for each in inspect.getmro(called) if inspect.isclass(called) else [called]:
+        if inspect.isclass(each) and '__init__' not in vars(each):
+            continue
+        parameters = inspect.signature(each.__init__ if inspect.isclass(each) else each).parameters.values()
+        names |= {one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
+        if all(one.kind != one.VAR_KEYWORD for one in parameters):
+            break
+    return names - {'self'}
+
+
+# What mmengine's runner is built from, and what it reads of the config itself.
+RUNNER = arguments(Runner) - {'cfg'} | {
+    *('activation_checkpointing', 'compile', 'efficient_conv_bn_eval', 'find_unused_parameters'),
+    *('model_wrapper_cfg', 'sync_bn'),
+}
+# What dicts at places that end so may have, beside the arguments of their type.
+TAKEN = {
+    'dataloader': arguments(DataLoader) | {'num_batch_per_epoch'},
+    '.test_cfg': arguments(TestSettings),
+    'model.train_cfg': arguments(TrainSettings),
+    'log_processor': arguments(LogProcessor),
+    'randomness': arguments(set_random_seed),
+    'compile': arguments(torch.compile),
+    'optim_wrapper': {'constructor', 'paramwise_cfg'},
+    'param_scheduler': {'convert_to_iter_based'},
+    'auto_scale_lr': {'enable', 'base_batch_size'},
+}
+
+
+def taken(place: str, node: dict, scope: str) -> set[str]:
+    """Names of what is read of a dict of a config, as far as signatures tell."""
+    names, kind = set().union(*(keys for end, keys in TAKEN.items() if place.endswith(end))), node.get('type')
+    scope, found = node.get('_scope_', scope), [] if isinstance(kind, str) else [kind]
+    for registry in vars(registries).values():
+        if isinstance(kind, str) and isinstance(registry, registries.Registry):
+            found.append(registry.get(f'{scope}.{kind}') or registry.get(kind))
+    for called in filter(None, found):
+        names |= arguments(called) | {'type'}
+        names |= {'priority'} if inspect.isclass(called) and issubclass(called, Hook) else set()
+    return names
+
+
+def dicts(value: Any, place: str = '') -> Iterator[tuple[str, dict]]:
+    """The dicts in a config with their places, but for those in a place that has dots in a name."""
+    if isinstance(value, dict):
+        yield place, value
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        if '.' not in str(key):
+            yield from dicts(item, f'{place}.{key}'.lstrip('.'))
+
+
+class Options:
+    """Options for a config, checked.
+
+    Args:
+        plain: the config without them.
+        options: by key, as they were typed or as values.
+        reads: what is read of the config beside what mmengine's runner is built from.
+    """
+
+    def __init__(self, plain: Config, options: dict[str, Any], reads: Sequence[str]) -> None:
+        self.plain, self.scope, self.known = plain, plain.get('default_scope', 'mmseg'), RUNNER | {*reads}
+        self.values = {}
+        for key, value in options.items():
+            if key in ARGUMENTS:
+                raise ValueError(f'{key}: expected it as the argument --{key}, got an option')
+            try:
+                self.values[key] = read(value, find(plain, key.split('.'))) if isinstance(value, Typed) else value
+            except ValueError as error:
+                raise ValueError(f'{key}: {error}') from error
+
+    def built(self, cfg: Config) -> dict[str, Any]:
+        return {key: cfg[key] for key in cfg if key in self.known}
+
+    def refuse(self, key: str) -> None:
+        """Name the keys that act and are most like it, those with the same end where there are any."""
+        built = self.built(self.plain)
+        names = {
+            f'{place}.{name}'.lstrip('.'): name
+            for place, node in dicts(built)
+            for name in {*node, *(taken(place, node, self.scope) if place else ())}
+        }
+        same = [each for each, name in names.items() if name == key.split('.')[-1]]
+        nearest = difflib.get_close_matches(key, same or names, n=5, cutoff=0 if same else 0.6)
+        raise ValueError(
+            f'{key}: expected a setting that acts in {self.plain.filename}, such as {", ".join(nearest or built)}; '
+            'got one without effect'
+        )
+
+    def require_known(self, key: str, value: Any, cfg: Config) -> None:
+        """Each part of the key, and of a dict that it sets, is in the config or is known to be read."""
+        for parts in leaves(value, key.split('.')):
+            old, new, place = self.plain, cfg, ''
+            for i, part in enumerate(parts):
+                if part == '_delete_' or place and 'config' in new:  # a key of another config, which is read with it
+                    break
+                if find(old, [part]) is MISSING and place != 'default_hooks':
+                    names = taken(place, new, self.scope) if place else self.known
+                    untold = not names and old is MISSING and i > key.count('.')  # of a dict that is new as a whole
+                    if part not in names and not untold:
+                        self.refuse(key)
+                old, new, place = find(old, [part]), find(new, [part]), f'{place}.{part}'.lstrip('.')
+
+    def evaluated(self, variables: dict[str, Any]) -> Config:
+        """The config, its variables set in its files."""
+        cfg = deepcopy(self.plain)
+        with tempfile.TemporaryDirectory() as folder:
+            changed = Config.fromfile(Copier(variables, folder).copy(Path(cfg.filename)))
+        for key in changed:
+            cfg[key] = changed[key]
+        cfg.merge_from_dict(deepcopy(variables))
+        return cfg
+
+    def config(self) -> Config:
+        """The config with the options."""
+        variables = {key: value for key, value in self.values.items() if key.split('.')[0] not in RUNNER}
+        for key in variables:
+            if key.split('.')[0] not in {*self.plain, *self.known}:
+                self.refuse(key)
+        try:
+            alone = {key: self.evaluated({key: value}) for key, value in variables.items()}
+            cfg = self.evaluated(variables) if len(variables) > 1 else deepcopy(next(iter(alone.values()), self.plain))
+            cfg.merge_from_dict(deepcopy(self.values))
+        except Exception as error:
+            tried = ', '.join(self.values)
+            raise ValueError(f'{self.plain.filename} cannot be read with the options {tried}: {error!r}') from error
+        for key, value in self.values.items():
+            self.require_known(key, value, cfg)
+            unchanged = key in alone and self.built(alone[key]) == self.built(self.plain)
+            if unchanged and find(self.plain, key.split('.')) != value:
+                self.refuse(key)
+        return cfg
+
+
+def leaves(value: Any, parts: list[str]) -> Iterator[list[str]]:
+    """The places that an option sets: of a dict those of its items."""
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from leaves(item, [*parts, key])
+    else:
+        yield parts
+
+
+def expanded(value: Any) -> Any:
+    """With the home folder in the place of `~` at the start of texts, all of which are paths."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(expanded, value))
+    for key in value if isinstance(value, dict | Config) else ():
+        if (item := expanded(value[key])) != value[key]:
+            value[key] = item
+    return expanduser(value) if isinstance(value, str) else value
+
+
+def load_config(path: str | Path, options: dict[str, Any] | None = None, reads: Sequence[str] = ()) -> Config:
+    """mmengine's config, with options and with `~` for the home folder.
+
+    Args:
+        path: file.
+        options: by key, of `OptionAction` or as values.
+        reads: what the tool reads of the config beside what mmengine's runner is built from.
+
+    Raises:
+        ValueError: an option has no effect, or its value is not fit for what it replaces.
+    """
+    cfg = Config.fromfile(path)
+    return expanded(Options(cfg, options, reads).config() if options else cfg)
