@@ -12,6 +12,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
+from functools import cache
 from os.path import expanduser
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from typing import Any
 import mmengine.registry as registries
 import torch
 from mmengine.config import Config
-from mmengine.hooks import Hook
 from mmengine.runner import LogProcessor, Runner, set_random_seed
 from torch.utils.data import DataLoader
 
@@ -92,6 +92,15 @@ def find(value: Any, parts: Sequence[str]) -> Any:
         else:
             return MISSING
     return value
+
+
+def leaves(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """What a part of a config has at each place, down to what has no parts."""
+    if not isinstance(value, dict | list) or not value:
+        yield place, value
+        return
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        yield from leaves(item, (*place, str(key)))
 
 
 def set_options(name: str, value: Any, options: dict[str, Any]) -> Any:
@@ -175,17 +184,23 @@ TAKEN = {
 }
 
 
+@cache
+def registered(kind: str, scope: str) -> set[str]:
+    """Names of the arguments of what is registered by this name, be it a model, a hook or a transform."""
+    names = set()
+    for registry in vars(registries).values():
+        found = isinstance(registry, registries.Registry) and (registry.get(f'{scope}.{kind}') or registry.get(kind))
+        if found:
+            names |= arguments(found) | {'type'} | ({'priority'} if registry is registries.HOOKS else set())
+    return names
+
+
 def taken(place: str, node: dict, scope: str) -> set[str]:
     """Names of what is read of a dict of a config, as far as signatures tell."""
     names, kind = set().union(*(keys for end, keys in TAKEN.items() if place.endswith(end))), node.get('type')
-    scope, found = node.get('_scope_', scope), [] if isinstance(kind, str) else [kind]
-    for registry in vars(registries).values():
-        if isinstance(kind, str) and isinstance(registry, registries.Registry):
-            found.append(registry.get(f'{scope}.{kind}') or registry.get(kind))
-    for called in filter(None, found):
-        names |= arguments(called) | {'type'}
-        names |= {'priority'} if inspect.isclass(called) and issubclass(called, Hook) else set()
-    return names
+    if isinstance(kind, str):
+        return names | registered(kind, node.get('_scope_', scope))
+    return names | arguments(kind) | {'type'} if kind else names
 
 
 def dicts(value: Any, place: str = '') -> Iterator[tuple[str, dict]]:
@@ -238,17 +253,23 @@ class Options:
 
     def require_known(self, key: str, value: Any, cfg: Config) -> None:
         """Each part of the key, and of a dict that it sets, is in the config or is known to be read."""
-        for parts in leaves(value, key.split('.')):
+        for parts, _ in leaves(value, tuple(key.split('.'))):
             old, new, place = self.plain, cfg, ''
             for i, part in enumerate(parts):
                 if part == '_delete_' or place and 'config' in new:  # a key of another config, which is read with it
                     break
-                if find(old, [part]) is MISSING and place != 'default_hooks':
+                if isinstance(new, dict | Config) and find(old, [part]) is MISSING and place != 'default_hooks':
                     names = taken(place, new, self.scope) if place else self.known
                     untold = not names and old is MISSING and i > key.count('.')  # of a dict that is new as a whole
                     if part not in names and not untold:
                         self.refuse(key)
                 old, new, place = find(old, [part]), find(new, [part]), f'{place}.{part}'.lstrip('.')
+
+    def acts(self, alone: Config, cfg: Config) -> bool:
+        """Whether an option that alone makes the one config has a part in the other, which has all options."""
+        before, alone, after = map(self.built, (self.plain, alone, cfg))
+        changed = [(place, value) for place, value in leaves(alone) if find(before, place) != value]
+        return alone != before and (not changed or any(find(after, place) == value for place, value in changed))
 
     def evaluated(self, variables: dict[str, Any]) -> Config:
         """The config, its variables set in its files."""
@@ -275,19 +296,9 @@ class Options:
             raise ValueError(f'{self.plain.filename} cannot be read with the options {tried}: {error!r}') from error
         for key, value in self.values.items():
             self.require_known(key, value, cfg)
-            unchanged = key in alone and self.built(alone[key]) == self.built(self.plain)
-            if unchanged and find(self.plain, key.split('.')) != value:
+            if key in alone and find(self.plain, key.split('.')) != value and not self.acts(alone[key], cfg):
                 self.refuse(key)
         return cfg
-
-
-def leaves(value: Any, parts: list[str]) -> Iterator[list[str]]:
-    """The places that an option sets: of a dict those of its items."""
-    if isinstance(value, dict) and value:
-        for key, item in value.items():
-            yield from leaves(item, [*parts, key])
-    else:
-        yield parts
 
 
 def expanded(value: Any) -> Any:
