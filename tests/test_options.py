@@ -52,9 +52,11 @@ def other(value):
 
 def settings(cfg, names):
     """Keys of all that has no keys itself, but for those below a name with dots, and their values."""
-    for place, value in leaves({name: cfg[name] for name in names}):
-        if not any('.' in part for part in place):
-            yield '.'.join(place), value
+    for place, _ in leaves({name: cfg[name] for name in names}):
+        while place and not isinstance(find(cfg, place[:-1]), dict | Config):  # an item of a list is not set alone
+            place = place[:-1]
+        if place and not any('.' in part for part in place):
+            yield '.'.join(place), find(cfg, place)
 
 
 @pytest.mark.parametrize('path', RUNS, ids=lambda path: path.stem)
@@ -133,7 +135,7 @@ def test_options_act_wherever_their_key_is_used(config, options, places):
         (OWN, {'model.test_cfg.backgroud': 0.4}, 'such as model.test_cfg.background'),
         (OWN, {'model.attention_loss.loss_wieght': 0.4}, 'model.attention_loss.loss_weight'),
         (OWN, {'custom_hooks.9.end': 3}, 'cannot be read with the options custom_hooks.9.end'),
-        (OWN, {'model.test_cfg.scales.0': 1}, 'cannot be read with the options model.test_cfg.scales.0'),
+        (OWN, {'model.test_cfg.scales.0': 1}, 'expected the whole of model.test_cfg.scales'),
         (OWN, {'max_iters': 'many'}, 'cannot be read with the options max_iters: TypeError'),
         (OWN, {'resume': True}, 'as the argument --resume'),
         (

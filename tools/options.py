@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import mmengine.registry as registries
-import torch
 from mmengine.config import Config
 from mmengine.runner import LogProcessor, Runner, set_random_seed
 from torch.utils.data import DataLoader
 
+from aream_mm.models.refined import MMSEG_SETTINGS
 from aream_mm.models.settings import TestSettings, TrainSettings
 
 MISSING = object()
@@ -56,30 +56,25 @@ def read(text: str, old: Any = MISSING) -> Any:
     Raises:
         ValueError: it replaces a number and is none, or is a list of lists of unquoted texts.
     """
-    bracketed = text[:1] + text[-1:] in ('[]', '()')
+    text, bracketed = str(text), text[:1] + text[-1:] in ('[]', '()')
+    sequence = type(old) if isinstance(old, list | tuple) else list if old is None or old is MISSING else None
     try:
         value = ast.literal_eval(text)
     except (SyntaxError, ValueError):
-        value = text if bracketed or isinstance(old, str) else WORDS.get(text.lower(), text)
+        value = text if isinstance(old, str) else WORDS.get(text.lower(), text)
         if bracketed and not isinstance(old, str):
             if set(text[1:-1]) & set('[](){}'):
                 raise ValueError(f'expected a literal of Python, its texts in quotes, got {text}') from None
             value = (list if text[0] == '[' else tuple)(read(part.strip()) for part in text[1:-1].split(','))
         elif isinstance(old, list | tuple) and ',' in text:
-            value = type(old)(read(part.strip()) for part in text.split(','))
+            value = sequence(read(part.strip()) for part in text.split(','))
     if isinstance(value, tuple) and not bracketed:
-        value = (
-            list(value)
-            if old is None or old is MISSING
-            else type(old)(value)
-            if isinstance(old, list | tuple)
-            else text
-        )
+        value = sequence(value) if sequence else text
     if isinstance(old, str) and not isinstance(value, str | bool | list | tuple | dict | None):
         value = text
     if isinstance(value, str) and isinstance(old, int | float) and not isinstance(old, bool):
         raise ValueError(f'expected a number as {old} is, got {text!r}')
-    return str(value) if isinstance(value, str) else value
+    return value
 
 
 def find(value: Any, parts: Sequence[str]) -> Any:
@@ -105,14 +100,13 @@ def leaves(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
 
 def set_options(name: str, value: Any, options: dict[str, Any]) -> Any:
     """A variable of a config file with options, those that fit: another file may set other parts of it."""
-    cfg = Config({name: value})
-    places = {key: key.split('.') for key in options}
-    fit = [
-        key
-        for key, at in places.items()
-        if isinstance(find(cfg, at[:-1]), dict | Config) or find(cfg, at) is not MISSING
-    ]
-    cfg.merge_from_dict({key: options[key] for key in fit})
+    cfg, fitting = Config({name: value}), {}
+    for key, new in options.items():
+        *place, part = key.split('.')
+        inside = find(cfg, place)
+        if isinstance(inside, dict | Config) or find(inside, [part]) is not MISSING:
+            fitting[key] = new
+    cfg.merge_from_dict(fitting)
     return cfg[name]
 
 
@@ -173,11 +167,10 @@ RUNNER = arguments(Runner) - {'cfg'} | {
 # What dicts at places that end so may have, beside the arguments of their type.
 TAKEN = {
     'dataloader': arguments(DataLoader) | {'num_batch_per_epoch'},
-    '.test_cfg': arguments(TestSettings),
+    '.test_cfg': arguments(TestSettings) | {*MMSEG_SETTINGS},
     'model.train_cfg': arguments(TrainSettings),
     'log_processor': arguments(LogProcessor),
     'randomness': arguments(set_random_seed),
-    'compile': arguments(torch.compile),
     'optim_wrapper': {'constructor', 'paramwise_cfg'},
     'param_scheduler': {'convert_to_iter_based'},
     'auto_scale_lr': {'enable', 'base_batch_size'},
@@ -203,16 +196,6 @@ def taken(place: str, node: dict, scope: str) -> set[str]:
     return names | arguments(kind) | {'type'} if kind else names
 
 
-def dicts(value: Any, place: str = '') -> Iterator[tuple[str, dict]]:
-    """The dicts in a config with their places, but for those in a place that has dots in a name."""
-    if isinstance(value, dict):
-        yield place, value
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in items:
-        if '.' not in str(key):
-            yield from dicts(item, f'{place}.{key}'.lstrip('.'))
-
-
 class Options:
     """Options for a config, checked.
 
@@ -226,24 +209,29 @@ class Options:
         self.plain, self.scope, self.known = plain, plain.get('default_scope', 'mmseg'), RUNNER | {*reads}
         self.values = {}
         for key, value in options.items():
+            *place, _ = key.split('.')
+            whole, place = find(plain, place), '.'.join(place)
             if key in ARGUMENTS:
                 raise ValueError(f'{key}: expected it as the argument --{key}, got an option')
             try:
                 self.values[key] = read(value, find(plain, key.split('.'))) if isinstance(value, Typed) else value
             except ValueError as error:
                 raise ValueError(f'{key}: {error}') from error
+            kinds = dict | Config | list if isinstance(self.values[key], dict) else dict | Config
+            if not (whole is MISSING or isinstance(whole, kinds) or f'{place}._delete_' in options):
+                raise ValueError(f'{key}: expected the whole of {place}, which is {whole!r}, got a part')
 
     def built(self, cfg: Config) -> dict[str, Any]:
         return {key: cfg[key] for key in cfg if key in self.known}
 
     def refuse(self, key: str) -> None:
         """Name the keys that act and are most like it, those with the same end where there are any."""
-        built = self.built(self.plain)
-        names = {
-            f'{place}.{name}'.lstrip('.'): name
-            for place, node in dicts(built)
-            for name in {*node, *(taken(place, node, self.scope) if place else ())}
-        }
+        built, names = self.built(self.plain), {}
+        places = {place[:i] for place, _ in leaves(built) for i in range(len(place)) if '.' not in ''.join(place[:i])}
+        for place in places:
+            if isinstance(inside := find(built, place), dict):
+                known = {*inside, *(taken('.'.join(place), inside, self.scope) if place else ())}
+                names |= {'.'.join((*place, name)): name for name in known if '.' not in name}
         same = [each for each, name in names.items() if name == key.split('.')[-1]]
         nearest = difflib.get_close_matches(key, same or names, n=5, cutoff=0 if same else 0.6)
         raise ValueError(

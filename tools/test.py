@@ -109,7 +109,8 @@ def write_predictions(cfg: Config, folder: str) -> None:
 @record  # torchrun then ends with the message of the process that failed first
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args.config, args.cfg_options, ('tta_model', 'tta_pipeline', 'pseudo_mask_dataloader'))
+    read = ['tta_model', 'tta_pipeline'] * args.tta + ['pseudo_mask_dataloader'] * args.pseudo_masks
+    cfg = load_config(args.config, args.cfg_options, read)
     cfg.launcher = args.launcher
     cfg.load_from = args.checkpoint
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
