@@ -172,6 +172,8 @@ TAKEN = {
     'log_processor': arguments(LogProcessor),
     'randomness': arguments(set_random_seed),
     'optim_wrapper': {'constructor', 'paramwise_cfg'},
+    'paramwise_cfg': {'bypass_duplicate', 'custom_keys', 'dcn_offset_lr_mult'}
+    | {f'{part}_mult' for part in ('bias_decay', 'bias_lr', 'dwconv_decay', 'flat_decay', 'norm_decay')},
     'param_scheduler': {'convert_to_iter_based'},
     'auto_scale_lr': {'enable', 'base_batch_size'},
 }
@@ -235,8 +237,8 @@ class Options:
         same = [each for each, name in names.items() if name == key.split('.')[-1]]
         nearest = difflib.get_close_matches(key, same or names, n=5, cutoff=0 if same else 0.6)
         raise ValueError(
-            f'{key}: expected a setting that acts in {self.plain.filename}, such as {", ".join(nearest or built)}; '
-            'got one without effect'
+            f'{key}: expected a setting that is known to act in {self.plain.filename}, such as {", ".join(nearest or built)}; '
+            'got one that is not'
         )
 
     def require_known(self, key: str, value: Any, cfg: Config) -> None:
@@ -253,11 +255,15 @@ class Options:
                         self.refuse(key)
                 old, new, place = find(old, [part]), find(new, [part]), f'{place}.{part}'.lstrip('.')
 
-    def acts(self, alone: Config, cfg: Config) -> bool:
-        """Whether an option that alone makes the one config has a part in the other, which has all options."""
+    def require_effect(self, key: str, alone: Config, cfg: Config) -> None:
+        """Of what an option changes alone something is in the config with all options; a word on what is not."""
         before, alone, after = map(self.built, (self.plain, alone, cfg))
-        changed = [(place, value) for place, value in leaves(alone) if find(before, place) != value]
-        return alone != before and (not changed or any(find(after, place) == value for place, value in changed))
+        changed = {place: value for place, value in leaves(alone) if find(before, place) != value}
+        others = ['.'.join(place) for place, value in changed.items() if find(after, place) != value]
+        if alone == before or changed and len(others) == len(changed):
+            self.refuse(key)
+        if others:
+            print(f'{key} leaves alone what other options set: {", ".join(others)}')
 
     def evaluated(self, variables: dict[str, Any]) -> Config:
         """The config, its variables set in its files."""
@@ -284,8 +290,8 @@ class Options:
             raise ValueError(f'{self.plain.filename} cannot be read with the options {tried}: {error!r}') from error
         for key, value in self.values.items():
             self.require_known(key, value, cfg)
-            if key in alone and find(self.plain, key.split('.')) != value and not self.acts(alone[key], cfg):
-                self.refuse(key)
+            if key in alone and find(self.plain, key.split('.')) != value:
+                self.require_effect(key, alone[key], cfg)
         return cfg
 
 
