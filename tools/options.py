@@ -236,10 +236,9 @@ class Options:
                 names |= {'.'.join((*place, name)): name for name in known if '.' not in name}
         same = [each for each, name in names.items() if name == key.split('.')[-1]]
         nearest = difflib.get_close_matches(key, same or names, n=5, cutoff=0 if same else 0.6)
-        raise ValueError(
-            f'{key}: expected a setting that is known to act in {self.plain.filename}, such as {", ".join(nearest or built)}; '
-            'got one that is not'
-        )
+        such = ', '.join(nearest or built)
+        expected = f'expected a setting that is known to act in {self.plain.filename}, such as {such}'
+        raise ValueError(f'{key}: {expected}; got one that is not')
 
     def require_known(self, key: str, value: Any, cfg: Config) -> None:
         """Each part of the key, and of a dict that it sets, is in the config or is known to be read."""
