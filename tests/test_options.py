@@ -226,6 +226,14 @@ def test_a_tilde_is_the_home_folder(by_option, tmp_path, monkeypatch):
     assert cfg.train_dataloader.dataset.tag_file == '/home/of/me/photos/tags.csv'
 
 
+def test_a_path_that_is_an_object_of_pathlib_stays_one(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', '/home/of/me')
+    text = "from pathlib import Path\nroot = Path('~/a')\nload_from = root / 'b'\n"
+    (tmp_path / 'config.py').write_text(text)
+    assert load_config(tmp_path / 'config.py').load_from == Path('/home/of/me/a/b')
+    assert load_config(tmp_path / 'config.py', typed('root=2012')).load_from == Path('2012/b')
+
+
 def test_however_a_file_sets_a_variable_its_option_wins(tmp_path):
     (tmp_path / 'base.json').write_text('{"log_level": "INFO"}')
     (tmp_path / 'base.py').write_text("""

@@ -54,8 +54,8 @@ def read(text: str, old: Any = MISSING) -> Any:
     try:
         value = ast.literal_eval(text)
     except (SyntaxError, ValueError):
-        value = text if isinstance(old, str) else WORDS.get(text.lower(), text)
-        if bracketed and not isinstance(old, str):
+        value = text if isinstance(old, str | Path) else WORDS.get(text.lower(), text)
+        if bracketed and not isinstance(old, str | Path):
             if set(text[1:-1]) & set('[](){}'):
                 raise ValueError(f'expected a literal of Python, its texts in quotes, got {text}') from None
             value = (list if text[0] == '[' else tuple)(read(part.strip()) for part in text[1:-1].split(','))
@@ -63,7 +63,7 @@ def read(text: str, old: Any = MISSING) -> Any:
             value = sequence(read(part.strip()) for part in text.split(','))
     if isinstance(value, tuple) and not bracketed:
         value = sequence(value) if sequence else text
-    if isinstance(old, str) and not isinstance(value, str | bool | list | tuple | dict | None):
+    if isinstance(old, str | Path) and not isinstance(value, str | bool | list | tuple | dict | None):
         value = text
     if isinstance(value, str) and isinstance(old, int | float) and not isinstance(old, bool):
         raise ValueError(f'expected a number as {old} is, got {text!r}')
@@ -95,10 +95,9 @@ def set_options(name: str, value: Any, options: dict[str, Any]) -> Any:
     """A variable of a config file with options, those that fit: another file may set other parts of it."""
     cfg, fitting = Config({name: value}), {}
     for key, new in options.items():
-        *place, part = key.split('.')
-        inside = find(cfg, place)
-        if isinstance(inside, dict | Config) or find(inside, [part]) is not MISSING:
-            fitting[key] = new
+        old, inside = find(cfg, key.split('.')), find(cfg, key.split('.')[:-1])
+        if old is not MISSING or isinstance(inside, dict | Config):
+            fitting[key] = Path(new) if isinstance(old, Path) else new
     cfg.merge_from_dict(fitting)
     return cfg[name]
 
