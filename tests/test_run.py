@@ -185,7 +185,7 @@ def test_testing_stage_2_writes_refined_masks_of_the_tags_when_asked(two_stages)
 
 def test_pseudo_masks_are_refused_where_they_cannot_be_written(two_stages, tmp_path):
     folder, options = two_stages
-    cfg = load_config(ROOT / SEG)
+    cfg = load_config(ROOT / SEG, dict(data_root=f'{folder}/drawn'))  # which the command's options do not change then
     cfg.pop('pseudo_mask_dataloader')
     cfg.dump(tmp_path / 'without.py')
     for config, arguments, message in (
