@@ -9,13 +9,13 @@ channels last  as TimmCNN lays out its own and with them the decoder's
 from collections.abc import Callable
 
 import torch
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from networks import photographs
 from timing import DEVICE, Setting, Work, main
 
-from aream_mm.config import load_config
 from aream_mm.registry import MODELS
 
 CONFIG = 'configs/seg/deeplabv3plus_lite0_animals.py'
@@ -31,7 +31,7 @@ def variants(setting: Setting) -> dict[str, Callable[[], Work]]:
     init_default_scope('mmseg')
 
     def step(memory_format: torch.memory_format) -> Work:
-        cfg = load_config(CONFIG)
+        cfg = Config.fromfile(CONFIG)
         cfg.model.decode_head.num_classes = setting.num_classes + 1
         cfg.model.backbone.pretrained = False  # which takes as long
         network = MODELS.build(cfg.model).to(DEVICE).train()

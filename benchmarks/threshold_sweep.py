@@ -8,13 +8,13 @@ Both are timed on every picture in turn; medians are printed.
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import torch
-from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.utils import ProgressBar
@@ -22,10 +22,12 @@ from mmseg.evaluation import IoUMetric
 from torch import Tensor
 
 from aream_mm.checkpoint import load_fitting_checkpoint
-from aream_mm.config import load_config
 from aream_mm.evaluation.sweep import confusion_matrices, count_pixels, intersection_over_union
 from aream_mm.masks import IGNORE_INDEX
 from aream_mm.registry import MODELS
+
+sys.path.append(str(Path(__file__).parents[1] / 'tools'))
+from options import OptionAction, load_config  # noqa: E402
 
 THRESHOLDS = torch.arange(1, 80, dtype=torch.float64) / 100  # those of the authors' program
 
@@ -70,7 +72,7 @@ def main() -> None:
     parser.add_argument('checkpoint', nargs='?', help='checkpoint file')
     parser.add_argument('--num-images', type=int, default=30, help='random CAMs')
     parser.add_argument('--out', type=Path, help='JSON file for the figures')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override settings, key=value')
+    parser.add_argument('--cfg-options', nargs='+', action=OptionAction, help='override settings, key=value')
     args = parser.parse_args()
     if args.config:
         init_default_scope('mmseg')

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 from mmengine.analysis import FlopAnalyzer
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.utils import track_iter_progress
 from networks import photographs, prediction, tags, training_step
@@ -29,7 +30,6 @@ from prettytable import TableStyle
 from timing import DEVICE, Setting, Work, as_table, in_turn, median_ratio, peak_memory, write_figures
 from torch import Tensor, nn
 
-from aream_mm.config import load_config
 from aream_mm.models.segmentor import CAMSegmentor
 from aream_mm.registry import MODELS
 
@@ -52,14 +52,14 @@ PURPOSES = {
 
 def network(config: str) -> CAMSegmentor:
     """The model of a config, with random weights."""
-    model = MODELS.build(load_config(CONFIGS / config).model).to(DEVICE)
+    model = MODELS.build(Config.fromfile(CONFIGS / config).model).to(DEVICE)
     if model.attention_loss and not model.attention_loss.measured:
         model.attention_loss.weigh_layers(torch.arange(model.backbone.num_layers))
     return model
 
 
 def step(config: str, setting: Setting) -> Work:
-    model, side = network(config), load_config(CONFIGS / config).crop_size
+    model, side = network(config), Config.fromfile(CONFIGS / config).crop_size
     return training_step(model, photographs(setting.batch, side, side), tags(setting.batch, model.head.num_classes))
 
 
@@ -90,7 +90,7 @@ class AllAffinities(nn.Module):
 
 def size(config: str) -> dict[str, float]:
     """Parameters in millions, training size in pixels and GFLOPs of one picture of it."""
-    model, side = network(config).eval(), load_config(CONFIGS / config).crop_size
+    model, side = network(config).eval(), Config.fromfile(CONFIGS / config).crop_size
     counts = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
     flops = FlopAnalyzer(AllAffinities(model), photographs(1, side, side))
     flops.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings('none')

@@ -24,7 +24,7 @@ optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys={'backbone.cnn': dict(lr_mult=0.1), 'backbone.vit': dict(lr_mult=0.01)}),
 )
 # 260 steps of 16 photographs: 4 times each of 1,000, 70 times each of 60. With more than 1,000, take a quarter of their
-# number, here and not by --cfg-options, because the lines below follow from it.
+# number, here or by --cfg-options max_iters=…; the lines below follow from it.
 max_iters = 260
 warm_up = max_iters * 3 // 4  # steps of classification alone, before its CAMs teach the attention
 param_scheduler = dict(type='CosineAnnealingLR', T_max=max_iters, eta_min_ratio=0.01, by_epoch=False)

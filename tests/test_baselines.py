@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.registry import init_default_scope
+from options import load_config
 from torch.testing import assert_close
 
-from aream_mm.config import load_config
 from aream_mm.models import cam
 from aream_mm.registry import MODELS
 

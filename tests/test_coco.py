@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from coco import CATEGORIES, MASK_IDS
 from mmseg.datasets.transforms import LoadAnnotations
+from options import load_config
 from PIL import Image
 from pycocotools import mask as coco_mask
 from toy_coco import OFFICIAL, SIZE, box, make_coco, run_converter, run_lengths, write_annotations
 
-from aream_mm.config import load_config
 from aream_mm.datasets import COCO2014Dataset, ImageTagDataset
 from aream_mm.datasets.coco import SAMPLED_MASKS
 

@@ -14,8 +14,8 @@ def test_crops_say_how_often_a_tag_is_lost(tmp_path, monkeypatch, capsys):
     root = make_voc(tmp_path / 'voc', size=(90, 90))
     tagged = dict(type='aream_mm.ImageTagDataset', dataset=voc_config(root), tag_file=f'{root}/cls_labels.npy')
     crop = dict(type='mmpretrain.RandomResizedCrop', scale=90, crop_ratio_range=(0.05, 0.1))
-    cfg = dict(train_pipeline=[crop], val_dataloader=dict(dataset=dict(tagged, test_mode=True)))
-    Config(cfg).dump(tmp_path / 'config.py')
+    train, val = dict(tagged, pipeline=[crop]), dict(tagged, test_mode=True)
+    Config(dict(train_dataloader=dict(dataset=train), val_dataloader=dict(dataset=val))).dump(tmp_path / 'config.py')
     monkeypatch.setattr(sys, 'argv', ['crops.py', str(tmp_path / 'config.py'), '--least', '1'])
     crops.main()
     rows = [line.split('|')[2:4] for line in capsys.readouterr().out.splitlines() if ' to ' in line]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from demo_scenes import CLASSES
 from draw_demo import draw_demo
+from options import load_config
 
-from aream_mm.config import load_config
 from aream_mm.datasets import ImageTagDataset
 
 CONFIGS = Path(__file__).parents[1] / 'configs/demo'

@@ -15,13 +15,13 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, load_checkpoint
 from mmengine.structures import PixelData
 from mmseg.evaluation import IoUMetric
+from options import load_config
 from PIL import Image
 from test_engine import LOAD, PACK, PAR, run_config
 from test_run import run
 from test_stage_2_masks import STEPS, stage_2_config
 from toy_voc import ANIMALS, make_voc
 
-from aream_mm.config import load_config
 from aream_mm.evaluation import CAMMetric
 from aream_mm.registry import MODELS
 

@@ -10,13 +10,13 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
+from options import load_config
 from PIL import Image
 from test_config import CONFIGS, RUNS
 from test_engine import hook_of, run_config
 from torch.testing import assert_close
 from toy_voc import make_voc
 
-from aream_mm.config import load_config
 from aream_mm.engine import PseudoMaskHook
 from aream_mm.models import PAR
 from aream_mm.models.cam import reliable_masks

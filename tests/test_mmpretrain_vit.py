@@ -12,11 +12,11 @@ import torch
 from mmengine.runner import CheckpointLoader, save_checkpoint
 from mmpretrain.registry import MODELS as MMPRETRAIN
 from mmseg.models.backbones import VisionTransformer
+from options import load_config
 from test_fuzz import Code
 from test_vit import scramble
 from torch.testing import assert_close
 
-from aream_mm.config import load_config
 from aream_mm.models import AttentionViT
 from aream_mm.registry import MODELS
 

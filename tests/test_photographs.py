@@ -21,6 +21,7 @@ from mmengine.runner import Runner
 from mmseg.apis import inference_model
 from mmseg.utils import get_palette
 from mmseg.visualization import SegLocalVisualizer
+from options import load_config
 from PIL import Image, ImageOps
 from tag_table import write_tag_table
 from torch.utils.data import DataLoader
@@ -28,7 +29,6 @@ from toy_own import CLASSES, IDS, make_own, own_config
 from toy_voc import write_masks
 
 from aream_mm.checkpoint import load_fitting_checkpoint, require_fitting_shapes
-from aream_mm.config import load_config
 from aream_mm.datasets import ImageTagDataset, MaskDataset, PhotographDataset, PseudoMaskDataset
 from aream_mm.datasets.pictures import damage, read_header
 from aream_mm.engine import PseudoMaskHook

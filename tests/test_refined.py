@@ -14,11 +14,11 @@ from mmengine.structures import PixelData
 from mmseg.apis import MMSegInferencer
 from mmseg.evaluation import IoUMetric
 from mmseg.structures import SegDataSample
+from options import load_config
 from PIL import Image
 from torch.testing import assert_close
 from toy_voc import make_voc
 
-from aream_mm.config import load_config
 from aream_mm.models import RefinedTTAModel
 from aream_mm.models import cam as cams
 

@@ -10,13 +10,13 @@ import torch
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, load_checkpoint
 from mmseg.evaluation import IoUMetric
+from options import load_config
 from test_engine import LOAD, PACK, hook_of, run_config
 from test_stage_2_masks import make_data, stage_2_config
 from torch import nn
 from torch.testing import assert_close
 from toy_voc import make_voc
 
-from aream_mm.config import load_config
 from aream_mm.engine.pseudo_masks import fingerprint
 from aream_mm.models import CAMSegmentor, Refiner, cam
 from aream_mm.registry import MODELS

@@ -16,10 +16,10 @@ from demo_scenes import CLASSES
 from draw_demo import draw_demo
 from mmengine.config import Config
 from mmseg.apis import MMSegInferencer
+from options import load_config
 from PIL import Image
 
 from aream_mm.checkpoint import read_checkpoint
-from aream_mm.config import load_config
 
 ROOT = Path(__file__).parents[1]
 SEED, SEG = 'configs/demo/aream_demo.py', 'configs/demo/deeplabv3plus_demo.py'
@@ -144,7 +144,7 @@ def test_the_summary_gives_every_step_a_number_and_draws_them(two_stages):
     told = run(
         *('tools/analysis/summary.py', SEED, SEG, '--seed-work-dir', folder / 'seed', '--seg-work-dir', folder / 'seg'),
         *('--baseline', BASELINE, '--baseline-work-dir', folder / 'baseline', '--masks', *others),
-        *('--out', out, '--rows', 2, '--cfg-options', options['seed'][0], options['seg'][-1]),
+        *('--out', out, '--rows', 2, '--stage-2-options', options['seg'][-1], '--cfg-options', options['seed'][0]),
         *('test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False'),
     )
     rows = json.loads((out / 'summary.json').read_text())
@@ -185,7 +185,7 @@ def test_testing_stage_2_writes_refined_masks_of_the_tags_when_asked(two_stages)
 
 def test_pseudo_masks_are_refused_where_they_cannot_be_written(two_stages, tmp_path):
     folder, options = two_stages
-    cfg = load_config(ROOT / SEG)
+    cfg = load_config(ROOT / SEG, dict(data_root=f'{folder}/drawn'))  # which the command's options do not change then
     cfg.pop('pseudo_mask_dataloader')
     cfg.dump(tmp_path / 'without.py')
     for config, arguments, message in (

@@ -6,11 +6,10 @@ import pytest
 import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
+from options import load_config
 from toy_coco import make_coco
 from toy_own import make_own
 from toy_voc import make_voc, write_masks
-
-from aream_mm.config import load_config
 
 CONFIGS = Path(__file__).parents[1] / 'configs' / 'seg'
 RUNS = sorted(path.stem for path in CONFIGS.glob('*.py'))

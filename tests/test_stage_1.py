@@ -10,9 +10,9 @@ from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.structures import PixelData
+from options import load_config
 from test_config import CONFIGS, STAGE_1, data_of
 
-from aream_mm.config import load_config
 from aream_mm.models import cam
 from aream_mm.models.segmentor import CAMSegmentor
 from aream_mm.registry import MODELS

@@ -8,9 +8,9 @@ import torch
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint, save_checkpoint
+from options import load_config
 from torch.testing import assert_close
 
-from aream_mm.config import load_config
 from aream_mm.models import AttentionViT
 from aream_mm.registry import MODELS
 

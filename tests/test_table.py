@@ -15,12 +15,11 @@ import experiment
 import pytest
 import table
 import table_estimate
+from options import load_config
 from test_affinity_net import NET
 from test_engine import LOAD, PACK, run_config
 from test_stage_2_masks import stage_2_config
 from toy_voc import make_voc
-
-from aream_mm.config import load_config
 
 ROOT = Path(__file__).parents[1]
 SIZE = dict(train=6, val=3)
@@ -39,21 +38,28 @@ def stage_1(folder, **changes):
     return cfg
 
 
+def dump(cfg, path, root):
+    """With the data folder as a variable, as the configs here have it."""
+    cfg.dump(path)
+    text = path.read_text().replace(f"'{root}'", 'data_root').replace(f"'{root}/", "data_root + '/")
+    path.write_text(f'data_root = {str(root)!r}\n{text}')
+
+
 @pytest.fixture(scope='module')
 def config(tmp_path_factory):
     """An experiment of three rows, all refiners and two decoders, on six classes of a VOC in miniature."""
     folder = tmp_path_factory.mktemp('table')
     make_voc(folder / 'voc', **SIZE)
-    stage_1(folder).dump(folder / 'aream.py')
+    dump(stage_1(folder), folder / 'aream.py', folder / 'voc')
     seg = stage_2_config(folder, folder / 'unused', custom_hooks=[], data_root=str(folder / 'voc'))
     seg.update(test_dataloader=seg.val_dataloader, test_evaluator=seg.val_evaluator, test_cfg=dict(type='TestLoop'))
-    seg.dump(folder / 'seg.py')
+    dump(seg, folder / 'seg.py', folder / 'voc')
     affinity = deepcopy(seg)
     affinity.merge_from_dict({'model': dict(_delete_=True, **NET)})
     affinity.update(
         {f'{split}_{part}': None for split in ('val', 'test') for part in ('dataloader', 'cfg', 'evaluator')}
     )
-    affinity.dump(folder / 'affinity.py')
+    dump(affinity, folder / 'affinity.py', folder / 'voc')
     settings = dict(
         data_root=str(folder / 'voc'),
         seeds=[0],

@@ -12,9 +12,9 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from mmengine.runner import load_checkpoint
 from mmseg.structures import SegDataSample
+from options import load_config
 from torch.testing import assert_close
 
-from aream_mm.config import load_config
 from aream_mm.registry import MODELS
 
 STEPS, CLASSIFICATION_ALONE = 24, 8

@@ -16,11 +16,11 @@ import voc_submission
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmseg.datasets import PascalVOCDataset
+from options import load_config
 from PIL import Image
 from scipy.io import loadmat, savemat
 from toy_voc import make_voc
 
-from aream_mm.config import load_config
 from aream_mm.masks import VOC_COLOURS
 
 ROOT = Path(__file__).parents[1]

@@ -32,9 +32,9 @@ from mmengine.config import Config
 from mmengine.runner import Runner, autocast, find_latest_checkpoint
 from mmengine.utils import ProgressBar
 from mmseg.evaluation import IoUMetric
+from options import load_config
 from prettytable import PrettyTable, TableStyle
 
-from aream_mm.config import load_config
 from aream_mm.engine import PseudoMaskHook
 from aream_mm.engine.layer_entropy import evenly_spread
 from aream_mm.evaluation import CAMMetric
@@ -44,6 +44,8 @@ from aream_mm.models.cam import propagate
 from aream_mm.models.segmentor import CAMSegmentor, RawCAM
 
 START = 'start'
+# Of the config, beside what the trainings are built from.
+READ = ('seeds', 'pictures', 'refine', 'stage_2', START, 'rows', 'baselines', 'propagations', 'pseudo_mask_dataloader')
 FIGURES, STAGE_2_FIGURES = 'figures.json', 'stage_2.json'
 THRESHOLDS = {
     'cam/mIoU_best': 'Best threshold',
@@ -64,11 +66,15 @@ def folder_of(work_dir: Path, row: str, seed: int) -> Path:
     return work_dir / re.sub(r'[^\w.]+', '_', row) / str(seed)
 
 
+def config_of_row(config: str, options: dict | None, row: str) -> Config:
+    cfg = load_config(config, options, READ)
+    return load_config(config, {**(options or {}), **(cfg.start if row == START else cfg.rows[row])}, READ)
+
+
 def config_of(config: str, options: dict | None, work_dir: Path, row: str, seed: int) -> Config:
     """The config of one training, without a validation: it is measured once, in the end."""
     folder = folder_of(work_dir, row, seed)
-    cfg = load_config(config, options)
-    cfg.merge_from_dict(cfg.start if row == START else cfg.rows[row])
+    cfg = config_of_row(config, options, row)
     cfg.update(work_dir=str(folder), experiment_name=f'{folder.parent.name}_{seed}', randomness=dict(seed=seed))
     cfg.update(measured_dataloader=cfg.val_dataloader, val_dataloader=None, val_cfg=None, val_evaluator=None)
     if row != START:
@@ -297,6 +303,8 @@ def run(cfg: Config, args: argparse.Namespace, rows: list[str], seeds: list[int]
             options = (*common, args.stage_2_options)
             running[pool.submit(train_stage_2, *options, args.work_dir, job.row, job.seed, threads)] = job
 
+    for row in (START, *rows):
+        config_of_row(args.config, args.cfg_options, row)  # whether all that they change is there
     starts, common, running = [Job(1, START, seed) for seed in seeds], (args.config, args.cfg_options), {}
     left = [job for start in starts for job in with_all_after(start) if not file_of(job).is_file()]
     # A new process for each training, for mmengine keeps loggers and more of the one before.

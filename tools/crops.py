@@ -13,14 +13,12 @@ import argparse
 
 import numpy as np
 from mmcv.transforms import TRANSFORMS, BaseTransform
-from mmengine.config import DictAction
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.utils import track_iter_progress
 from mmseg.datasets.transforms import LoadAnnotations
+from options import OptionAction, load_config
 from prettytable import PrettyTable
-
-from aream_mm.config import load_config
 
 
 def shares(dataset: BaseDataset, crop: BaseTransform, number: int) -> np.ndarray:
@@ -42,13 +40,14 @@ def main() -> None:
     parser.add_argument('config', help='config of stage 1')
     parser.add_argument('--least', nargs='+', type=float, default=[], help='least areas to compare, in 0..1')
     parser.add_argument('--crops', type=int, default=20, help='of each picture')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override settings, key=value')
+    parser.add_argument('--cfg-options', nargs='+', action=OptionAction, help='override settings, key=value')
     args = parser.parse_args()
     cfg = load_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmseg'))
-    own = next((step for step in cfg.train_pipeline if step['type'] == 'mmpretrain.RandomResizedCrop'), None)
+    steps = cfg.train_dataloader.dataset.pipeline
+    own = next((step for step in steps if step['type'] == 'mmpretrain.RandomResizedCrop'), None)
     if own is None:
-        parser.error(f'expected an mmpretrain.RandomResizedCrop in train_pipeline of {args.config}, got none')
+        parser.error(f'expected an mmpretrain.RandomResizedCrop in the train_dataloader of {args.config}, got none')
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
     np.random.seed(0)
     rows = []

@@ -24,12 +24,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import comparison
-from mmengine.config import DictAction
-from table import LOG, Step, Table
+from options import OptionAction, load_config
+from table import LOG, READ, Step, Table
 from table_estimate import Estimate
 from table_page import duration, write_page
-
-from aream_mm.config import load_config
 
 
 @contextmanager
@@ -90,16 +88,16 @@ def main() -> None:
     parser.add_argument('--work-dir', type=Path, help='default: work_dirs/<name of the config>')
     parser.add_argument('--rows', nargs='+', help='names; default: all of the config')
     parser.add_argument('--seeds', nargs='+', type=int, help="default: the config's")
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override settings, key=value')
+    parser.add_argument('--cfg-options', nargs='+', action=OptionAction, help='override settings, key=value')
     table = parser.add_argument_group('with decoders')
     table.add_argument('--estimate', action='store_true', help='say what it takes, and end; needs no data')
     table.add_argument('--gpus', type=int, help='processes of each step, which share its batch; default: 1')
     compared = parser.add_argument_group('with propagations')
     compared.add_argument('--stage-2', nargs='+', default=[], help='rows whose masks train stage 2 too')
     compared.add_argument('--processes', type=int, help='trainings at a time, which share the threads; default: 1')
-    compared.add_argument('--stage-2-options', nargs='+', action=DictAction, help='override settings of stage 2')
+    compared.add_argument('--stage-2-options', nargs='+', action=OptionAction, help='override settings of stage 2')
     args = parser.parse_args()
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options, (*READ, *comparison.READ))
     args.work_dir = args.work_dir or Path('work_dirs', Path(args.config).stem)
     is_table = 'decoders' in cfg
     others = compared if is_table else table

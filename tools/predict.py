@@ -20,7 +20,7 @@ import mmcv
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
 from mmengine.structures import PixelData
@@ -29,11 +29,11 @@ from mmseg.apis import init_model
 from mmseg.models import BaseSegmentor
 from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
+from options import OptionAction, load_config
 from PIL import Image
 from torch import Tensor
 
 from aream_mm.checkpoint import load_fitting_checkpoint
-from aream_mm.config import load_config
 from aream_mm.datasets.pictures import ENDINGS, damage, endings, find_pictures, read_header, require_distinct_names
 from aream_mm.files import write_atomically
 from aream_mm.masks import encode_mask
@@ -49,7 +49,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--out', type=Path, required=True, help='folder of the masks and overlays')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override settings, key=value')
+    parser.add_argument('--cfg-options', nargs='+', action=OptionAction, help='override settings, key=value')
     return parser.parse_args()
 
 

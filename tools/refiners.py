@@ -26,7 +26,7 @@ from itertools import product
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import init_default_scope
@@ -35,12 +35,12 @@ from mmengine.utils import ProgressBar
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.evaluation import IoUMetric
 from mmseg.structures import SegDataSample
+from options import OptionAction, load_config
 from prettytable import PrettyTable
 from torch import Tensor
 from torch.utils.benchmark.utils.timer import timer
 
 from aream_mm.checkpoint import load_fitting_checkpoint
-from aream_mm.config import load_config
 from aream_mm.engine.layer_entropy import evenly_spread
 from aream_mm.models.refined import RefinedEncoderDecoder, refine_samples
 from aream_mm.models.segmentor import CAMSegmentor, RawCAM
@@ -178,9 +178,9 @@ def main() -> None:
     parser.add_argument('--backgrounds', nargs='+', type=float, help='scores; default: test_cfg.background')
     parser.add_argument('--pictures', type=int, help='measure on so many, evenly spread; default: all')
     parser.add_argument('--out', type=Path, help='JSON file for the figures')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override settings, key=value')
+    parser.add_argument('--cfg-options', nargs='+', action=OptionAction, help='override settings, key=value')
     args = parser.parse_args()
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options, ('pseudo_mask_dataloader',))
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     network, rows = measure(cfg, args.checkpoint, args.refiners, args.scales, args.backgrounds, args.pictures)
     print(f'{network["pictures"]} pictures, {network["network_seconds"]:.3g} seconds of the network for each')

@@ -19,12 +19,16 @@ from typing import NamedTuple
 from children import run_command
 from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
+from options import load_config
 
-from aream_mm.config import load_config
 from aream_mm.files import write_atomically
 
 ROOT = Path(__file__).parents[1]
 RESULT, BEGUN, LOG = 'result.json', 'begun.json', 'output.log'
+# Of the experiment's config, and of those of its rows and decoders beside what tools/train.py reads.
+READ = ('data_root', 'seeds', 'rows', 'refiners', 'affinity', 'band', 'stage_2_masks', 'decoders', 'tta')
+READ = (*READ, 'pictures', 'picture_size')
+READ_OF_STAGES = ('pseudo_mask_dataloader', 'tta_model', 'tta_pipeline')
 BAND = 'band'  # the folder of the masks on which an AffinityNet is trained
 WALK = 'aream_mm.RandomWalk'
 LEFT_OUT = ('aream_mm.PseudoMaskHook', 'aream_mm.AffinityProfileHook')  # of the training of stage 1
@@ -165,8 +169,8 @@ class Table:
             options = {option: value for option, value in entry.items() if option not in ('config', 'paper')}
             path = Path(entry.config)
             path = path if path.is_absolute() or path.is_file() else ROOT / path
-            self.bases[key] = load_config(path, dict(data_root=data_root) if data_root else None)
-            self.bases[key].merge_from_dict(options)
+            options |= dict(data_root=data_root) if data_root else {}
+            self.bases[key] = load_config(path, options, READ_OF_STAGES)
         return deepcopy(self.bases[key])
 
     def checkpoint(self, step: Step) -> str:

@@ -29,11 +29,11 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import autocast
 from mmseg.datasets import PascalVOCDataset
+from options import load_config
 from PIL import Image
 from prettytable import PrettyTable
 from table import FEW, Step, Table, fingerprint, mask_loader, with_net, write_config
 
-from aream_mm.config import load_config
 from aream_mm.engine.layer_entropy import entropy_of_layers
 from aream_mm.evaluation import CAMMetric
 from aream_mm.files import write_atomically

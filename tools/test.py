@@ -20,12 +20,12 @@ import os
 from pathlib import Path
 
 from launcher import join_processes_without_gpu
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.runner import Runner
+from options import OptionAction, load_config
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from aream_mm.checkpoint import require_fitting_shapes
-from aream_mm.config import load_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=OptionAction,
         help='override settings, key=value; data_root=PATH moves every path of the data set',
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
@@ -109,7 +109,8 @@ def write_predictions(cfg: Config, folder: str) -> None:
 @record  # torchrun then ends with the message of the process that failed first
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args.config, args.cfg_options)
+    read = ['tta_model', 'tta_pipeline'] * args.tta + ['pseudo_mask_dataloader'] * args.pseudo_masks
+    cfg = load_config(args.config, args.cfg_options, read)
     cfg.launcher = args.launcher
     cfg.load_from = args.checkpoint
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'

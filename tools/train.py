@@ -9,12 +9,11 @@ from pathlib import Path
 
 import torch
 from launcher import join_processes_without_gpu
-from mmengine.config import DictAction
 from mmengine.runner import Runner, find_latest_checkpoint
+from options import OptionAction, load_config
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from aream_mm.checkpoint import require_fitting_shapes
-from aream_mm.config import load_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -26,7 +25,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=OptionAction,
         help='override settings, key=value; data_root=PATH moves every path of the data set',
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')

@@ -54,7 +54,6 @@ from prettytable import PrettyTable
 from scipy.io import savemat
 
 from aream_mm.checkpoint import require_fitting_shapes
-from aream_mm.config import load_config
 from aream_mm.datasets import COCO2014Dataset, ImageTagDataset, MaskDataset, PseudoMaskDataset
 from aream_mm.datasets.pictures import damage, read_header
 from aream_mm.datasets.tags import read_tag_table
@@ -1193,7 +1192,7 @@ def prepare(root: Path) -> None:
         made.cache_clear()
     torch.set_num_threads(1)
     init_default_scope('mmseg')
-    good_weights(), config_file(), good_checkpoint_file(), load_config(config_file())
+    good_weights(), config_file(), good_checkpoint_file(), Config.fromfile(config_file())
     for name in (
         'predict',
         *(f'converters/{converter}' for converter in ('tags', 'coco', 'voc', 'authors_checkpoint')),

@@ -22,12 +22,12 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.utils import ProgressBar
 
-from aream_mm.config import load_config
 from aream_mm.engine import PseudoMaskHook
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / 'tools'))
 from draw_demo import draw_demo  # noqa: E402
+from options import load_config  # noqa: E402
 
 PICTURES = 50
 SAMPLES = 100  # of memory and handles, in the training

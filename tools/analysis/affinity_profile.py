@@ -10,6 +10,7 @@ import argparse
 import base64
 import csv
 import io
+import sys
 from html import escape
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
@@ -27,10 +28,12 @@ from mmengine.visualization import Visualizer
 from torch import Tensor
 
 from aream_mm.checkpoint import load_fitting_checkpoint
-from aream_mm.config import load_config
 from aream_mm.engine.layer_entropy import evenly_spread
 from aream_mm.evaluation.affinity_profile import AffinityProfile
 from aream_mm.registry import MODELS
+
+sys.path.append(str(Path(__file__).parents[1]))
+from options import OptionAction, load_config  # noqa: E402
 
 FIGURES = {  # title, unit and what it says
     'mIoU': ('CAM mIoU', '%', 'of the CAM that this affinity alone propagates, at the threshold that is best for it'),
@@ -198,7 +201,7 @@ def main() -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=OptionAction,
         help='override settings, key=value; data_root=PATH moves every path of the data set',
     )
     args = parser.parse_args()

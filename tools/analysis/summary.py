@@ -10,13 +10,13 @@ the same pictures, such as those of another refiner. They go by their last two n
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import matplotlib
 import mmcv
 import numpy as np
 import torch
-from mmengine.config import DictAction
 from mmengine.dataset import BaseDataset, pseudo_collate
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, find_latest_checkpoint
@@ -27,10 +27,11 @@ from mmseg.structures import SegDataSample
 from PIL import Image
 from prettytable import PrettyTable
 
-from aream_mm.config import load_config
-
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402
+
+sys.path.append(str(Path(__file__).parents[1]))
+from options import OptionAction, load_config  # noqa: E402
 
 
 def build_runner(config: str, work_dir: str | None, cfg_options: dict | None) -> Runner:
@@ -125,13 +126,14 @@ def main() -> None:
     parser.add_argument('--masks', nargs='+', type=Path, default=[], help='more folders of masks of the same pictures')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/summary'), help='folder of table and picture')
     parser.add_argument('--rows', type=int, default=8, help='photographs in the picture')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='merged into all configs')
+    parser.add_argument('--cfg-options', nargs='+', action=OptionAction, help='override settings of all configs')
+    parser.add_argument('--stage-2-options', nargs='+', action=OptionAction, help='override settings of stage 2')
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
 
     init_default_scope('mmseg')
     seed = build_runner(args.seed_config, args.seed_work_dir, args.cfg_options)
-    seg = build_runner(args.seg_config, args.seg_work_dir, args.cfg_options)
+    seg = build_runner(args.seg_config, args.seg_work_dir, {**(args.cfg_options or {}), **(args.stage_2_options or {})})
     folders = {'pseudo masks': Path(seg.cfg.train_dataloader.dataset.mask_dir)}
     folders.update(('/'.join(folder.absolute().parts[-2:]), folder) for folder in args.masks)
     rows = {f'{name} (stage 1 test data)': v for name, v in trivial_miou(seed.test_dataloader.dataset).items()}
