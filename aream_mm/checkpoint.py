@@ -7,7 +7,7 @@ goes on with untrained ones. Importing this module makes mmengine's own loading 
 import os
 import tarfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -103,6 +103,13 @@ def require_fitting_shapes(model: nn.Module, checkpoint: str, resume: bool = Fal
             f'missing: {missing}, got {numbers}'
         )
     return loaded
+
+
+def classes_of(checkpoint: dict) -> Sequence[str] | None:
+    """Those that a checkpoint was trained with; None where it does not tell, as converted weights."""
+    meta = checkpoint.get('meta', {}).get('dataset_meta')
+    classes = meta.get('classes') if isinstance(meta, dict) else None
+    return classes if isinstance(classes, list | tuple) else None
 
 
 def load_fitting_checkpoint(model: nn.Module, checkpoint: str) -> dict:

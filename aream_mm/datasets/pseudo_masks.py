@@ -1,10 +1,15 @@
 """PseudoMaskDataset: any mmseg data set with its masks replaced by pseudo masks, for stage 2."""
 
 import json
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from aream_mm.datasets.contents import contents, read_digest
 from aream_mm.datasets.masks import MaskDataset
+from aream_mm.datasets.pictures import first_few, warn
+from aream_mm.datasets.tags import require_same_classes
+from aream_mm.datasets.wrapper import has_mask
 from aream_mm.registry import DATASETS
 
 
@@ -15,18 +20,21 @@ class PseudoMaskDataset(MaskDataset):
     Args:
         dataset: config of an mmseg data set.
         mask_dir: folder with one PNG per image and a manifest.json.
+        tag_file: that of stage 1, to notice tags that were corrected since the masks were written.
         options: as in `MaskDataset`; drop_unmasked leaves out those that stage 1 left out with drop_untagged.
 
     Raises:
         FileNotFoundError: the folder has no manifest: nothing was written there, or writing has not ended.
-        ValueError: the masks were made for other classes, or are missing for some images.
+        ValueError: the masks were made for other classes, by something else than the manifest names, from other tags
+            or photographs, or are missing for some images. Masks that were painted since are used, with a warning.
     """
 
     what = 'a pseudo mask'
     loads_masks = True  # whatever the pipeline does
 
-    def __init__(self, dataset: dict, mask_dir: str, **options: Any) -> None:
+    def __init__(self, dataset: dict, mask_dir: str, tag_file: str | None = None, **options: Any) -> None:
         self.mask_dir = Path(mask_dir)
+        self.tag_file = tag_file
         super().__init__(dataset, **options)
 
     def change(self, infos: list[dict]) -> list[dict]:
@@ -35,14 +43,51 @@ class PseudoMaskDataset(MaskDataset):
             raise FileNotFoundError(
                 f'pseudo masks: expected {manifest}, which is written when they are complete; run stage 1 first'
             )
-        classes = list(self.metainfo['classes'])
         try:
-            made_for = json.loads(manifest.read_bytes())['classes']
+            self.manifest = json.loads(manifest.read_bytes())
+            made_for = list(self.manifest['classes'])
         except (LookupError, RecursionError, TypeError, ValueError) as error:
             raise ValueError(f'{manifest}: expected JSON with the classes of the masks, got {error!r}') from error
-        if made_for != classes:
-            raise ValueError(f'{manifest}: expected masks of the classes {classes}, got {made_for}')
+        require_same_classes(str(manifest), self.metainfo['classes'], made_for)
         for info in infos:
             # Pseudo masks hold the ids of this problem already, so the map from the data set's ids must not apply.
             info.update(seg_map_path=str(self.mask_dir / f'{info["sample_id"]}.png'), label_map=None)
+        if self.tag_file:
+            tags = self.tags_from_file(infos, self.tag_file)
+            tagged = [info for info, tag in zip(infos, tags, strict=True) if tag.any()]
+            self.require(tagged, [has_mask(info) for info in tagged], self.what, 'img_path')
         return super().change(infos)
+
+    def require_masks(self, infos: list[dict], what: str) -> list[dict]:
+        """As in the base class, and the masks are made from what is there now."""
+        masks = super().require_masks(infos, what)
+        if 'identity' not in self.manifest:  # which no PseudoMaskHook wrote
+            return masks
+        tags = self.tags_from_file(infos, self.tag_file) if self.tag_file else [None] * len(infos)
+        digests = contents(read_digest, [info['img_path'] for info in infos])
+        kinds = dict(
+            made_by='other weights or settings',
+            tags=f'other tags than {self.tag_file} has',
+            photograph='another photograph',
+        )
+        stale, painted = defaultdict(list), []
+        for info, mask, tag, digest in zip(infos, masks, tags, digests, strict=True):
+            made_from, name = mask.get('made_from'), info['sample_id']
+            now = dict(made_by=self.manifest['identity'], photograph=digest)
+            if tag is not None:
+                now['tags'] = self.names(tag)
+            if not made_from:
+                painted.append(name)
+                continue
+            for key, value in now.items():
+                if made_from.get(key) != value:
+                    stale[kinds[key]].append(name)
+        if stale:
+            got = '; '.join(f'{len(names)} made from {kind}: {first_few(names)}' for kind, names in stale.items())
+            raise ValueError(
+                f'{self.mask_dir}: expected masks of the run in manifest.json, and of the tags and photographs as they '
+                f'are now; got {got}. This writes them anew: {self.manifest["command"]}'
+            )
+        if painted:
+            warn(f'{self.mask_dir}: {len(painted)} masks are not as they were written, but used: {first_few(painted)}')
+        return masks

@@ -2,16 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from unicodedata import normalize
 
 import cv2
+import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmseg.datasets.transforms import LoadAnnotations
 
+from aream_mm.datasets.contents import contents, read_mask
 from aream_mm.datasets.formatting import LoadAnnotationsIfAny
 from aream_mm.datasets.pictures import ID_MODES, damage, first_few, read_headers, warn
 from aream_mm.datasets.seeding import SeededIndex, seed_generators
+from aream_mm.datasets.tags import load_tag_file
+from aream_mm.masks import IGNORE_INDEX
 
 UNCHECKED, WHOLE, UNREADABLE = range(3)
 # Of float32 planes of a picture's full size that predicting and measuring a CAM hold at most: two a class and these.
@@ -57,6 +62,9 @@ class SegDatasetWrapper(BaseDataset):
         known_background = 'background' in self.inner.METAINFO.get('classes', ())
         if 'background' in classes[1:] or (known_background and classes[0] != 'background'):
             raise ValueError(f'{type(self).__name__}: expected background as class 0, got classes {tuple(classes)}')
+        if len(classes) > IGNORE_INDEX:
+            expected = f'at most {IGNORE_INDEX} classes, since masks have 8 bits and {IGNORE_INDEX} is ignored'
+            raise ValueError(f'{type(self).__name__}: expected {expected}, got {len(classes)}')
         if self.inner.reduce_zero_label:
             raise ValueError(f'{type(self).__name__}: expected reduce_zero_label=False, got True')
         self.first_id = int(classes[0] == 'background')  # of the classes that are tags
@@ -111,18 +119,74 @@ class SegDatasetWrapper(BaseDataset):
             for step in self.pipeline.transforms
         )
 
-    def require_masks(self, infos: list[dict], what: str) -> None:
-        """Raise a ValueError unless every info names a mask of ids that can be read and has the size of its picture."""
-        masks = read_headers([info.get('seg_map_path') for info in infos])
-        self.require(infos, [mask is not None for mask in masks], what, 'img_path')
-        holds_ids = [mask.mode in ID_MODES for mask in masks]
-        self.require(infos, holds_ids, f'{what} of class ids (a grey or palette PNG of 8 bits)', 'seg_map_path')
-        fits = [mask.size == (info['width'], info['height']) for info, mask in zip(infos, masks, strict=True)]
-        self.require(infos, fits, f'{what} of the size of the picture', 'seg_map_path')
+    def require_masks(self, infos: list[dict], what: str) -> list[dict]:
+        """What `read_mask` finds in the mask of every info.
 
-    def require(self, infos: list[dict], good: Sequence[bool], what: str, key: str) -> None:
-        """Raise a ValueError that names the first infos that are not good, and counts them."""
-        bad = [str(info[key]) for info, is_good in zip(infos, good, strict=True) if not is_good]
+        Raises:
+            ValueError: no mask, or one that cannot be read, has another size than its picture, holds ids that no class
+                has, or, as all others, 0 and 255 alone.
+        """
+        paths = [info.get('seg_map_path') for info in infos]
+        headers = read_headers(paths)
+        looked_for = [path and f'looked for {path}' for path in paths]
+        self.require(infos, [header is not None for header in headers], what, 'img_path', looked_for)
+        modes, sizes = [header.mode for header in headers], [header.size for header in headers]
+        ids = f'{what} of class ids (a grey or palette PNG of 8 bits)'
+        self.require(infos, [mode in ID_MODES for mode in modes], ids, 'seg_map_path', modes)
+        fits = [size == (info['width'], info['height']) for info, size in zip(infos, sizes, strict=True)]
+        self.require(infos, fits, f'{what} of the size of the picture', 'seg_map_path', sizes)
+        masks = contents(read_mask, paths)
+        if self.unreadable == 'raise' or self.test_mode or not self.loads_masks:
+            problems = [mask.get('problem') for mask in masks]
+            whole = [problem is None for problem in problems]
+            self.require(infos, whole, f'{what} that can be read to its end', 'seg_map_path', problems)
+        mapped = bool(infos and infos[0].get('label_map'))  # from the ids of all classes that the type of data set has
+        names = (self.inner.METAINFO if mapped else self.metainfo)['classes']
+        known = {*range(len(names)), IGNORE_INDEX}
+        unknown = [sorted(set(mask.get('ids', ())) - known) for mask in masks]
+        ids = f'{what} of ids 0..{len(names) - 1} ({first_few(names)}) or {IGNORE_INDEX}'
+        self.require(infos, [not others for others in unknown], ids, 'seg_map_path', unknown)
+        foreign = [mask['ids'] for mask in masks if not mask.get('made_from', True)]
+        if {i for present in foreign for i in present} in ({0, IGNORE_INDEX}, {IGNORE_INDEX}):
+            raise ValueError(
+                f'{type(self).__name__}: expected masks of ids, such as 1 for {names[1]}, and {IGNORE_INDEX} where '
+                f'pixels are ignored; got 0 and {IGNORE_INDEX} alone in all of {len(foreign)}, as if objects were '
+                f'painted with {IGNORE_INDEX}: {first_few(paths)}'
+            )
+        return masks
+
+    def classes_in(self, infos: list[dict], masks: list[dict]) -> list[np.ndarray]:
+        """Multi-hot float32 vectors (C,) of the classes in masks that `require_masks` has read."""
+        classes, present = np.arange(self.first_id, len(self.metainfo['classes'])), []
+        for info, mask in zip(infos, masks, strict=True):
+            ids = [(info.get('label_map') or {}).get(i, i) for i in mask.get('ids', ())]
+            present.append(np.isin(classes, ids).astype(np.float32))
+        return present
+
+    def tags_from_file(self, infos: list[dict], tag_file: str) -> list[np.ndarray]:
+        """Multi-hot float32 vectors (C,)."""
+        # A data set type without classes of its own has those that its config gives.
+        all_classes = self.inner.METAINFO.get('classes', self.metainfo['classes'])[self.first_id :]
+        table = load_tag_file(tag_file, all_classes)
+        keys = [normalize('NFC', info['sample_id']) for info in infos]
+        self.require(infos, [key in table for key in keys], f'an entry in {tag_file}', 'sample_id')
+        columns = [all_classes.index(name) for name in self.metainfo['classes'][self.first_id :]]
+        return [table[key][columns] for key in keys]
+
+    def names(self, tags: np.ndarray) -> list[str]:
+        """Those of the classes in a multi-hot vector (C,)."""
+        return [self.metainfo['classes'][self.first_id + i] for i in np.flatnonzero(tags)]
+
+    def require(
+        self, infos: list[dict], good: Sequence[bool], what: str, key: str, found: Sequence | None = None
+    ) -> None:
+        """Raise a ValueError that names the first infos that are not good, with what was found, and counts them."""
+        found = found or [None] * len(infos)
+        bad = [
+            str(info[key]) + (f' ({got})' if got else '')
+            for info, is_good, got in zip(infos, good, found, strict=True)
+            if not is_good
+        ]
         if bad:
             raise ValueError(
                 f'{type(self).__name__} over {self.inner.ann_file or self.inner.data_prefix}: expected {what} for each '
