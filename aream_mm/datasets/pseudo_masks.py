@@ -65,11 +65,8 @@ class PseudoMaskDataset(MaskDataset):
             return masks
         tags = self.tags_from_file(infos, self.tag_file) if self.tag_file else [None] * len(infos)
         digests = contents(read_digest, [info['img_path'] for info in infos])
-        kinds = dict(
-            made_by='other weights or settings',
-            tags=f'other tags than {self.tag_file} has',
-            photograph='another photograph',
-        )
+        kinds = dict(made_by='other weights or settings', photograph='another photograph')
+        kinds['tags'] = f'other tags than those in {self.tag_file}'
         stale, painted = defaultdict(list), []
         for info, mask, tag, digest in zip(infos, masks, tags, digests, strict=True):
             made_from, name = mask.get('made_from'), info['sample_id']

@@ -44,8 +44,8 @@ def require_same_classes(where: str, expected: Sequence[str], got: Sequence[str]
     for number, (ours, theirs) in enumerate(zip_longest(expected, got)):
         if ours != theirs:
             raise ValueError(
-                f'{where}: expected the {len(expected)} classes of the config in their order, got {len(got)}; the '
-                f'first that differs is number {number}: expected {ours!r}, got {theirs!r}'
+                f'{where}: expected the {len(expected)} classes of the config in their order, got {len(got)}, of which '
+                f'id {number} is the first that differs: expected {ours!r}, got {theirs!r}'
             )
 
 
