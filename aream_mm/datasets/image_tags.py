@@ -46,12 +46,12 @@ class ImageTagDataset(SegDatasetWrapper):
         for info in infos:
             if not (self.test_mode and has_mask(info)):
                 info.pop('seg_map_path', None)
-        names, tagged = self.metainfo['classes'][self.first_id :], [info['gt_score'].any() for info in infos]
-        if self.drop_untagged and any(tagged):
+        names, untagged = self.metainfo['classes'][self.first_id :], [not info['gt_score'].any() for info in infos]
+        if self.drop_untagged and not all(untagged):
             infos = [info for info in infos if info['gt_score'].any()]
-        elif not (self.first_id and any(tagged)):
+        elif not self.first_id or all(untagged):
             reason = '' if self.first_id else ', since without background every pixel belongs to a class,'
-            self.require(infos, tagged, f'at least one of the tags {names}{reason}', 'sample_id')
+            self.require(infos, untagged, f'at least one of the tags {names}{reason}', 'sample_id')
         shares = zip(names, np.mean([info['gt_score'] for info in infos], axis=0), strict=True)
         constant = [f'{name} is in {"every picture" if share else "none"}' for name, share in shares if share in (0, 1)]
         if constant and not self.test_mode:
@@ -61,12 +61,11 @@ class ImageTagDataset(SegDatasetWrapper):
 
     def _compare(self, infos: list[dict], masks: list[dict], present: list[np.ndarray]) -> None:
         """Name the pictures whose masks do not agree with the tags."""
-        untagged, blank = [], []
-        for info, mask, classes in zip(infos, masks, present, strict=True):
-            if (extra := classes > info['gt_score']).any():
-                untagged.append(f'{info["sample_id"]} ({", ".join(self.names(extra))})')
-            if info['gt_score'].any() and not classes.any() and IGNORE_INDEX in mask.get('ids', ()):
-                blank.append(info['sample_id'])
+        tags = [info['gt_score'] for info in infos]
+        extra = [self.names(classes > tag) for classes, tag in zip(present, tags, strict=True)]
+        untagged = [f'{i["sample_id"]} ({", ".join(names)})' for i, names in zip(infos, extra, strict=True) if names]
+        rows = zip(infos, masks, tags, present, strict=True)
+        blank = [i['sample_id'] for i, m, t, c in rows if t.any() and not c.any() and IGNORE_INDEX in m['ids']]
         for named, what in ((untagged, 'hold classes without a tag'), (blank, f'hold {IGNORE_INDEX} but no class')):
             if named:
                 warn(f'{self.tag_file}: {len(named)} of {len(infos)} masks {what}: {first_few(named)}')

@@ -1,11 +1,9 @@
 """PseudoMaskDataset: any mmseg data set with its masks replaced by pseudo masks, for stage 2."""
 
 import json
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from aream_mm.datasets.contents import contents, read_digest
 from aream_mm.datasets.masks import MaskDataset
 from aream_mm.datasets.pictures import first_few, warn
 from aream_mm.datasets.tags import require_same_classes
@@ -55,7 +53,7 @@ class PseudoMaskDataset(MaskDataset):
         if self.tag_file:
             tags = self.tags_from_file(infos, self.tag_file)
             tagged = [info for info, tag in zip(infos, tags, strict=True) if tag.any()]
-            self.require(tagged, [has_mask(info) for info in tagged], self.what, 'img_path')
+            self.require(tagged, [not has_mask(info) for info in tagged], self.what, 'img_path')
         return super().change(infos)
 
     def require_masks(self, infos: list[dict], what: str) -> list[dict]:
@@ -64,26 +62,20 @@ class PseudoMaskDataset(MaskDataset):
         if 'identity' not in self.manifest:  # which no PseudoMaskHook wrote
             return masks
         tags = self.tags_from_file(infos, self.tag_file) if self.tag_file else [None] * len(infos)
-        digests = contents(read_digest, [info['img_path'] for info in infos])
-        kinds = dict(made_by='other weights or settings', photograph='another photograph')
-        kinds['tags'] = f'other tags than those in {self.tag_file}'
-        stale, painted = defaultdict(list), []
-        for info, mask, tag, digest in zip(infos, masks, tags, digests, strict=True):
-            made_from, name = mask.get('made_from'), info['sample_id']
-            now = dict(made_by=self.manifest['identity'], photograph=digest)
-            if tag is not None:
-                now['tags'] = self.names(tag)
-            if not made_from:
-                painted.append(name)
+        now = self.sources(self.manifest['identity'], infos, tags)
+        kinds = dict(made_by='other weights or settings', tags='other tags', photograph='another photograph')
+        stale, painted = [], []
+        for info, mask, source in zip(infos, masks, now, strict=True):
+            if not mask['made_from']:
+                painted.append(info['sample_id'])
                 continue
-            for key, value in now.items():
-                if made_from.get(key) != value:
-                    stale[kinds[key]].append(name)
+            others = [kind for key, kind in kinds.items() if source[key] not in (False, mask['made_from'].get(key))]
+            stale += [f'{info["sample_id"]} ({", ".join(others)})'] if others else []
         if stale:
-            got = '; '.join(f'{len(names)} made from {kind}: {first_few(names)}' for kind, names in stale.items())
             raise ValueError(
-                f'{self.mask_dir}: expected masks of the run in manifest.json, and of the tags and photographs as they '
-                f'are now; got {got}. This writes them anew: {self.manifest["command"]}'
+                f'{self.mask_dir}: expected masks of the run in manifest.json, of tags and photographs as they are now, '
+                f'{len(stale)} of {len(infos)} were made from others: {first_few(stale)}. This writes them anew: '
+                f'{self.manifest["command"]}'
             )
         if painted:
             warn(f'{self.mask_dir}: {len(painted)} masks are not as they were written, but used: {first_few(painted)}')

@@ -11,7 +11,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmseg.datasets.transforms import LoadAnnotations
 
-from aream_mm.datasets.contents import contents, read_mask
+from aream_mm.datasets.contents import contents, read_digest, read_mask
 from aream_mm.datasets.formatting import LoadAnnotationsIfAny
 from aream_mm.datasets.pictures import ID_MODES, damage, first_few, read_headers, warn
 from aream_mm.datasets.seeding import SeededIndex, seed_generators
@@ -29,8 +29,8 @@ class SegDatasetWrapper(BaseDataset):
 
     Every info gains `sample_id`, the path of the picture below the image folder without its ending ('2007_000063',
     'cats/0001'): the name under which tags are looked up and pseudo masks are written. `width` and `height` are those
-    of the picture as it is shown, in pixels. The headers of all pictures are read at start; data that is broken behind
-    a good header is found when the picture is first needed.
+    of the picture as it is shown, in pixels. The headers of all pictures, and all of the masks that are used, are read
+    at start; a picture that is broken behind a good header is found when it is first needed.
 
     Args:
         dataset: config of an mmseg data set, without a pipeline. Class 0 is 'background', or there is none of this name
@@ -38,7 +38,7 @@ class SegDatasetWrapper(BaseDataset):
             pixels of the others are ignored.
         pipeline: transforms.
         test_mode: as in mmengine's `BaseDataset`.
-        unreadable: what a picture or mask gets whose data is broken: 'raise', or 'skip' to log its name and take the
+        unreadable: what a picture gets whose data is broken: 'raise', or 'skip' to log its name and take the
             next one in its place. With test_mode it always raises.
     """
 
@@ -80,13 +80,13 @@ class SegDatasetWrapper(BaseDataset):
         root = Path(self.inner.data_prefix['img_path'])
         # Masks are written under these names, and must not end up anywhere else.
         paths = [Path(info['img_path']) for info in infos]
-        below = [path.is_relative_to(root) and '..' not in path.relative_to(root).parts for path in paths]
-        self.require(infos, below, f'a picture below {root}', 'img_path')
+        outside = [not path.is_relative_to(root) or '..' in path.relative_to(root).parts for path in paths]
+        self.require(infos, outside, f'a picture below {root}', 'img_path')
         headers = read_headers(paths)
-        self.require(infos, [header is not None for header in headers], 'a readable picture', 'img_path')
+        self.require(infos, [header is None for header in headers], 'a readable picture', 'img_path')
         # mmseg's LoadAnnotations squeezes the mask of a picture of a single row or column.
-        has_area = [min(header.size) > 1 for header in headers]
-        self.require(infos, has_area, 'a picture of at least 2 × 2 pixels', 'img_path')
+        thin = [min(header.size) < 2 for header in headers]
+        self.require(infos, thin, 'a picture of at least 2 × 2 pixels', 'img_path')
         for info, path, header in zip(infos, paths, headers, strict=True):
             info['sample_id'] = path.relative_to(root).with_suffix('').as_posix()
             info['width'], info['height'] = header.size
@@ -127,41 +127,38 @@ class SegDatasetWrapper(BaseDataset):
                 has, or, as all others, 0 and 255 alone.
         """
         paths = [info.get('seg_map_path') for info in infos]
-        headers = read_headers(paths)
-        looked_for = [path and f'looked for {path}' for path in paths]
-        self.require(infos, [header is not None for header in headers], what, 'img_path', looked_for)
-        modes, sizes = [header.mode for header in headers], [header.size for header in headers]
-        ids = f'{what} of class ids (a grey or palette PNG of 8 bits)'
-        self.require(infos, [mode in ID_MODES for mode in modes], ids, 'seg_map_path', modes)
-        fits = [size == (info['width'], info['height']) for info, size in zip(infos, sizes, strict=True)]
-        self.require(infos, fits, f'{what} of the size of the picture', 'seg_map_path', sizes)
         masks = contents(read_mask, paths)
-        if self.unreadable == 'raise' or self.test_mode or not self.loads_masks:
-            problems = [mask.get('problem') for mask in masks]
-            whole = [problem is None for problem in problems]
-            self.require(infos, whole, f'{what} that can be read to its end', 'seg_map_path', problems)
-        mapped = bool(infos and infos[0].get('label_map'))  # from the ids of all classes that the type of data set has
-        names = (self.inner.METAINFO if mapped else self.metainfo)['classes']
+        looked_for = [f'looked for {path}' if path else True for path in paths]
+        missing = ['size' not in mask and problem for mask, problem in zip(masks, looked_for, strict=True)]
+        self.require(infos, missing, what, 'img_path')
+        modes = [mask['mode'] not in ID_MODES and mask['mode'] for mask in masks]
+        self.require(infos, modes, f'{what} of class ids (a grey or palette PNG of 8 bits)', 'seg_map_path')
+        sizes = [[info['width'], info['height']] != list(mask['size']) for info, mask in zip(infos, masks, strict=True)]
+        self.require(infos, sizes, f'{what} of the size of the picture', 'seg_map_path')
+        broken = [mask.get('problem') for mask in masks]
+        self.require(infos, broken, f'{what} that can be read to its end', 'seg_map_path')
+        standard = self.inner.METAINFO.get('classes')  # of data sets that have a numbering of their own
+        names = standard if infos and infos[0].get('label_map') else self.metainfo['classes']
         known = {*range(len(names)), IGNORE_INDEX}
-        unknown = [sorted(set(mask.get('ids', ())) - known) for mask in masks]
-        ids = f'{what} of ids 0..{len(names) - 1} ({first_few(names)}) or {IGNORE_INDEX}'
-        self.require(infos, [not others for others in unknown], ids, 'seg_map_path', unknown)
-        foreign = [mask['ids'] for mask in masks if not mask.get('made_from', True)]
-        if {i for present in foreign for i in present} in ({0, IGNORE_INDEX}, {IGNORE_INDEX}):
-            raise ValueError(
-                f'{type(self).__name__}: expected masks of ids, such as 1 for {names[1]}, and {IGNORE_INDEX} where '
-                f'pixels are ignored; got 0 and {IGNORE_INDEX} alone in all of {len(foreign)}, as if objects were '
-                f'painted with {IGNORE_INDEX}: {first_few(paths)}'
-            )
+        expected = f'{what} of ids 0..{len(names) - 1} ({first_few(names)}) or {IGNORE_INDEX}'
+        expected += getattr(self.inner, 'origin_of_masks', '')
+        self.require(infos, [sorted(set(mask['ids']) - known) for mask in masks], expected, 'seg_map_path')
+        foreign = [set(mask['ids']) for mask in masks if not mask['made_from']]
+        painted = set().union(*foreign) in ({0, IGNORE_INDEX}, {IGNORE_INDEX})
+        # An id too low by one cannot be told from a right one, but then the background, which most masks have, is 255.
+        low = sum(IGNORE_INDEX in ids and 0 not in ids for ids in foreign) if standard else 0
+        if painted or low > max(1, len(foreign) / 5):
+            got = f'0 and {IGNORE_INDEX} alone in all of {len(foreign)}, as if objects were painted with {IGNORE_INDEX}'
+            if not painted:
+                got = f'{IGNORE_INDEX} and no 0 in {low} of {len(foreign)}, as if the classes were counted from 0'
+            raise ValueError(f'{paths[0]}: expected {expected}, got masks with {got}')
         return masks
 
     def classes_in(self, infos: list[dict], masks: list[dict]) -> list[np.ndarray]:
         """Multi-hot float32 vectors (C,) of the classes in masks that `require_masks` has read."""
-        classes, present = np.arange(self.first_id, len(self.metainfo['classes'])), []
-        for info, mask in zip(infos, masks, strict=True):
-            ids = [(info.get('label_map') or {}).get(i, i) for i in mask.get('ids', ())]
-            present.append(np.isin(classes, ids).astype(np.float32))
-        return present
+        classes, maps = np.arange(self.first_id, len(self.metainfo['classes'])), [i.get('label_map') for i in infos]
+        ids = [[(ids or {}).get(i, i) for i in mask['ids']] for ids, mask in zip(maps, masks, strict=True)]
+        return [np.isin(classes, present).astype(np.float32) for present in ids]
 
     def tags_from_file(self, infos: list[dict], tag_file: str) -> list[np.ndarray]:
         """Multi-hot float32 vectors (C,)."""
@@ -169,7 +166,7 @@ class SegDatasetWrapper(BaseDataset):
         all_classes = self.inner.METAINFO.get('classes', self.metainfo['classes'])[self.first_id :]
         table = load_tag_file(tag_file, all_classes)
         keys = [normalize('NFC', info['sample_id']) for info in infos]
-        self.require(infos, [key in table for key in keys], f'an entry in {tag_file}', 'sample_id')
+        self.require(infos, [key not in table for key in keys], f'an entry in {tag_file}', 'sample_id')
         columns = [all_classes.index(name) for name in self.metainfo['classes'][self.first_id :]]
         return [table[key][columns] for key in keys]
 
@@ -177,15 +174,18 @@ class SegDatasetWrapper(BaseDataset):
         """Those of the classes in a multi-hot vector (C,)."""
         return [self.metainfo['classes'][self.first_id + i] for i in np.flatnonzero(tags)]
 
-    def require(
-        self, infos: list[dict], good: Sequence[bool], what: str, key: str, found: Sequence | None = None
-    ) -> None:
-        """Raise a ValueError that names the first infos that are not good, with what was found, and counts them."""
-        found = found or [None] * len(infos)
+    def sources(self, identity: str, infos: list[dict], tags: Sequence[np.ndarray | None]) -> list[dict]:
+        """What a pseudo mask of each picture is made from: by whom, the names of its tags, the photograph's digest."""
+        digests = contents(read_digest, [info['img_path'] for info in infos])
+        names = [tag is not None and self.names(tag) for tag in tags]
+        return [dict(made_by=identity, tags=n, photograph=d) for n, d in zip(names, digests, strict=True)]
+
+    def require(self, infos: list[dict], problems: Sequence, what: str, key: str) -> None:
+        """Raise a ValueError that names the first infos with a problem, which may say what it is, and counts them."""
         bad = [
-            str(info[key]) + (f' ({got})' if got else '')
-            for info, is_good, got in zip(infos, good, found, strict=True)
-            if not is_good
+            str(info[key]) + ('' if problem is True else f' ({problem})')
+            for info, problem in zip(infos, problems, strict=True)
+            if problem
         ]
         if bad:
             raise ValueError(
@@ -218,21 +218,18 @@ class SegDatasetWrapper(BaseDataset):
         state = int(self.state[info['position']])
         if state != UNCHECKED:
             return state == WHOLE
-        paths = [info['img_path']]
-        if 'seg_map_path' in info and any(isinstance(step, LoadAnnotations) for step in self.pipeline.transforms):
-            paths.append(info['seg_map_path'])
-        broken = [f'{path} ({problem})' for path in paths if (problem := damage(path))]
-        if not broken:
+        problem = damage(info['img_path'])
+        if not problem:
             self.state[info['position']] = WHOLE
             return True
         if self.unreadable == 'raise' or self.test_mode:
             advice = '' if self.test_mode else "; repair or remove it, or set unreadable='skip'"
             expected = f'{type(self).__name__}: expected pictures that can be read to their end'
-            raise ValueError(f'{expected}, got {", ".join(broken)}{advice}')
+            raise ValueError(f'{expected}, got {info["img_path"]} ({problem}){advice}')
         self.state[info['position']] = UNREADABLE
         number = int((self.state == UNREADABLE).sum())
         warn(
-            f'{type(self).__name__}: skipping {", ".join(broken)}, the next picture takes its place; '
+            f'{type(self).__name__}: skipping {info["img_path"]} ({problem}), the next picture takes its place; '
             f'{number} of {len(self.state)} skipped so far'
         )
         return False

@@ -35,7 +35,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import nn
 
 from aream_mm.checkpoint import read_checkpoint
-from aream_mm.datasets.contents import MADE_FROM, contents, read_cam, read_digest, read_mask
+from aream_mm.datasets.contents import MADE_FROM, contents, read_cam, read_mask
 from aream_mm.datasets.tags import require_same_classes
 from aream_mm.engine.warm_up import bare
 from aream_mm.files import write_atomically
@@ -151,7 +151,7 @@ class PseudoMaskHook(Hook):
         made_by = dict(
             method=METHOD,
             weights=fingerprint(model, self.refiner),
-            network=network(runner.cfg.get('model')),
+            network=network({key: runner.cfg.get(key) for key in ('model', 'data_preprocessor')}),
             settings=settings,
             pipeline=list(self.dataloader['dataset']['pipeline']),
             classes=list(self.dataset.metainfo['classes']),
@@ -191,11 +191,7 @@ class PseudoMaskHook(Hook):
         # One process looks for all: another, looking later, might see masks that the first has already begun to write.
         pending = [None]
         if is_main_process():
-            digests = contents(read_digest, [info['img_path'] for info in infos])
-            wanted = [
-                dict(made_by=identity, tags=self.dataset.names(info['gt_score']), photograph=digest)
-                for info, digest in zip(infos, digests, strict=True)
-            ]
+            wanted = self.dataset.sources(identity, infos, [info['gt_score'] for info in infos])
             found = [[mask.get('made_from') for mask in contents(read_mask, files)]]
             found += [contents(read_cam, cams)] if cams else []
             pending = [{i: wish for i, wish in enumerate(wanted) if any(there[i] != wish for there in found)}]
@@ -218,10 +214,8 @@ class PseudoMaskHook(Hook):
                 with autocast(enabled=self.fp16):
                     samples = model.predict(**model.data_preprocessor(batch), settings=self.settings)
                 for sample in samples:
-                    if sample.sample_id in made_from:
-                        outputs = self._outputs(sample)
-                        text = made_from[sample.sample_id]
-                        writing.append(pool.submit(self._write, sample.sample_id, text, *outputs))
+                    if text := made_from.get(sample.sample_id):
+                        writing.append(pool.submit(self._write, sample.sample_id, text, *self._outputs(sample)))
                     if len(writing) > MAX_WAITING:
                         writing.popleft().result()
             for written in writing:
