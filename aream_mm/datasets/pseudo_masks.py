@@ -50,30 +50,29 @@ class PseudoMaskDataset(MaskDataset):
         for info in infos:
             # Pseudo masks hold the ids of this problem already, so the map from the data set's ids must not apply.
             info.update(seg_map_path=str(self.mask_dir / f'{info["sample_id"]}.png'), label_map=None)
-        if self.tag_file:
+        if self.tag_file and 'identity' in self.manifest:
             tags = self.tags_from_file(infos, self.tag_file)
             tagged = [info for info, tag in zip(infos, tags, strict=True) if tag.any()]
             self.require(tagged, [not has_mask(info) for info in tagged], self.what, 'img_path')
         return super().change(infos)
 
     def require_masks(self, infos: list[dict], what: str) -> list[dict]:
-        """As in the base class, and the masks are made from what is there now."""
+        """As in the base class, and those of `PseudoMaskHook` are made from what is there now."""
         masks = super().require_masks(infos, what)
-        if 'identity' not in self.manifest:  # which no PseudoMaskHook wrote
+        if 'identity' not in self.manifest:
             return masks
         tags = self.tags_from_file(infos, self.tag_file) if self.tag_file else [None] * len(infos)
         now = self.sources(self.manifest['identity'], infos, tags)
         kinds = dict(made_by='other weights or settings', tags='other tags', photograph='another photograph')
         stale, painted = [], []
         for info, mask, source in zip(infos, masks, now, strict=True):
-            if not mask['made_from']:
-                painted.append(info['sample_id'])
-                continue
-            others = [kind for key, kind in kinds.items() if source[key] not in (False, mask['made_from'].get(key))]
+            was = mask['made_from']
+            others = [kind for key, kind in kinds.items() if was and source[key] not in (False, was.get(key))]
             stale += [f'{info["sample_id"]} ({", ".join(others)})'] if others else []
+            painted += [] if was else [info['sample_id']]
         if stale:
             raise ValueError(
-                f'{self.mask_dir}: expected masks of the run in manifest.json, of tags and photographs as they are now, '
+                f'{self.mask_dir}: expected masks of the run in manifest.json, of tags and photographs as they are; '
                 f'{len(stale)} of {len(infos)} were made from others: {first_few(stale)}. This writes them anew: '
                 f'{self.manifest["command"]}'
             )
