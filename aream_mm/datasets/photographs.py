@@ -42,7 +42,8 @@ class PhotographDataset(BaseSegDataset):
                 "PhotographDataset: expected metainfo=dict(classes=('background', …)) with different names, "
                 f'got {classes!r}'
             )
-        metainfo = {'palette': VOC_COLOURS[: len(classes)], **metainfo}
+        # Of more classes than colours, which mmseg would complain about first, the wrappers say that they are too many.
+        metainfo = {'palette': VOC_COLOURS[: len(classes)] if len(classes) <= len(VOC_COLOURS) else [], **metainfo}
         super().__init__(metainfo=metainfo, data_prefix=data_prefix, ann_file=ann_file, data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict]:
