@@ -89,7 +89,7 @@ def require_fitting_shapes(model: nn.Module, checkpoint: str, resume: bool = Fal
     if other := [f'{key}: expected {size}, got {got}' for key, (size, got) in sizes.items() if got != size]:
         raise ValueError(
             f'{checkpoint}: expected the weights of the model in the config, {len(other)} have another shape, as with '
-            f'another number of classes: {first_few(other)}'
+            f'another number of classes (these are of {classes_of(loaded)}): {first_few(other)}'
         )
     # Where the model itself begins with NaN, as in layer weights that are measured later, the checkpoint may too.
     if nan := [key for key, value in shared.items() if (value.isnan() & ~own[key].cpu().isnan()).any()]:

@@ -54,6 +54,8 @@ def contents(read: Callable[[str], Any], paths: Sequence[str | Path | None]) -> 
     can set. The cache lies beside torch's downloads ($TORCH_HOME, else ~/.cache/torch); without it all files are read.
     """
     keys = [(read.__name__, os.path.abspath(path or ''), stamp(path or '')) for path in paths]
+    if not keys:
+        return []
     facts = {}
     with suppress(OSError, sqlite3.Error), closing(open_cache()) as cache:
         for key in keys:
