@@ -146,7 +146,8 @@ class SegDatasetWrapper(BaseDataset):
         foreign = [set(mask['ids']) for mask in masks if not mask['made_from']]
         painted = set().union(*foreign) in ({0, IGNORE_INDEX}, {IGNORE_INDEX})
         # An id too low by one cannot be told from a right one, but then the background, which most masks have, is 255.
-        low = sum(IGNORE_INDEX in ids and 0 not in ids for ids in foreign) if standard else 0
+        own = standard and what == 'a mask'
+        low = sum(IGNORE_INDEX in ids and 0 not in ids for ids in foreign) if own else 0
         if painted or low > max(1, len(foreign) / 5):
             got = f'0 and {IGNORE_INDEX} alone in all of {len(foreign)}, as if objects were painted with {IGNORE_INDEX}'
             if not painted:
