@@ -7,7 +7,7 @@ goes on with untrained ones. Importing this module makes mmengine's own loading 
 import os
 import tarfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -89,7 +89,7 @@ def require_fitting_shapes(model: nn.Module, checkpoint: str, resume: bool = Fal
     if other := [f'{key}: expected {size}, got {got}' for key, (size, got) in sizes.items() if got != size]:
         raise ValueError(
             f'{checkpoint}: expected the weights of the model in the config, {len(other)} have another shape, as with '
-            f'another number of classes: {first_few(other)}'
+            f'another number of classes (these are of {classes_of(loaded)}): {first_few(other)}'
         )
     # Where the model itself begins with NaN, as in layer weights that are measured later, the checkpoint may too.
     if nan := [key for key, value in shared.items() if (value.isnan() & ~own[key].cpu().isnan()).any()]:
@@ -103,6 +103,13 @@ def require_fitting_shapes(model: nn.Module, checkpoint: str, resume: bool = Fal
             f'missing: {missing}, got {numbers}'
         )
     return loaded
+
+
+def classes_of(checkpoint: dict) -> Sequence[str] | None:
+    """Those that a checkpoint was trained with; None where it does not tell, as converted weights."""
+    meta = checkpoint.get('meta', {}).get('dataset_meta')
+    classes = meta.get('classes') if isinstance(meta, dict) else None
+    return classes if isinstance(classes, list | tuple) else None
 
 
 def load_fitting_checkpoint(model: nn.Module, checkpoint: str) -> dict:

@@ -1,3 +1,5 @@
-"""The version, readable without importing anything else."""
+"""The versions of the package and of its method, readable without importing anything else."""
 
 __version__ = '0.1.0'
+# Raised whenever an equation between a picture and its mask changes, so that masks on disk are written anew.
+METHOD = 1

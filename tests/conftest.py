@@ -55,6 +55,14 @@ def configs_without_layout():
         yield
 
 
+@pytest.fixture(scope='session', autouse=True)
+def cache_of_the_tests(tmp_path_factory):
+    """What is read of pictures is not remembered beyond the tests, nor between them and the user."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv('TORCH_HOME', str(tmp_path_factory.mktemp('torch')))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def fixed_seed():
     torch.manual_seed(0)

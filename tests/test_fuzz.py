@@ -162,7 +162,7 @@ def test_a_mask_that_is_a_bomb_is_named(tmp_path):
 def test_a_broken_mask_that_tags_are_made_from_is_named(voc):
     path = voc / 'SegmentationClass/2007_000001.png'
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(ValueError, match='2007_000001.png: expected a mask that can be read to its end'):
+    with pytest.raises(ValueError, match='a mask that can be read to its end for .*2007_000001.png'):
         ImageTagDataset(voc_config(voc))
 
 

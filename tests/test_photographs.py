@@ -386,9 +386,8 @@ def test_a_broken_pseudo_mask_is_fatal_and_named(own, tmp_path):
     write_masks(tmp_path / 'pseudo', ['1'], CLASSES)
     Image.fromarray(np.random.default_rng(0).integers(0, 3, (80, 96), np.uint8)).save(tmp_path / 'pseudo/1.png')
     cut(tmp_path / 'pseudo/1.png')
-    dataset = PseudoMaskDataset(own_config(own), str(tmp_path / 'pseudo'), drop_unmasked=True, pipeline=LOAD_ALL)
-    with pytest.raises(ValueError, match=r'read to their end, got .*pseudo/1.png \('):
-        dataset[0]
+    with pytest.raises(ValueError, match=r'read to its end for each of 1 images, .*pseudo/1.png \('):
+        PseudoMaskDataset(own_config(own), str(tmp_path / 'pseudo'), drop_unmasked=True, pipeline=LOAD_ALL)
 
 
 def test_a_skipped_picture_gives_way_to_the_next_and_is_logged_once(own, told):
@@ -446,7 +445,7 @@ def test_another_way_with_unreadable_pictures_is_refused(own):
 
 def test_a_checkpoint_of_another_number_of_classes_is_refused(tmp_path):
     torch.save(dict(state_dict=torch.nn.Linear(3, 4).state_dict()), tmp_path / 'four.pth')
-    with pytest.raises(ValueError, match=r'2 have another shape.*weight: expected \(5, 3\), got \(4, 3\)'):
+    with pytest.raises(ValueError, match=r'2 have another shape.*of None\): weight: expected \(5, 3\), got \(4, 3\)'):
         require_fitting_shapes(torch.nn.Linear(3, 5), str(tmp_path / 'four.pth'))
     require_fitting_shapes(torch.nn.Linear(3, 4), str(tmp_path / 'four.pth'))
 
@@ -581,6 +580,20 @@ def test_unreadable_photographs_are_named_at_the_end_and_stop_no_other(own, pred
     named = [line.split(' (')[0] for line in told.splitlines() if line.startswith('not read')]
     assert named == [f'not read: {own}/images/{name}' for name in ('3.webp', 'sub/0.jpg', 'thin.png')]
     assert len(list((tmp_path / 'out/masks').rglob('*.png'))) == 4
+
+
+@pytest.mark.parametrize(
+    ('classes', 'got'),
+    [(('background', 'dog', 'cat'), "id 1 .* 'dog', got 'cat'"), (CLASSES[:2], "id 2 .* None, got 'd")],
+)
+def test_photographs_are_not_predicted_with_other_classes_than_those_of_the_checkpoint(
+    own, predict, trained, classes, got
+):
+    cfg = Config.fromfile(trained[0])
+    cfg.test_dataloader.dataset.dataset = dict(own_config(own), metainfo=dict(classes=classes))
+    cfg.dump(trained[0])
+    with pytest.raises(ValueError, match=f'checkpoint.pth: expected the {len(classes)} classes .*{got}'):
+        predict(own / 'images', own.parent / 'out')
 
 
 def test_results_inside_the_folder_are_not_taken_for_photographs(own, predict):

@@ -662,6 +662,15 @@ def test_the_chart_has_a_bar_as_long_as_each_class_is_frequent(tmp_path, monkeyp
     assert sorted(set((lengths[lengths > 9] / lengths.max()).round(1).tolist())) in ([0.2, 1], [0.3, 1])
 
 
+def test_masks_that_are_painted_with_255_give_no_table(tmp_path, monkeypatch):
+    (tmp_path / 'masks').mkdir()
+    for i in range(3):
+        Image.new('L', (4, 4), 255 * (i > 0)).save(tmp_path / f'masks/{i}.png')
+    with pytest.raises(ValueError, match='got no class in any of 3; objects that are painted with 255'):
+        convert(monkeypatch, tmp_path / 'masks', tmp_path / 'tags.csv', '--classes', 'cat')
+    assert not (tmp_path / 'tags.csv').exists()
+
+
 @pytest.mark.parametrize('arguments', [['--classes', 'background', ' cat', 'dog'], ['--classes', 'cat', 'dog ']])
 def test_background_before_the_classes_of_masks_changes_nothing(tmp_path, monkeypatch, arguments):
     (tmp_path / 'masks').mkdir()

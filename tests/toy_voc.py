@@ -46,10 +46,10 @@ def voc_config(root: Path, split: str = 'train', **arguments) -> dict:
 
 
 def write_masks(folder: Path, names: list[str], classes: list[str], size: tuple[int, int] = (96, 80)) -> str:
-    """Pseudo masks of the named images, (width, height), the i-th filled with id i, and their manifest."""
+    """Pseudo masks of the named images, (width, height), filled with the ids of the classes in turn, and a manifest."""
     folder.mkdir()
     for i, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new('L', size, i).save(folder / f'{name}.png')
+        Image.new('L', size, i % len(classes)).save(folder / f'{name}.png')
     (folder / 'manifest.json').write_text(json.dumps(dict(classes=list(classes))))
     return str(folder)

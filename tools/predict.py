@@ -13,6 +13,7 @@ import argparse
 import io
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -23,6 +24,7 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
+from mmengine.registry import DATASETS
 from mmengine.structures import PixelData
 from mmengine.utils import track_iter_progress
 from mmseg.apis import init_model
@@ -35,6 +37,7 @@ from torch import Tensor
 
 from aream_mm.checkpoint import load_fitting_checkpoint
 from aream_mm.datasets.pictures import ENDINGS, damage, endings, find_pictures, read_header, require_distinct_names
+from aream_mm.datasets.tags import require_same_classes
 from aream_mm.files import write_atomically
 from aream_mm.masks import encode_mask
 
@@ -80,8 +83,19 @@ def photographs_at(path: Path, out: Path) -> tuple[Path, list[str]]:
     return path, pictures
 
 
+def classes_of_config(cfg: Config) -> Sequence[str] | None:
+    """Those of the data set that the config tests on, which is not there where new photographs are."""
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    classes = dataset.get('metainfo', {}).get('classes')
+    if classes is None and 'type' in dataset:
+        classes = DATASETS.get(dataset.type).METAINFO.get('classes')
+    return classes
+
+
 def load_model(cfg: Config, checkpoint: str) -> BaseSegmentor:
-    """The segmentor with the weights and the classes of the checkpoint."""
+    """The segmentor with the weights and the classes of the checkpoint, which are those of the config."""
     model = init_model(cfg, device=get_device())
     meta = load_fitting_checkpoint(model, checkpoint).get('meta', {}).get('dataset_meta')
     try:
@@ -94,6 +108,7 @@ def load_model(cfg: Config, checkpoint: str) -> BaseSegmentor:
             f'{checkpoint}: expected a checkpoint with classes and palette in meta.dataset_meta, as tools/train.py '
             f'writes it, got {str(meta)[:200]}'
         )
+    require_same_classes(checkpoint, classes_of_config(cfg) or classes, classes)
     model.dataset_meta = meta
     return model
 

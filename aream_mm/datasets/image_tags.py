@@ -1,13 +1,12 @@
 """ImageTagDataset: any mmseg data set as photographs and tags."""
 
 from typing import Any
-from unicodedata import normalize
 
 import numpy as np
 
-from aream_mm.datasets.pictures import warn
-from aream_mm.datasets.tags import load_tag_file, tags_from_masks
+from aream_mm.datasets.pictures import first_few, warn
 from aream_mm.datasets.wrapper import SegDatasetWrapper, has_mask
+from aream_mm.masks import IGNORE_INDEX
 from aream_mm.registry import DATASETS
 
 
@@ -26,7 +25,8 @@ class ImageTagDataset(SegDatasetWrapper):
 
     Raises:
         ValueError: images without a picture, without an entry in the tag file, or without a mask that the pipeline or
-            the tags need; no tags at all, or without background no tags of an image; tags of other classes.
+            the tags need; no tags at all, or without background no tags of an image; tags of other classes; masks as in
+            `require_masks`.
     """
 
     def __init__(self, dataset: dict, tag_file: str | None = None, drop_untagged: bool = False, **options: Any) -> None:
@@ -35,24 +35,23 @@ class ImageTagDataset(SegDatasetWrapper):
         super().__init__(dataset, **options)
 
     def change(self, infos: list[dict]) -> list[dict]:
-        if self.tag_file is None or self.loads_masks:
-            self.require_masks(infos, 'a mask')
-        elif self.test_mode:
-            self.require_masks([info for info in infos if has_mask(info)], 'a mask')
-        if self.tag_file is None:
-            tags = tags_from_masks(infos, len(self.metainfo['classes']), self.first_id)
-        else:
-            tags = self._tags_from_file(infos)
+        required = self.tag_file is None or self.loads_masks
+        masked = [info for info in infos if required or self.test_mode and has_mask(info)]
+        masks = self.require_masks(masked, 'a mask')
+        present = self.classes_in(masked, masks)
+        tags = present if self.tag_file is None else self.tags_from_file(infos, self.tag_file)
         for info, tag in zip(infos, tags, strict=True):
             info['gt_score'] = tag
+        self._compare(masked, masks, present)
+        for info in infos:
             if not (self.test_mode and has_mask(info)):
                 info.pop('seg_map_path', None)
-        names, tagged = self.metainfo['classes'][self.first_id :], [info['gt_score'].any() for info in infos]
-        if self.drop_untagged and any(tagged):
+        names, untagged = self.metainfo['classes'][self.first_id :], [not info['gt_score'].any() for info in infos]
+        if self.drop_untagged and not all(untagged):
             infos = [info for info in infos if info['gt_score'].any()]
-        elif not (self.first_id and any(tagged)):
+        elif not self.first_id or all(untagged):
             reason = '' if self.first_id else ', since without background every pixel belongs to a class,'
-            self.require(infos, tagged, f'at least one of the tags {names}{reason}', 'sample_id')
+            self.require(infos, untagged, f'at least one of the tags {names}{reason}', 'sample_id')
         shares = zip(names, np.mean([info['gt_score'] for info in infos], axis=0), strict=True)
         constant = [f'{name} is in {"every picture" if share else "none"}' for name, share in shares if share in (0, 1)]
         if constant and not self.test_mode:
@@ -60,11 +59,13 @@ class ImageTagDataset(SegDatasetWrapper):
             warn(f'CAMs cannot learn what is in every picture or in none. {"; ".join(constant)}: {advice}')
         return infos
 
-    def _tags_from_file(self, infos: list[dict]) -> list[np.ndarray]:
-        # A data set type without classes of its own has those that its config gives.
-        all_classes = self.inner.METAINFO.get('classes', self.metainfo['classes'])[self.first_id :]
-        table = load_tag_file(self.tag_file, all_classes)
-        keys = [normalize('NFC', info['sample_id']) for info in infos]
-        self.require(infos, [key in table for key in keys], f'an entry in {self.tag_file}', 'sample_id')
-        columns = [all_classes.index(name) for name in self.metainfo['classes'][self.first_id :]]
-        return [table[key][columns] for key in keys]
+    def _compare(self, infos: list[dict], masks: list[dict], present: list[np.ndarray]) -> None:
+        """Name the pictures whose masks do not agree with the tags."""
+        tags = [info['gt_score'] for info in infos]
+        extra = [self.names(classes > tag) for classes, tag in zip(present, tags, strict=True)]
+        untagged = [f'{i["sample_id"]} ({", ".join(names)})' for i, names in zip(infos, extra, strict=True) if names]
+        rows = zip(infos, masks, tags, present, strict=True)
+        blank = [i['sample_id'] for i, m, t, c in rows if t.any() and not c.any() and IGNORE_INDEX in m['ids']]
+        for named, what in ((untagged, 'hold classes without a tag'), (blank, f'hold {IGNORE_INDEX} but no class')):
+            if named:
+                warn(f'{self.tag_file}: {len(named)} of {len(infos)} masks {what}: {first_few(named)}')

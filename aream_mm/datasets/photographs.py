@@ -1,11 +1,12 @@
 """PhotographDataset: a folder of photographs as an mmseg data set, with masks where there are some."""
 
 from collections import Counter
+from difflib import get_close_matches
 from pathlib import Path
 
 from mmseg.datasets import BaseSegDataset
 
-from aream_mm.datasets.pictures import ENDINGS, endings, find_pictures, require_distinct_names, warn
+from aream_mm.datasets.pictures import ENDINGS, SHOWN, endings, find_pictures, require_distinct_names, warn
 from aream_mm.datasets.tags import refuse
 from aream_mm.files import read_lines
 from aream_mm.masks import VOC_COLOURS
@@ -22,14 +23,14 @@ class PhotographDataset(BaseSegDataset):
         metainfo: dict(classes=('background', …)), or the classes alone where every pixel belongs to one; without a
             `palette`, PASCAL's colours are taken.
         data_prefix: `img_path`, the folder; `seg_map_path`, where masks are wanted: `<id>.png` in it is a picture's
-            mask of class ids. The info of a picture without one has no `seg_map_path`.
+            mask of class ids. The info of a picture without one has no `seg_map_path`. No other pictures lie there.
         ann_file: file of the ids to take, one a line; by default all.
         data_root: what the relative ones of these paths are relative to.
 
     Raises:
         FileNotFoundError: no such folder or list.
-        ValueError: no classes, no pictures, two pictures that differ in their endings alone, or ids in the list
-            without a picture or named twice.
+        ValueError: no classes, no pictures, two pictures that differ in their endings alone, masks that are no
+            photograph's, or ids in the list without a picture or named twice.
     """
 
     def __init__(
@@ -41,7 +42,8 @@ class PhotographDataset(BaseSegDataset):
                 "PhotographDataset: expected metainfo=dict(classes=('background', …)) with different names, "
                 f'got {classes!r}'
             )
-        metainfo = {'palette': VOC_COLOURS[: len(classes)], **metainfo}
+        # Of more classes than colours, which mmseg would complain about first, the wrappers say that they are too many.
+        metainfo = {'palette': VOC_COLOURS[: len(classes)] if len(classes) <= len(VOC_COLOURS) else [], **metainfo}
         super().__init__(metainfo=metainfo, data_prefix=data_prefix, ann_file=ann_file, data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict]:
@@ -56,6 +58,8 @@ class PhotographDataset(BaseSegDataset):
             warn(f'{folder}: {len(others)} files are left out, which are no {" ".join(ENDINGS)}: {endings(others)}')
         require_distinct_names(folder, pictures)
         by_id = {Path(picture).with_suffix('').as_posix(): picture for picture in pictures}
+        if masks and Path(masks).is_dir():
+            self._require_photographs(Path(masks), folder, list(by_id))
         infos = []
         for sample_id in self._listed(by_id):
             info = dict(
@@ -68,6 +72,19 @@ class PhotographDataset(BaseSegDataset):
                 info['seg_map_path'] = str(mask)
             infos.append(info)
         return infos
+
+    @staticmethod
+    def _require_photographs(masks: Path, folder: Path, ids: list[str]) -> None:
+        """Raise a ValueError for masks that are named otherwise than the photographs below `folder`."""
+        files, others = find_pictures(masks)
+        if others and not files:
+            warn(f'{masks}: expected masks (.png), got other files: {endings(others)}')
+        known, strangers = {f'{sample_id}.png' for sample_id in ids}, []
+        for file in files:
+            if file not in known and not (masks / file).is_relative_to(folder):
+                nearest = get_close_matches(file, known, n=1, cutoff=0) if len(strangers) < SHOWN else ['']
+                strangers.append(f'{file} (looked for {nearest[0]})')
+        refuse(masks, 'masks named as their photographs are, with .png', strangers)
 
     def _listed(self, by_id: dict[str, str]) -> list[str]:
         """The ids to take, in order."""

@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from aream_mm.datasets.masks import MaskDataset
+from aream_mm.datasets.pictures import first_few, warn
+from aream_mm.datasets.tags import require_same_classes
+from aream_mm.datasets.wrapper import has_mask
 from aream_mm.registry import DATASETS
 
 
@@ -15,18 +18,21 @@ class PseudoMaskDataset(MaskDataset):
     Args:
         dataset: config of an mmseg data set.
         mask_dir: folder with one PNG per image and a manifest.json.
+        tag_file: that of stage 1, to notice tags that were corrected since the masks were written.
         options: as in `MaskDataset`; drop_unmasked leaves out those that stage 1 left out with drop_untagged.
 
     Raises:
         FileNotFoundError: the folder has no manifest: nothing was written there, or writing has not ended.
-        ValueError: the masks were made for other classes, or are missing for some images.
+        ValueError: the masks were made for other classes, by something else than the manifest names, from other tags
+            or photographs, or are missing for some images. Masks that were painted since are used, with a warning.
     """
 
     what = 'a pseudo mask'
     loads_masks = True  # whatever the pipeline does
 
-    def __init__(self, dataset: dict, mask_dir: str, **options: Any) -> None:
+    def __init__(self, dataset: dict, mask_dir: str, tag_file: str | None = None, **options: Any) -> None:
         self.mask_dir = Path(mask_dir)
+        self.tag_file = tag_file
         super().__init__(dataset, **options)
 
     def change(self, infos: list[dict]) -> list[dict]:
@@ -35,14 +41,41 @@ class PseudoMaskDataset(MaskDataset):
             raise FileNotFoundError(
                 f'pseudo masks: expected {manifest}, which is written when they are complete; run stage 1 first'
             )
-        classes = list(self.metainfo['classes'])
         try:
-            made_for = json.loads(manifest.read_bytes())['classes']
+            self.manifest = json.loads(manifest.read_bytes())
+            made_for = list(self.manifest['classes'])
         except (LookupError, RecursionError, TypeError, ValueError) as error:
             raise ValueError(f'{manifest}: expected JSON with the classes of the masks, got {error!r}') from error
-        if made_for != classes:
-            raise ValueError(f'{manifest}: expected masks of the classes {classes}, got {made_for}')
+        require_same_classes(str(manifest), self.metainfo['classes'], made_for)
         for info in infos:
             # Pseudo masks hold the ids of this problem already, so the map from the data set's ids must not apply.
             info.update(seg_map_path=str(self.mask_dir / f'{info["sample_id"]}.png'), label_map=None)
+        if self.tag_file and 'identity' in self.manifest:
+            tags = self.tags_from_file(infos, self.tag_file)
+            tagged = [info for info, tag in zip(infos, tags, strict=True) if tag.any()]
+            self.require(tagged, [not has_mask(info) for info in tagged], self.what, 'img_path')
         return super().change(infos)
+
+    def require_masks(self, infos: list[dict], what: str) -> list[dict]:
+        """As in the base class, and those of `PseudoMaskHook` are made from what is there now."""
+        masks = super().require_masks(infos, what)
+        if 'identity' not in self.manifest:
+            return masks
+        tags = self.tags_from_file(infos, self.tag_file) if self.tag_file else [None] * len(infos)
+        now = self.sources(self.manifest['identity'], infos, tags)
+        kinds = dict(made_by='other weights or settings', tags='other tags', photograph='another photograph')
+        stale, painted = [], []
+        for info, mask, source in zip(infos, masks, now, strict=True):
+            was = mask['made_from']
+            others = [kind for key, kind in kinds.items() if was and source[key] not in (False, was.get(key))]
+            stale += [f'{info["sample_id"]} ({", ".join(others)})'] if others else []
+            painted += [] if was else [info['sample_id']]
+        if stale:
+            raise ValueError(
+                f'{self.mask_dir}: expected masks of the run in manifest.json, of tags and photographs as they are; '
+                f'{len(stale)} of {len(infos)} were made from others: {first_few(stale)}. This writes them anew: '
+                f'{self.manifest["command"]}'
+            )
+        if painted:
+            warn(f'{self.mask_dir}: {len(painted)} masks are not as they were written, but used: {first_few(painted)}')
+        return masks

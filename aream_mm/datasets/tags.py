@@ -1,19 +1,17 @@
-"""Where tags come from: the tag table, the `cls_labels.npy` file of the field, or the masks of a data set."""
+"""Where tags come from: the tag table, or the `cls_labels.npy` file of the field."""
 
 import csv
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from unicodedata import normalize
 
 import numpy as np
-from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
 from aream_mm import safe_pickle
-from aream_mm.datasets.pictures import damage, first_few
-from aream_mm.masks import IGNORE_INDEX
-from aream_mm.progress import progress
+from aream_mm.datasets.pictures import first_few
 
 HEADER = ['image', 'tags']
 # Of the formats that Pillow reads and that are pictures; it knows films and tables of numbers too.
@@ -39,6 +37,16 @@ def refuse_unknown(where: str | Path, tags: Mapping[str, Iterable[str]], classes
                 unknown[name].append(image)
     offenders = [f'{name!r} (images: {len(images)}, first {images[0]!r})' for name, images in unknown.items()]
     refuse(where, f'tags among {", ".join(map(repr, classes))}', offenders)
+
+
+def require_same_classes(where: str, expected: Sequence[str], got: Sequence[str]) -> None:
+    """Raise a ValueError that names the first class that differs between the config's, `expected`, and others."""
+    for number, (ours, theirs) in enumerate(zip_longest(expected, got)):
+        if ours != theirs:
+            raise ValueError(
+                f'{where}: expected the {len(expected)} classes of the config in their order, got {len(got)}, of which '
+                f'id {number} is the first that differs: expected {ours!r}, got {theirs!r}'
+            )
 
 
 def image_id(image: str) -> str:
@@ -141,23 +149,3 @@ def load_cls_labels(path: str | Path) -> dict[str, np.ndarray]:
         return {normalize('NFC', str(key)): np.asarray(value, np.float32) for key, value in table.items()}
     except Exception as error:  # a broken pickle raises whatever it likes
         raise ValueError(f'tag file {str(path)!r}: expected a dict from image id to array, got {error}') from error
-
-
-def tags_from_masks(data_list: list[dict], num_classes: int, first_id: int) -> list[np.ndarray]:
-    """Multi-hot vectors (C,) of the classes in each mask, as mmseg's `LoadAnnotations` reads it.
-
-    Args:
-        data_list: data infos of an mmseg data set.
-        num_classes: with background.
-        first_id: of the C classes: 1, or 0 where there is no background.
-    """
-    load = LoadAnnotations()
-    tags = []
-    for info in progress(data_list):
-        if problem := damage(info['seg_map_path']):
-            raise ValueError(f'{info["seg_map_path"]}: expected a mask that can be read to its end, got {problem}')
-        present = np.unique(load(dict(info, seg_fields=[]))['gt_seg_map'])
-        if unknown := [int(i) for i in present if num_classes <= i != IGNORE_INDEX]:
-            raise ValueError(f'{info["seg_map_path"]}: expected ids 0..{num_classes - 1} or 255, got {unknown}')
-        tags.append(np.isin(np.arange(first_id, num_classes), present).astype(np.float32))
-    return tags

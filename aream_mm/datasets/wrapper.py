@@ -2,16 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from unicodedata import normalize
 
 import cv2
+import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmseg.datasets.transforms import LoadAnnotations
 
+from aream_mm.datasets.contents import contents, read_digest, read_mask
 from aream_mm.datasets.formatting import LoadAnnotationsIfAny
 from aream_mm.datasets.pictures import ID_MODES, damage, first_few, read_headers, warn
 from aream_mm.datasets.seeding import SeededIndex, seed_generators
+from aream_mm.datasets.tags import load_tag_file
+from aream_mm.masks import IGNORE_INDEX
 
 UNCHECKED, WHOLE, UNREADABLE = range(3)
 # Of float32 planes of a picture's full size that predicting and measuring a CAM hold at most: two a class and these.
@@ -24,8 +29,8 @@ class SegDatasetWrapper(BaseDataset):
 
     Every info gains `sample_id`, the path of the picture below the image folder without its ending ('2007_000063',
     'cats/0001'): the name under which tags are looked up and pseudo masks are written. `width` and `height` are those
-    of the picture as it is shown, in pixels. The headers of all pictures are read at start; data that is broken behind
-    a good header is found when the picture is first needed.
+    of the picture as it is shown, in pixels. The headers of all pictures, and all of the masks that are used, are read
+    at start; a picture that is broken behind a good header is found when it is first needed.
 
     Args:
         dataset: config of an mmseg data set, without a pipeline. Class 0 is 'background', or there is none of this name
@@ -33,7 +38,7 @@ class SegDatasetWrapper(BaseDataset):
             pixels of the others are ignored.
         pipeline: transforms.
         test_mode: as in mmengine's `BaseDataset`.
-        unreadable: what a picture or mask gets whose data is broken: 'raise', or 'skip' to log its name and take the
+        unreadable: what a picture gets whose data is broken: 'raise', or 'skip' to log its name and take the
             next one in its place. With test_mode it always raises.
     """
 
@@ -57,6 +62,9 @@ class SegDatasetWrapper(BaseDataset):
         known_background = 'background' in self.inner.METAINFO.get('classes', ())
         if 'background' in classes[1:] or (known_background and classes[0] != 'background'):
             raise ValueError(f'{type(self).__name__}: expected background as class 0, got classes {tuple(classes)}')
+        if len(classes) > IGNORE_INDEX:
+            expected = f'at most {IGNORE_INDEX} classes, since masks have 8 bits and {IGNORE_INDEX} is ignored'
+            raise ValueError(f'{type(self).__name__}: expected {expected}, got {len(classes)}')
         if self.inner.reduce_zero_label:
             raise ValueError(f'{type(self).__name__}: expected reduce_zero_label=False, got True')
         self.first_id = int(classes[0] == 'background')  # of the classes that are tags
@@ -72,13 +80,13 @@ class SegDatasetWrapper(BaseDataset):
         root = Path(self.inner.data_prefix['img_path'])
         # Masks are written under these names, and must not end up anywhere else.
         paths = [Path(info['img_path']) for info in infos]
-        below = [path.is_relative_to(root) and '..' not in path.relative_to(root).parts for path in paths]
-        self.require(infos, below, f'a picture below {root}', 'img_path')
+        outside = [not path.is_relative_to(root) or '..' in path.relative_to(root).parts for path in paths]
+        self.require(infos, outside, f'a picture below {root}', 'img_path')
         headers = read_headers(paths)
-        self.require(infos, [header is not None for header in headers], 'a readable picture', 'img_path')
+        self.require(infos, [header is None for header in headers], 'a readable picture', 'img_path')
         # mmseg's LoadAnnotations squeezes the mask of a picture of a single row or column.
-        has_area = [min(header.size) > 1 for header in headers]
-        self.require(infos, has_area, 'a picture of at least 2 × 2 pixels', 'img_path')
+        thin = [min(header.size) < 2 for header in headers]
+        self.require(infos, thin, 'a picture of at least 2 × 2 pixels', 'img_path')
         for info, path, header in zip(infos, paths, headers, strict=True):
             info['sample_id'] = path.relative_to(root).with_suffix('').as_posix()
             info['width'], info['height'] = header.size
@@ -111,18 +119,75 @@ class SegDatasetWrapper(BaseDataset):
             for step in self.pipeline.transforms
         )
 
-    def require_masks(self, infos: list[dict], what: str) -> None:
-        """Raise a ValueError unless every info names a mask of ids that can be read and has the size of its picture."""
-        masks = read_headers([info.get('seg_map_path') for info in infos])
-        self.require(infos, [mask is not None for mask in masks], what, 'img_path')
-        holds_ids = [mask.mode in ID_MODES for mask in masks]
-        self.require(infos, holds_ids, f'{what} of class ids (a grey or palette PNG of 8 bits)', 'seg_map_path')
-        fits = [mask.size == (info['width'], info['height']) for info, mask in zip(infos, masks, strict=True)]
-        self.require(infos, fits, f'{what} of the size of the picture', 'seg_map_path')
+    def require_masks(self, infos: list[dict], what: str) -> list[dict]:
+        """What `read_mask` finds in the mask of every info.
 
-    def require(self, infos: list[dict], good: Sequence[bool], what: str, key: str) -> None:
-        """Raise a ValueError that names the first infos that are not good, and counts them."""
-        bad = [str(info[key]) for info, is_good in zip(infos, good, strict=True) if not is_good]
+        Raises:
+            ValueError: no mask, or one that cannot be read, has another size than its picture, holds ids that no class
+                has, or, as all others, 0 and 255 alone.
+        """
+        paths = [info.get('seg_map_path') for info in infos]
+        masks = contents(read_mask, paths)
+        looked_for = [f'looked for {path}' if path else True for path in paths]
+        missing = ['size' not in mask and problem for mask, problem in zip(masks, looked_for, strict=True)]
+        self.require(infos, missing, what, 'img_path')
+        modes = [mask['mode'] not in ID_MODES and mask['mode'] for mask in masks]
+        self.require(infos, modes, f'{what} of class ids (a grey or palette PNG of 8 bits)', 'seg_map_path')
+        sizes = [[info['width'], info['height']] != list(mask['size']) for info, mask in zip(infos, masks, strict=True)]
+        self.require(infos, sizes, f'{what} of the size of the picture', 'seg_map_path')
+        broken = [mask.get('problem') for mask in masks]
+        self.require(infos, broken, f'{what} that can be read to its end', 'seg_map_path')
+        standard = self.inner.METAINFO.get('classes')  # of data sets that have a numbering of their own
+        names = standard if infos and infos[0].get('label_map') else self.metainfo['classes']
+        known = {*range(len(names)), IGNORE_INDEX}
+        expected = f'{what} of ids 0..{len(names) - 1} ({first_few(names)}) or {IGNORE_INDEX}'
+        expected += getattr(self.inner, 'origin_of_masks', '')
+        self.require(infos, [sorted(set(mask['ids']) - known) for mask in masks], expected, 'seg_map_path')
+        foreign = [set(mask['ids']) for mask in masks if not mask['made_from']]
+        painted = set().union(*foreign) in ({0, IGNORE_INDEX}, {IGNORE_INDEX})
+        # An id too low by one cannot be told from a right one, but then the background, which most masks have, is 255.
+        own = standard and what == 'a mask'
+        low = sum(IGNORE_INDEX in ids and 0 not in ids for ids in foreign) if own else 0
+        if painted or low > max(1, len(foreign) / 5):
+            got = f'0 and {IGNORE_INDEX} alone in all of {len(foreign)}, as if objects were painted with {IGNORE_INDEX}'
+            if not painted:
+                got = f'{IGNORE_INDEX} and no 0 in {low} of {len(foreign)}, as if the classes were counted from 0'
+            raise ValueError(f'{paths[0]}: expected {expected}, got masks with {got}')
+        return masks
+
+    def classes_in(self, infos: list[dict], masks: list[dict]) -> list[np.ndarray]:
+        """Multi-hot float32 vectors (C,) of the classes in masks that `require_masks` has read."""
+        classes, maps = np.arange(self.first_id, len(self.metainfo['classes'])), [i.get('label_map') for i in infos]
+        ids = [[(ids or {}).get(i, i) for i in mask['ids']] for ids, mask in zip(maps, masks, strict=True)]
+        return [np.isin(classes, present).astype(np.float32) for present in ids]
+
+    def tags_from_file(self, infos: list[dict], tag_file: str) -> list[np.ndarray]:
+        """Multi-hot float32 vectors (C,)."""
+        # A data set type without classes of its own has those that its config gives.
+        all_classes = self.inner.METAINFO.get('classes', self.metainfo['classes'])[self.first_id :]
+        table = load_tag_file(tag_file, all_classes)
+        keys = [normalize('NFC', info['sample_id']) for info in infos]
+        self.require(infos, [key not in table for key in keys], f'an entry in {tag_file}', 'sample_id')
+        columns = [all_classes.index(name) for name in self.metainfo['classes'][self.first_id :]]
+        return [table[key][columns] for key in keys]
+
+    def names(self, tags: np.ndarray) -> list[str]:
+        """Those of the classes in a multi-hot vector (C,)."""
+        return [self.metainfo['classes'][self.first_id + i] for i in np.flatnonzero(tags)]
+
+    def sources(self, identity: str, infos: list[dict], tags: Sequence[np.ndarray | None]) -> list[dict]:
+        """What a pseudo mask of each picture is made from: by whom, the names of its tags, the photograph's digest."""
+        digests = contents(read_digest, [info['img_path'] for info in infos])
+        names = [tag is not None and self.names(tag) for tag in tags]
+        return [dict(made_by=identity, tags=n, photograph=d) for n, d in zip(names, digests, strict=True)]
+
+    def require(self, infos: list[dict], problems: Sequence, what: str, key: str) -> None:
+        """Raise a ValueError that names the first infos with a problem, which may say what it is, and counts them."""
+        bad = [
+            str(info[key]) + ('' if problem is True else f' ({problem})')
+            for info, problem in zip(infos, problems, strict=True)
+            if problem
+        ]
         if bad:
             raise ValueError(
                 f'{type(self).__name__} over {self.inner.ann_file or self.inner.data_prefix}: expected {what} for each '
@@ -154,21 +219,18 @@ class SegDatasetWrapper(BaseDataset):
         state = int(self.state[info['position']])
         if state != UNCHECKED:
             return state == WHOLE
-        paths = [info['img_path']]
-        if 'seg_map_path' in info and any(isinstance(step, LoadAnnotations) for step in self.pipeline.transforms):
-            paths.append(info['seg_map_path'])
-        broken = [f'{path} ({problem})' for path in paths if (problem := damage(path))]
-        if not broken:
+        problem = damage(info['img_path'])
+        if not problem:
             self.state[info['position']] = WHOLE
             return True
         if self.unreadable == 'raise' or self.test_mode:
             advice = '' if self.test_mode else "; repair or remove it, or set unreadable='skip'"
             expected = f'{type(self).__name__}: expected pictures that can be read to their end'
-            raise ValueError(f'{expected}, got {", ".join(broken)}{advice}')
+            raise ValueError(f'{expected}, got {info["img_path"]} ({problem}){advice}')
         self.state[info['position']] = UNREADABLE
         number = int((self.state == UNREADABLE).sum())
         warn(
-            f'{type(self).__name__}: skipping {", ".join(broken)}, the next picture takes its place; '
+            f'{type(self).__name__}: skipping {info["img_path"]} ({problem}), the next picture takes its place; '
             f'{number} of {len(self.state)} skipped so far'
         )
         return False

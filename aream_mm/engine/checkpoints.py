@@ -6,8 +6,10 @@ from pathlib import Path
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
 
+from aream_mm.checkpoint import classes_of
+from aream_mm.datasets.tags import require_same_classes
 from aream_mm.files import write_atomically
 from aream_mm.registry import HOOKS
 
@@ -31,7 +33,8 @@ class SafeCheckpointHook(CheckpointHook):
     validation that a kill cut short, with the best checkpoint it might have given. Here files appear whole; the oldest
     goes last; and a run that is resumed from a checkpoint whose validation was due begins with that validation, unless
     the checkpoint says that it was the best so far. Temporary files of runs that were killed are removed at start, in
-    the work dir and its folders.
+    the work dir and its folders. A checkpoint that was trained with other classes than those of the config's data sets,
+    or with the same in another order, is refused, wherever the Runner loads it.
 
     Takes the arguments of mmengine's except `backend_args` and `file_client_args`.
     """
@@ -49,6 +52,12 @@ class SafeCheckpointHook(CheckpointHook):
             if runner.message_hub.runtime_info.get('last_validation') != runner.iter:
                 runner.logger.info('The run was interrupted before the end of this validation, which is repeated:')
                 runner.val_loop.run()
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        meta = getattr(runner.visualizer, 'dataset_meta', None)  # of the loops' data sets, which are there by now
+        if meta and (classes := classes_of(checkpoint)):
+            loaded = runner._load_from or find_latest_checkpoint(runner.work_dir)
+            require_same_classes(loaded, meta['classes'], classes)
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         runner.message_hub.update_info('last_validation', runner.iter)

@@ -5,9 +5,12 @@ import hashlib
 import io
 import json
 import math
+import shlex
 from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,9 +31,12 @@ from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.evaluation import IoUMetric
 from mmseg.structures import SegDataSample
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import nn
 
 from aream_mm.checkpoint import read_checkpoint
+from aream_mm.datasets.contents import MADE_FROM, contents, read_cam, read_mask
+from aream_mm.datasets.tags import require_same_classes
 from aream_mm.engine.warm_up import bare
 from aream_mm.files import write_atomically
 from aream_mm.masks import IGNORE_INDEX, encode_mask
@@ -38,6 +44,7 @@ from aream_mm.models.refined import RefinedEncoderDecoder
 from aream_mm.models.segmentor import CAMSegmentor
 from aream_mm.progress import progress
 from aream_mm.registry import HOOKS
+from aream_mm.version import METHOD
 
 IGNORED_COLOUR = (224, 224, 192)  # of VOC's borders
 CAM_STRIDE = 8  # pixels of the picture a side of a stored CAM's
@@ -52,9 +59,11 @@ class PseudoMaskHook(Hook):
     or the last ones where nothing is chosen; or that of stage 2, a `RefinedEncoderDecoder`, with
     `tools/test.py --pseudo-masks`. Either predicts the classes that the image is tagged with, and background.
 
-    A mask is a palette PNG of ids 0..C (255 ignored) at `out_dir/<sample_id>.png`. Masks that the same weights have
-    written with the same settings are kept, so an interrupted run goes on where it was; the manifest appears when all
-    are there. It names checkpoint, settings and classes, and the mIoU over the images that have a mask to compare with.
+    A mask is a palette PNG of ids 0..C (255 ignored) at `out_dir/<sample_id>.png`. Its text says what it was made from:
+    the digest of weights, network, settings, pipeline, classes and `METHOD`; the tags; the digest of the photograph.
+    Masks that would be made from the same are kept, so an interrupted run goes on where it was, and corrected tags or
+    photographs cost no more than their own masks. The manifest appears when all are there. It names checkpoint,
+    settings and classes, and the mIoU over the images that have a mask to compare with.
     With `test_cfg.band` that is the mIoU of the pixels that are not ignored, and `ignored` is the share of those that
     are, in percent of all pixels of all masks: the higher it is, the easier the pixels that are left.
 
@@ -62,8 +71,8 @@ class PseudoMaskHook(Hook):
         dataloader: config over an `ImageTagDataset` with test_mode=True.
         out_dir: folder. Default: `pseudo_masks` in the work dir.
         cam_dir: folder that also gets the CAM of each image, before refinement, as `<sample_id>.npz`: `classes` (K,)
-            int64 in 1..C and `cam` (K, h, w) float16 in 0..1, an eighth of the image's sides, rounded up.
-            Of a `CAMSegmentor` alone.
+            int64 in 1..C, `cam` (K, h, w) float16 in 0..1, an eighth of the image's sides, rounded up, and `made_from`,
+            the text of the mask. Of a `CAMSegmentor` alone.
         test_cfg: what differs from the model's `test_cfg`, such as dict(background=0.3).
         after_test: write the masks after testing too (`tools/test.py --pseudo-masks`).
         fp16: run the network under autocast, as mmengine's test loop does with its `fp16`; bfloat16 on a CPU.
@@ -118,6 +127,8 @@ class PseudoMaskHook(Hook):
                 f'PseudoMaskHook: expected a data set of {expected} classes, {"with" if background else "without"} '
                 f'background, as the network has them, got {tuple(classes)}'
             )
+        if meta := getattr(runner.visualizer, 'dataset_meta', None):  # of the loops' data sets
+            require_same_classes('PseudoMaskHook: dataloader', meta['classes'], classes)
 
     def after_train(self, runner: Runner) -> None:
         chosen = runner.message_hub.runtime_info.get('best_ckpt')
@@ -137,16 +148,19 @@ class PseudoMaskHook(Hook):
             broadcast(buffer)
         of_mmseg = model.test_cfg if isinstance(model, RefinedEncoderDecoder) else {}
         settings = {**of_mmseg, **dataclasses.asdict(self.settings), 'fp16': self.fp16}
-        identity = dict(
+        made_by = dict(
+            method=METHOD,
             weights=fingerprint(model, self.refiner),
+            network=network({key: runner.cfg.get(key) for key in ('model', 'data_preprocessor')}),
             settings=settings,
             pipeline=list(self.dataloader['dataset']['pipeline']),
             classes=list(self.dataset.metainfo['classes']),
         )
+        identity = hashlib.sha256(json.dumps(made_by, sort_keys=True, default=str).encode()).hexdigest()
         infos = [self.dataset.get_data_info(i) for i in range(len(self.dataset))]
         files = [self.out_dir / f'{info["sample_id"]}.png' for info in infos]
         cams = [self.cam_dir / f'{info["sample_id"]}.npz' for info in infos] if self.cam_dir else []
-        pending = self._pending(files, cams, json.loads(json.dumps(identity)))
+        pending = self._pending(infos, files, cams, identity)
         runner.logger.info(f'Pseudo masks: {len(pending)} of {len(files)} to write to {self.out_dir}')
         if pending:
             self._generate(runner, pending)
@@ -159,36 +173,39 @@ class PseudoMaskHook(Hook):
             )
         ignored = self._ignored(files) if settings.get('band') else None
         miou = self._measure(infos, files)
-        manifest = dict(identity, checkpoint=checkpoint, images=len(files), mIoU=miou, ignored=ignored)
+        # mmengine has put the config into the work dir, with all options in it.
+        config = Path(runner.work_dir, Path(runner.cfg.filename or 'CONFIG').name)
+        command = shlex.join(['python', 'tools/test.py', str(config), str(checkpoint), '--pseudo-masks'])
+        outcome = dict(checkpoint=checkpoint, command=command, images=len(files), mIoU=miou, ignored=ignored)
+        manifest = dict(made_by, identity=identity, **outcome)
         if is_main_process():
-            write_atomically(self.out_dir / 'manifest.json', json.dumps(manifest, indent=2).encode())
-            (self.out_dir / 'unfinished.json').unlink(missing_ok=True)
+            content = json.dumps(manifest, indent=2, default=str)
+            write_atomically(self.out_dir / 'manifest.json', content.encode())
         confident = '' if ignored is None else f' of the pixels outside the band; {ignored} % ignored'
         runner.logger.info(f'Pseudo masks: {len(files)} in {self.out_dir}, mIoU {miou}{confident}')
         barrier()
         return manifest
 
-    def _pending(self, files: list[Path], cams: list[Path], identity: dict) -> list[int]:
-        """Indices of the pictures still to do; forgets masks and CAMs that other weights or settings made."""
-        manifest, unfinished = self.out_dir / 'manifest.json', self.out_dir / 'unfinished.json'
+    def _pending(self, infos: list[dict], files: list[Path], cams: list[Path], identity: str) -> dict[int, dict]:
+        """What masks and CAMs are to be made from, by the indices of those that are not there or made from else."""
         # One process looks for all: another, looking later, might see masks that the first has already begun to write.
         pending = [None]
         if is_main_process():
-            found = next((json.loads(path.read_text()) for path in (unfinished, manifest) if path.is_file()), {})
-            if {key: found.get(key) for key in identity} != identity:
-                for path in (manifest, *files, *cams):
-                    path.unlink(missing_ok=True)
-            write_atomically(unfinished, json.dumps(identity).encode())
-            missing = [[not file.is_file() for file in group] for group in (files, cams) if group]
-            pending = [[i for i, absent in enumerate(zip(*missing, strict=True)) if any(absent)]]
+            wanted = self.dataset.sources(identity, infos, [info['gt_score'] for info in infos])
+            found = [[mask.get('made_from') for mask in contents(read_mask, files)]]
+            found += [contents(read_cam, cams)] if cams else []
+            pending = [{i: wish for i, wish in enumerate(wanted) if any(there[i] != wish for there in found)}]
+            if pending[0]:
+                (self.out_dir / 'manifest.json').unlink(missing_ok=True)
         broadcast_object_list(pending)
         return pending[0]
 
     @torch.no_grad()
-    def _generate(self, runner: Runner, pending: list[int]) -> None:
+    def _generate(self, runner: Runner, pending: dict[int, dict]) -> None:
         # Whole batches, also where some of their masks are there: a picture then always has the same company, on which
         # the last bit of its CAM depends.
-        sampler = dict(type='aream_mm.SizeBatchSampler', indices=pending)
+        sampler = dict(type='aream_mm.SizeBatchSampler', indices=list(pending))
+        made_from = {self.dataset.get_data_info(i)['sample_id']: json.dumps(wish) for i, wish in pending.items()}
         loader = runner.build_dataloader({**self.dataloader, 'dataset': self.dataset, 'batch_sampler': sampler})
         model = bare(runner.model).eval()
         with ThreadPoolExecutor(WRITERS) as pool:
@@ -197,7 +214,8 @@ class PseudoMaskHook(Hook):
                 with autocast(enabled=self.fp16):
                     samples = model.predict(**model.data_preprocessor(batch), settings=self.settings)
                 for sample in samples:
-                    writing.append(pool.submit(self._write, sample.sample_id, *self._outputs(sample)))
+                    if text := made_from.get(sample.sample_id):
+                        writing.append(pool.submit(self._write, sample.sample_id, text, *self._outputs(sample)))
                     if len(writing) > MAX_WAITING:
                         writing.popleft().result()
             for written in writing:
@@ -213,13 +231,15 @@ class PseudoMaskHook(Hook):
         cam = F.interpolate(cam[None], size, mode='area')[0].half()
         return mask, dict(classes=sample.cam_classes.cpu().numpy(), cam=cam.cpu().numpy())
 
-    def _write(self, sample_id: str, mask: np.ndarray, cam: dict[str, np.ndarray] | None) -> None:
+    def _write(self, sample_id: str, made_from: str, mask: np.ndarray, cam: dict[str, np.ndarray] | None) -> None:
         palette = np.full((256, 3), IGNORED_COLOUR, np.uint8)
         palette[: len(self.dataset.metainfo['palette'])] = self.dataset.metainfo['palette']
-        write_atomically(self.out_dir / f'{sample_id}.png', encode_mask(mask, palette))
+        text = PngInfo()
+        text.add_text(MADE_FROM, made_from)
+        write_atomically(self.out_dir / f'{sample_id}.png', encode_mask(mask, palette, text))
         if cam:
             content = io.BytesIO()
-            np.savez_compressed(content, **cam)
+            np.savez_compressed(content, made_from=made_from, **cam)
             write_atomically(self.cam_dir / f'{sample_id}.npz', content.getvalue())
 
     def _ignored(self, files: list[Path]) -> float:
@@ -257,3 +277,11 @@ def fingerprint(*models: nn.Module | None) -> str:
             digest.update(key.encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def network(config: Any) -> Any:
+    """The config of a model without what tells how it begins and trains, and how it predicts, which settings tell."""
+    if isinstance(config, Mapping):
+        others = ('pretrained', 'init_cfg', 'train_cfg', 'test_cfg', 'attention_loss', 'loss_decode')
+        return {key: network(value) for key, value in config.items() if key not in others}
+    return [network(value) for value in config] if isinstance(config, list | tuple) else config

@@ -5,6 +5,7 @@
 # Expect: see the table that `make demo` ends with.
 _base_ = ['../_base_/models/deeplabv3plus_lite0.py', '../_base_/datasets/own_pseudo.py', '../_base_/seg_runtime.py']
 data_root = 'data/demo'
+tag_file = data_root + '/tags.csv'
 classes = ('background', 'fish', 'boat', 'beetle', 'mushroom', 'ball')
 mask_dir = 'work_dirs/aream_demo/pseudo_masks'
 crop_size = (160, 160)
@@ -32,13 +33,15 @@ tta_pipeline = [
 photographs = dict(metainfo=dict(classes=classes), data_root=data_root)
 train_dataloader = dict(
     batch_size=16,
-    dataset=dict(dataset=dict(photographs, ann_file='train.txt'), mask_dir=mask_dir, pipeline=train_pipeline),
+    dataset=dict(
+        dataset=dict(photographs, ann_file='train.txt'), mask_dir=mask_dir, tag_file=tag_file, pipeline=train_pipeline
+    ),
 )
 test_dataloader = dict(dataset=dict(dataset=dict(photographs, ann_file='val.txt'), pipeline=test_pipeline))
 pseudo_mask_dataloader = dict(
     dataset=dict(
         dataset=dict(photographs, ann_file='train.txt'),
-        tag_file=data_root + '/tags.csv',
+        tag_file=tag_file,
         pipeline=[dict(type='LoadImageFromFile'), dict(type='aream_mm.PackTagInputs')],
     )
 )

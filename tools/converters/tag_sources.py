@@ -181,7 +181,11 @@ def mask_tags(folder: Path, classes: Sequence[str] | None) -> Tags:
     files = [file for file in files_below(folder) if file.lower().endswith('.png')]
     processes = min(os.cpu_count() or 1, 8) if len(files) >= PARALLEL_FROM else 1
     expected = f'masks with the ids 0..{len(classes)} or {IGNORE_INDEX}'
-    return read_each(partial(read_mask, folder, classes), files, folder, expected, processes)
+    tags = read_each(partial(read_mask, folder, classes), files, folder, expected, processes)
+    if not any(tags.values()):
+        painted = f'objects that are painted with {IGNORE_INDEX}, as they often are, need the id of their class'
+        raise ValueError(f'{folder}: expected {expected}, got no class in any of {len(tags)}; {painted}')
+    return tags
 
 
 def read_mask(folder: Path, classes: Sequence[str], file: str) -> tuple[str, list[str]]:

@@ -10,7 +10,8 @@ val, train_aug = [
     dict(dataset=dict(pictures, metainfo=metainfo)) for pictures in (_base_.dataset_val, _base_.dataset_train_aug)
 ]
 train_dataloader = dict(
-    num_workers=2, dataset=dict(train_aug, mask_dir=mask_dir, drop_unmasked=True, pipeline=train_pipeline)
+    num_workers=2,
+    dataset=dict(train_aug, mask_dir=mask_dir, tag_file=_base_.tag_file, drop_unmasked=True, pipeline=train_pipeline),
 )
 val_dataloader = dict(num_workers=2, dataset=dict(val, pipeline=test_pipeline))
 test_dataloader = val_dataloader

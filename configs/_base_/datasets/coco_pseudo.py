@@ -2,7 +2,9 @@
 # all 40,504 pictures of `val2014`.
 _base_ = ['coco.py', 'pseudo.py']
 mask_dir = 'work_dirs/aream_vit_coco/pseudo_masks'
-train_dataloader = dict(dataset=dict(dataset=_base_.dataset_train, mask_dir=mask_dir, drop_unmasked=True))
+train_dataloader = dict(
+    dataset=dict(dataset=_base_.dataset_train, mask_dir=mask_dir, tag_file=_base_.tag_file, drop_unmasked=True)
+)
 val_dataloader = dict(dataset=dict(dataset=_base_.dataset_val))
 test_dataloader = val_dataloader
 pseudo_mask_dataloader = dict(dataset=dict(dataset=_base_.dataset_train, tag_file=_base_.tag_file, drop_untagged=True))

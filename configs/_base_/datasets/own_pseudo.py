@@ -7,7 +7,7 @@ test_pipeline, tta_pipeline = _base_.small_test_pipeline, _base_.small_tta_pipel
 own = dict(dataset=_base_.photographs)
 train_dataloader = dict(
     num_workers=2,
-    dataset=dict(own, mask_dir=mask_dir, pipeline=train_pipeline),
+    dataset=dict(own, mask_dir=mask_dir, tag_file=_base_.tag_file, pipeline=train_pipeline),
 )
 val_dataloader = val_evaluator = None
 test_dataloader = dict(num_workers=2, dataset=dict(own, drop_unmasked=True, pipeline=test_pipeline))

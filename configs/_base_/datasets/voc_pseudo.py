@@ -10,7 +10,7 @@
 #       model.test_cfg.refine.bilateral_sxy=67
 _base_ = ['voc.py', 'pseudo.py']
 mask_dir = 'work_dirs/aream_vit_voc/pseudo_masks'
-train_dataloader = dict(dataset=dict(dataset=_base_.dataset_train_aug, mask_dir=mask_dir))
+train_dataloader = dict(dataset=dict(dataset=_base_.dataset_train_aug, mask_dir=mask_dir, tag_file=_base_.tag_file))
 val_dataloader = dict(dataset=dict(dataset=_base_.dataset_val))
 test_dataloader = val_dataloader
 pseudo_mask_dataloader = dict(dataset=dict(dataset=_base_.dataset_train_aug, tag_file=_base_.tag_file))
