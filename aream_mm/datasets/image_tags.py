@@ -1,12 +1,13 @@
 """ImageTagDataset: any mmseg data set as photographs and tags."""
 
+from pathlib import Path, PureWindowsPath
 from typing import Any
 from unicodedata import normalize
 
 import numpy as np
 
-from aream_mm.datasets.pictures import warn
-from aream_mm.datasets.tags import load_tag_file, tags_from_masks
+from aream_mm.datasets.pictures import ENDINGS, files_below, warn
+from aream_mm.datasets.tags import load_tag_file, refuse, tags_from_masks
 from aream_mm.datasets.wrapper import SegDatasetWrapper, has_mask
 from aream_mm.registry import DATASETS
 
@@ -26,7 +27,8 @@ class ImageTagDataset(SegDatasetWrapper):
 
     Raises:
         ValueError: images without a picture, without an entry in the tag file, or without a mask that the pipeline or
-            the tags need; no tags at all, or without background no tags of an image; tags of other classes.
+            the tags need; no tags at all, or without background no tags of an image; tags of other classes; entries
+            without an image, unless the data set has a list of its images.
     """
 
     def __init__(self, dataset: dict, tag_file: str | None = None, drop_untagged: bool = False, **options: Any) -> None:
@@ -65,6 +67,22 @@ class ImageTagDataset(SegDatasetWrapper):
         all_classes = self.inner.METAINFO.get('classes', self.metainfo['classes'])[self.first_id :]
         table = load_tag_file(self.tag_file, all_classes)
         keys = [normalize('NFC', info['sample_id']) for info in infos]
+        known = set(keys)
+        if not self.inner.ann_file:
+            self._require_pictures([key for key in table if key not in known], len(table))
         self.require(infos, [key in table for key in keys], f'an entry in {self.tag_file}', 'sample_id')
         columns = [all_classes.index(name) for name in self.metainfo['classes'][self.first_id :]]
         return [table[key][columns] for key in keys]
+
+    def _require_pictures(self, missing: list[str], number: int) -> None:
+        """Raise a ValueError that names the entries of the tag file without a picture, and what may be meant."""
+        root = Path(self.inner.data_prefix['img_path'])
+        like = {Path(file).stem.casefold(): file for file in (files_below(root) if missing else ())}
+        stems = [PureWindowsPath(key).name.casefold() for key in missing]  # its paths have slashes of both kinds
+        files = [like.get(stem) or like.get(Path(stem).stem) for stem in stems]
+        shown = [f'{key} (there is {file})' if file else key for key, file in zip(missing, files, strict=True)]
+        expected = (
+            f'a picture ({" ".join(ENDINGS)}) below {root} for each of its {number} entries; add or convert those that '
+            'are missing, remove their entries, or name a list of the images to take as ann_file of the data set'
+        )
+        refuse(self.tag_file, expected, shown)

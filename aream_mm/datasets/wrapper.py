@@ -9,8 +9,17 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmseg.datasets.transforms import LoadAnnotations
 
-from aream_mm.datasets.formatting import LoadAnnotationsIfAny
-from aream_mm.datasets.pictures import ID_MODES, damage, first_few, read_headers, warn
+from aream_mm.datasets.formatting import LoadAnnotationsIfAny, ToEightBits
+from aream_mm.datasets.pictures import (
+    ID_MODES,
+    RANGE_ADVICE,
+    damage,
+    first_few,
+    measured_range,
+    read_headers,
+    warn,
+    why_unreadable,
+)
 from aream_mm.datasets.seeding import SeededIndex, seed_generators
 
 UNCHECKED, WHOLE, UNREADABLE = range(3)
@@ -75,7 +84,18 @@ class SegDatasetWrapper(BaseDataset):
         below = [path.is_relative_to(root) and '..' not in path.relative_to(root).parts for path in paths]
         self.require(infos, below, f'a picture below {root}', 'img_path')
         headers = read_headers(paths)
-        self.require(infos, [header is not None for header in headers], 'a readable picture', 'img_path')
+        problems = [header is not None or why_unreadable(path) for path, header in zip(paths, headers, strict=True)]
+        self.require(infos, problems, 'a readable picture', 'img_path')
+        deep = [str(path) for path, header in zip(paths, headers, strict=True) if header.deep]
+        if deep and not self.value_range:
+            measured, dark = measured_range(deep)
+            faint = f' Dark with these would be {first_few(dark)}.' if dark else ''
+            raise ValueError(
+                f'{root}: {len(deep)} of {len(paths)} pictures have more than 8 bits, such as {deep[0]}. Expected a '
+                f'value_range, the values that become black and white, got None; 99.8 % of theirs lie in {measured}, '
+                f'so that value_range = {measured} may be right.{faint} To set it once for training and all that '
+                f'follows, {RANGE_ADVICE}'
+            )
         # mmseg's LoadAnnotations squeezes the mask of a picture of a single row or column.
         has_area = [min(header.size) > 1 for header in headers]
         self.require(infos, has_area, 'a picture of at least 2 × 2 pixels', 'img_path')
@@ -104,6 +124,11 @@ class SegDatasetWrapper(BaseDataset):
         raise TypeError(f'{type(self).__name__} is a base class')
 
     @property
+    def value_range(self) -> Sequence[float] | None:
+        """Of the pipeline's `ToEightBits`."""
+        return next((step.value_range for step in self.pipeline.transforms if isinstance(step, ToEightBits)), None)
+
+    @property
     def loads_masks(self) -> bool:
         """Whether the pipeline loads a mask for every picture."""
         return any(
@@ -120,9 +145,10 @@ class SegDatasetWrapper(BaseDataset):
         fits = [mask.size == (info['width'], info['height']) for info, mask in zip(infos, masks, strict=True)]
         self.require(infos, fits, f'{what} of the size of the picture', 'seg_map_path')
 
-    def require(self, infos: list[dict], good: Sequence[bool], what: str, key: str) -> None:
-        """Raise a ValueError that names the first infos that are not good, and counts them."""
-        bad = [str(info[key]) for info, is_good in zip(infos, good, strict=True) if not is_good]
+    def require(self, infos: list[dict], good: Sequence[bool | str], what: str, key: str) -> None:
+        """Raise a ValueError that names the first infos that are not good, or the text why not, and counts them."""
+        marked = [(str(info[key]), mark) for info, mark in zip(infos, good, strict=True)]
+        bad = [f'{name} ({mark})' if mark else name for name, mark in marked if isinstance(mark, str) or not mark]
         if bad:
             raise ValueError(
                 f'{type(self).__name__} over {self.inner.ann_file or self.inner.data_prefix}: expected {what} for each '

@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from mmseg.structures import SegDataSample
 
+from aream_mm.datasets.pictures import read_picture
 from aream_mm.registry import HOOKS
 
 HEIGHT = 240  # pixels
@@ -42,7 +43,7 @@ class CAMPictureHook(Hook):
 
 def side_by_side(visualizer: Visualizer, sample: SegDataSample, metainfo: dict) -> np.ndarray:
     """Photograph | CAM, the highest class of each pixel | mask | ground truth where there is one: (H, W, 3) RGB."""
-    photograph = mmcv.imread(sample.img_path, channel_order='rgb')
+    photograph = read_picture(sample.img_path, sample.get('value_range'))
     present = [metainfo['classes'][c] for c in sample.cam_classes.tolist()]
     cam = photograph
     if present:
