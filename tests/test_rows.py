@@ -24,10 +24,8 @@ def add_rows(own, *rows):
 
 def test_rows_without_a_photograph_are_counted_and_the_first_named_before_training(own):
     add_rows(own, *(f'lost/a{i}.jpg' for i in range(9)))
-    message = (
-        r'tags.csv: expected a picture .* below .*images for each of its 15 entries; add or convert .* remove their '
-    )
-    message += r'entries, or name a list .*, not so for 9: lost/a0, lost/a1, lost/a2, lost/a3, lost/a4, …'
+    message = r'tags.csv: expected a picture \(.*\) for each of 15 entries, missing for 9: lost/a0, lost/a1, lost/a2, '
+    message += r'lost/a3, lost/a4, …; add or convert them in .*images, remove the entries, or name a list of the images'
     with pytest.raises(ValueError, match=message):
         tagged(own)
 
@@ -36,14 +34,14 @@ def test_rows_without_a_photograph_are_counted_and_the_first_named_before_traini
 def test_a_row_whose_photograph_has_an_unreadable_format_says_what_is_there(own, name):
     (own / 'images' / name).write_bytes(b'no picture that is read')
     add_rows(own, name)
-    with pytest.raises(ValueError, match=rf'add or convert .*, not so for 1: .* \(there is {name}\)'):
+    with pytest.raises(ValueError, match=rf'missing for 1: .* \(there is {name}\); add or convert them'):
         tagged(own)
 
 
 @pytest.mark.parametrize('row', ['SUB/0.jpg', '0.jpg', 'images/sub/0.jpg', r'images\sub\0.jpg', '/home/me/0.png'])
 def test_a_row_of_another_case_or_folder_names_the_photograph_that_is_meant(own, row):
     add_rows(own, row)
-    with pytest.raises(ValueError, match=r'not so for 1: .* \(there is sub/0.jpg\)'):
+    with pytest.raises(ValueError, match=r'missing for 1: .* \(there is sub/0.jpg\)'):
         tagged(own)
 
 

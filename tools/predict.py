@@ -21,6 +21,7 @@ import mmcv
 import numpy as np
 import torch
 import torch.nn.functional as F
+from arguments import checkpoint_file, config_file, folder, photographs
 from mmengine.config import Config, DictAction
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
@@ -56,10 +57,12 @@ MAX_INPUT_PIXELS = 2**21  # that the network gets; the memory of a transformer g
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('photographs', type=Path, help='a photograph, or a folder of them in folders of any depth')
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--out', type=Path, required=True, help='folder of the masks and overlays')
+    parser.add_argument(
+        'photographs', type=photographs, help='a photograph, or a folder of them in folders of any depth'
+    )
+    parser.add_argument('config', type=config_file, help='config file')
+    parser.add_argument('checkpoint', type=checkpoint_file, help='checkpoint file')
+    parser.add_argument('--out', type=folder, required=True, help='folder of the masks and overlays')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override settings, key=value')
     return parser.parse_args()
 
@@ -167,7 +170,7 @@ def encoded(picture: Image.Image, **options) -> bytes:
 def main() -> None:
     args = parse_args()
     sys.stdout.reconfigure(errors='backslashreplace')  # names of files may hold anything
-    folder, photographs = photographs_at(args.photographs, args.out)
+    root, names = photographs_at(args.photographs, args.out)
     cfg = load_config(args.config, args.cfg_options)
     model = load_model(cfg, args.checkpoint)
     # As mmseg's own inferencers do: there are no masks to load.
@@ -178,8 +181,8 @@ def main() -> None:
     visualizer = OverlayVisualizer(alpha=0.5)
     visualizer.dataset_meta = dict(classes=model.dataset_meta['classes'], palette=palette.tolist())
     unreadable = {}
-    for name in track_iter_progress(photographs):
-        path = folder / name
+    for name in track_iter_progress(names):
+        path = root / name
         problem = problem_of(str(path), value_range)
         try:
             packed = None if problem else pipeline(dict(img_path=str(path)))
@@ -196,7 +199,7 @@ def main() -> None:
             quality=90,
         )
         write_atomically((args.out / 'overlays' / name).with_suffix('.jpg'), overlay)
-    print(f'{len(photographs) - len(unreadable)} of {len(photographs)} photographs: masks and overlays in {args.out}')
+    print(f'{len(names) - len(unreadable)} of {len(names)} photographs: masks and overlays in {args.out}')
     for path, problem in unreadable.items():
         print(f'not read: {path} ({problem})')
     sys.exit(bool(unreadable))

@@ -6,8 +6,8 @@ from unicodedata import normalize
 
 import numpy as np
 
-from aream_mm.datasets.pictures import ENDINGS, files_below, warn
-from aream_mm.datasets.tags import load_tag_file, refuse, tags_from_masks
+from aream_mm.datasets.pictures import ENDINGS, files_below, first_few, warn
+from aream_mm.datasets.tags import load_tag_file, tags_from_masks
 from aream_mm.datasets.wrapper import SegDatasetWrapper, has_mask
 from aream_mm.registry import DATASETS
 
@@ -75,14 +75,15 @@ class ImageTagDataset(SegDatasetWrapper):
         return [table[key][columns] for key in keys]
 
     def _require_pictures(self, missing: list[str], number: int) -> None:
-        """Raise a ValueError that names the entries of the tag file without a picture, and what may be meant."""
+        """Raise a ValueError that names the entries without a picture, if there are any, and what may be meant."""
         root = Path(self.inner.data_prefix['img_path'])
         like = {Path(file).stem.casefold(): file for file in (files_below(root) if missing else ())}
         stems = [PureWindowsPath(key).name.casefold() for key in missing]  # its paths have slashes of both kinds
         files = [like.get(stem) or like.get(Path(stem).stem) for stem in stems]
         shown = [f'{key} (there is {file})' if file else key for key, file in zip(missing, files, strict=True)]
-        expected = (
-            f'a picture ({" ".join(ENDINGS)}) below {root} for each of its {number} entries; add or convert those that '
-            'are missing, remove their entries, or name a list of the images to take as ann_file of the data set'
-        )
-        refuse(self.tag_file, expected, shown)
+        if missing:
+            raise ValueError(
+                f'{self.tag_file}: expected a picture ({" ".join(ENDINGS)}) for each of {number} entries, missing for '
+                f'{len(missing)}: {first_few(shown)}; add or convert them in {root}, remove the entries, or name a '
+                'list of the images to take as ann_file of the data set'
+            )
