@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from mmseg.structures import SegDataSample
 
+from aream_mm.checks import require_whole
 from aream_mm.datasets.pictures import read_picture
 from aream_mm.registry import HOOKS
 
@@ -27,6 +28,7 @@ class CAMPictureHook(Hook):
     """
 
     def __init__(self, num_images: int = 4) -> None:
+        require_whole('CAMPictureHook', num_images=num_images)
         self.num_images = num_images
 
     def after_val_iter(

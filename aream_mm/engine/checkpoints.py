@@ -8,6 +8,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
+from aream_mm.checks import require_whole
 from aream_mm.files import write_atomically
 from aream_mm.registry import HOOKS
 
@@ -38,6 +39,8 @@ class SafeCheckpointHook(CheckpointHook):
     """
 
     def __init__(self, **kwargs) -> None:
+        intervals = {key: kwargs[key] for key in ('interval', 'max_keep_ckpts') if kwargs.get(key, -1) != -1}
+        require_whole('SafeCheckpointHook', low=1, **intervals)
         super().__init__(backend_args=dict(backend='aream_mm.atomic'), **kwargs)
 
     def before_train(self, runner: Runner) -> None:
