@@ -1,5 +1,7 @@
 """Pictures of more than 8 bits, of many bands and of many pages: seen as they are, or refused with the reason."""
 
+import ast
+import re
 import struct
 from pathlib import Path
 
@@ -53,10 +55,13 @@ def test_a_deep_picture_is_refused_with_its_range_and_seen_whole_with_that(tmp_p
     ending, deepen, expected = DEPTHS[kind]
     cv2.imwrite(str(tmp_path / f'a{ending}'), deepen(grey))
     for pipeline in ([dict(type='LoadImageFromFile')], loading(), []):
-        with pytest.raises(ValueError, match=r'1 of 1 pictures have more than 8 bits, such as .*a\..*set value_range'):
+        with pytest.raises(
+            ValueError, match=r'value_range, .* for 1 of 1 pictures that have more than 8 bits, .*a\..*set value_range'
+        ):
             tagged(tmp_path, pipeline)
-    measured, dark = measured_range([str(tmp_path / f'a{ending}')])
-    assert np.allclose(measured, expected, atol=0.01 * (expected[1] - expected[0])) and not dark
+    told = measured_range([str(tmp_path / f'a{ending}')])
+    measured = ast.literal_eval(re.search(r'value_range = (\(.*\)), which .* may be right$', told)[1])
+    assert np.allclose(measured, expected, atol=0.01 * (expected[1] - expected[0]))
     image = tagged(tmp_path, loading(expected))[0]['img']
     assert image.dtype == np.uint8 and np.abs(image - grey[..., None]).max() <= 1
     assert (read_picture(str(tmp_path / f'a{ending}'), expected) == image[..., ::-1]).all()
@@ -78,7 +83,7 @@ def test_a_faint_picture_among_others_is_named_before_training_and_when_it_is_lo
     for name, factor in (('a', 16), ('b', 16), ('faint', 1 / 2)):
         cv2.imwrite(str(tmp_path / f'{name}.tif'), (grey * factor).astype(np.uint16))
     with pytest.raises(
-        ValueError, match=r'value_range = \(0, 40\d\d\) may be right. Dark with these would be [^,]*faint.tif'
+        ValueError, match=r'value_range = \(0, 40\d\d\), which .* may be right; dark with it would be [^,]*faint.tif\.'
     ):
         tagged(tmp_path, loading())
     dataset = tagged(tmp_path, loading((0, 4080)))
@@ -179,4 +184,11 @@ def test_an_array_of_16_bits_needs_the_range_too(grey):
 
 def test_the_pictures_of_a_huge_folder_are_measured_in_seconds(tmp_path, grey):
     cv2.imwrite(str(tmp_path / 'a.tif'), (grey * 16).astype(np.uint16))
-    assert measured_range([str(tmp_path / 'a.tif')] * 5000)[0] == measured_range([str(tmp_path / 'a.tif')])[0]
+    assert measured_range([str(tmp_path / 'a.tif')] * 5000) == measured_range([str(tmp_path / 'a.tif')])
+
+
+def test_a_deep_picture_that_breaks_off_is_named_and_not_measured(tmp_path, grey):
+    cv2.imwrite(str(tmp_path / 'a.png'), (grey * 16).astype(np.uint16))
+    (tmp_path / 'a.png').write_bytes((tmp_path / 'a.png').read_bytes()[:60])
+    with pytest.raises(ValueError, match=r'such as .*a.png, got None: none of them can be read'):
+        tagged(tmp_path, loading())

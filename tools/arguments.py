@@ -27,7 +27,7 @@ def config_file(text: str) -> str:
         raise ArgumentTypeError(f'expected a config file ({" ".join(CONFIG_ENDINGS)}), got {text!r}')
     if not Path(text).expanduser().is_file():
         raise ArgumentTypeError(f'expected a config file, got {text!r} which does not exist')
-    require_readable(Path(text).expanduser(), [])
+    require_readable(Path(text).expanduser().resolve(), [])
     return text
 
 
@@ -61,7 +61,7 @@ def require_readable(path: Path, above: list[Path]) -> None:
             except ValueError:
                 continue  # computed: left to mmengine
             for base in [bases] if isinstance(bases, str) else bases:
-                file = path.parent / base
+                file = (path.parent / base).resolve()
                 if '::' in base:  # of a package
                     continue
                 if not file.is_file():

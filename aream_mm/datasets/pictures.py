@@ -1,7 +1,6 @@
 """Picture files: which are read, how large they are as shown, what their values mean, and whether they are whole."""
 
 import logging
-import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -198,19 +197,22 @@ def to_eight_bits(image: np.ndarray, value_range: Sequence[float] | None, name: 
     return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
 
 
-def measured_range(paths: Sequence[str]) -> tuple[tuple[float, float], list[str]]:
-    """Percentiles 0.1 and 99.9 of the values of pictures, and those whose own lie in the lowest 16th of that range.
+def measured_range(paths: Sequence[str]) -> str:
+    """In words, the range of 99.8 % of the values of pictures, and which would be dark with it.
 
-    Up to 100 pictures, evenly spread, and 10,000 pixels of each are looked at.
+    Up to 100 pictures, evenly spread, and 10,000 values of each are looked at.
     """
-    paths = [paths[i] for i in np.linspace(0, len(paths) - 1, min(len(paths), 100), dtype=int)]
-    images = [mmcv.imread(path, flag=ANY_DEPTH).ravel() for path in paths]
-    images = [image[np.isfinite(image)][:: max(1, image.size // 10_000)] for image in images]
-    low, high = np.percentile(np.concatenate(images), (0.1, 99.9))
-    whole = all(image.dtype.kind in 'iu' for image in images)
-    low, high = (math.floor(low), math.ceil(high)) if whole else (float(f'{low:.4g}'), float(f'{high:.4g}'))
-    tops = [np.percentile(image, 99.9) if image.size else low for image in images]
-    return (low, high), [path for path, top in zip(paths, tops, strict=True) if top < low + (high - low) * DARK / 255]
+    spread = [paths[i] for i in np.linspace(0, len(paths) - 1, min(len(paths), 100), dtype=int)]
+    loaded = {path: image for path in spread if (image := mmcv.imread(path, flag=ANY_DEPTH)) is not None}
+    values = {path: image[np.isfinite(image)][:: max(1, image.size // 10_000)] for path, image in loaded.items()}
+    values = {path: some for path, some in values.items() if some.size}
+    if not values:
+        return 'none of them can be read'
+    low, high = np.percentile(np.concatenate(list(values.values())), (0.1, 99.9))
+    low, high = (round(float(f'{end:.5g}'), 5) for end in (low, high))
+    dark = [path for path, some in values.items() if np.percentile(some, 99.9) < low + (high - low) * DARK / 255]
+    told = f'value_range = ({low:g}, {high:g}), which 99.8 % of their values lie in, may be right'
+    return told + (f'; dark with it would be {first_few(dark)}' if dark else '')
 
 
 def damage(path: str) -> str | None:

@@ -88,13 +88,10 @@ class SegDatasetWrapper(BaseDataset):
         self.require(infos, problems, 'a readable picture', 'img_path')
         deep = [str(path) for path, header in zip(paths, headers, strict=True) if header.deep]
         if deep and not self.value_range:
-            measured, dark = measured_range(deep)
-            faint = f' Dark with these would be {first_few(dark)}.' if dark else ''
             raise ValueError(
-                f'{root}: {len(deep)} of {len(paths)} pictures have more than 8 bits, such as {deep[0]}. Expected a '
-                f'value_range, the values that become black and white, got None; 99.8 % of theirs lie in {measured}, '
-                f'so that value_range = {measured} may be right.{faint} To set it once for training and all that '
-                f'follows, {RANGE_ADVICE}'
+                f'{root}: expected a value_range, the values that become black and white, for {len(deep)} of '
+                f'{len(paths)} pictures that have more than 8 bits, such as {deep[0]}, got None: '
+                f'{measured_range(deep)}. For training and all that follows, {RANGE_ADVICE}'
             )
         # mmseg's LoadAnnotations squeezes the mask of a picture of a single row or column.
         has_area = [min(header.size) > 1 for header in headers]
