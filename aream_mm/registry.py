@@ -17,3 +17,4 @@ OPTIM_WRAPPERS = Registry(
 PARAM_SCHEDULERS = Registry(
     'parameter scheduler', parent=parents.PARAM_SCHEDULERS, scope='aream_mm', locations=['aream_mm.engine']
 )
+VISUALIZERS = Registry('visualizer', parent=parents.VISUALIZERS, scope='aream_mm', locations=['aream_mm.engine'])

@@ -292,7 +292,7 @@ def test_a_checkpoint_that_is_missing_or_of_another_net_is_named_and_so_is_anoth
 
 @pytest.mark.parametrize('arguments', [dict(beta=0), dict(steps=-1)])
 def test_numbers_out_of_range_are_refused(make_walk, arguments):
-    with pytest.raises(ValueError, match='expected beta > 0 and steps >= 0'):
+    with pytest.raises(ValueError, match='RandomWalk.(beta: expected a number above 0|steps: expected a whole number)'):
         make_walk(**arguments)
 
 

@@ -180,12 +180,14 @@ def test_measured_weights_travel_in_the_checkpoint():
 
 @pytest.mark.parametrize('layer_index', [-1, 0, 6, 7])
 def test_layer_index_outside_the_network_is_explained(layer_index):
-    with pytest.raises(ValueError, match=rf'layer_index in 1..5 \(6 layers\), got {layer_index}'):
+    with pytest.raises(
+        ValueError, match=rf'layer_index: expected a whole number in 1..5 \(6 layers\), got {layer_index}'
+    ):
         AReAMLoss(layer_index=layer_index, num_layers=6)
 
 
 def test_unknown_weights_are_explained():
-    with pytest.raises(ValueError, match="expected weights 'uniform' or 'entropy', got 'entropi'"):
+    with pytest.raises(ValueError, match="weights: expected 'uniform' or 'entropy', got 'entropi'"):
         AReAMLoss(layer_index=2, weights='entropi')
 
 

@@ -148,8 +148,8 @@ def test_each_background_score_is_refined_by_itself(build):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (dict(label_confidence=1.0), 'DenseCRF: expected label_confidence between 0 and 1, got 1.0'),
-        (dict(workers=0), 'DenseCRF: expected workers >= 1, or None for the CPUs, got 0'),
+        (dict(label_confidence=1.0), 'DenseCRF.label_confidence: expected a number between 0 and 1, or None, got 1.0'),
+        (dict(workers=0), 'DenseCRF.workers: expected a whole number from 1 on, got 0'),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, message):

@@ -118,7 +118,7 @@ def test_a_header_that_pillow_raises_for_is_no_picture(tmp_path):
 def test_damage_without_a_text_is_damage(tmp_path, monkeypatch):
     Image.new('RGB', (8, 8)).save(tmp_path / 'x.png')
 
-    def fail(path):
+    def fail(path, flag):
         raise MemoryError
 
     monkeypatch.setattr('mmcv.imread', fail)

@@ -441,7 +441,7 @@ def test_propagate_layers_outside_the_network_are_refused(build_toy, layers):
 
 def test_layer_index_is_checked_against_the_depth_of_the_network(toy_config):
     toy_config['attention_loss']['layer_index'] = 7
-    with pytest.raises(ValueError, match=r'layer_index in 1..5 \(6 layers\), got 7'):
+    with pytest.raises(ValueError, match=r'layer_index: expected a whole number in 1..5 \(6 layers\), got 7'):
         MODELS.build(toy_config)
 
 

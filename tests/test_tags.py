@@ -604,7 +604,8 @@ def test_names_of_images_are_never_opened(tmp_path, monkeypatch, source):
     try:
         write_tag_table(table, read_tags(path, classes)[1])
         vectors = load_tag_file(table, CLASSES)
-        ImageTagDataset(inner, str(table))
+        with pytest.raises(ValueError, match='missing for 7'):
+            ImageTagDataset(inner, str(table))
         touched = opened
     finally:
         opened = None

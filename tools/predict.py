@@ -21,6 +21,7 @@ import mmcv
 import numpy as np
 import torch
 import torch.nn.functional as F
+from arguments import checkpoint_file, config_file, folder, photographs
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
@@ -36,22 +37,34 @@ from PIL import Image
 from torch import Tensor
 
 from aream_mm.checkpoint import load_fitting_checkpoint
-from aream_mm.datasets.pictures import ENDINGS, damage, endings, find_pictures, read_header, require_distinct_names
+from aream_mm.datasets import ToEightBits
+from aream_mm.datasets.pictures import (
+    ENDINGS,
+    RANGE_ADVICE,
+    damage,
+    endings,
+    find_pictures,
+    read_header,
+    read_picture,
+    require_distinct_names,
+    why_unreadable,
+)
 from aream_mm.datasets.tags import require_same_classes
 from aream_mm.files import write_atomically
 from aream_mm.masks import encode_mask
 
 OVERLAY_SIDE = 1024  # pixels; drawing takes long and much memory on the photographs of today's cameras
-UNREADABLE = 'no picture in grey or colour, or one of over 178 Mpx'
 MAX_INPUT_PIXELS = 2**21  # that the network gets; the memory of a transformer grows with their square
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('photographs', type=Path, help='a photograph, or a folder of them in folders of any depth')
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--out', type=Path, required=True, help='folder of the masks and overlays')
+    parser.add_argument(
+        'photographs', type=photographs, help='a photograph, or a folder of them in folders of any depth'
+    )
+    parser.add_argument('config', type=config_file, help='config file')
+    parser.add_argument('checkpoint', type=checkpoint_file, help='checkpoint file')
+    parser.add_argument('--out', type=folder, required=True, help='folder of the masks and overlays')
     parser.add_argument('--cfg-options', nargs='+', action=OptionAction, help='override settings, key=value')
     return parser.parse_args()
 
@@ -144,15 +157,21 @@ def upsampled_argmax(planes: Tensor, size: tuple[int, int]) -> Tensor:
     return ids
 
 
-def draw(visualizer: OverlayVisualizer, path: Path, mask: np.ndarray) -> np.ndarray:
+def problem_of(path: str, value_range: Sequence[float] | None) -> str | None:
+    """Why a photograph cannot be predicted; None where it can."""
+    if problem := why_unreadable(path) or damage(path):
+        return problem
+    return None if value_range or not read_header(path).deep else f'more than 8 bits and no value_range; {RANGE_ADVICE}'
+
+
+def draw(visualizer: OverlayVisualizer, name: str, photograph: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The mask over the photograph, RGB (H, W, 3) with no side longer than `OVERLAY_SIDE`."""
-    photograph = mmcv.imread(path, channel_order='rgb')
     if max(photograph.shape) > OVERLAY_SIDE:
         photograph = mmcv.imrescale(photograph, (OVERLAY_SIDE, OVERLAY_SIDE), interpolation='area')
     mask = mmcv.imresize(mask, photograph.shape[1::-1], interpolation='nearest')
     # As an array: mmseg takes a tensor of a single pixel for an index.
     sample = SegDataSample(pred_sem_seg=PixelData(data=mask[None]))
-    visualizer.add_datasample(path.name, photograph, sample, draw_gt=False)
+    visualizer.add_datasample(name, photograph, sample, draw_gt=False)
     return visualizer.get_image()
 
 
@@ -165,19 +184,20 @@ def encoded(picture: Image.Image, **options) -> bytes:
 def main() -> None:
     args = parse_args()
     sys.stdout.reconfigure(errors='backslashreplace')  # names of files may hold anything
-    folder, photographs = photographs_at(args.photographs, args.out)
+    root, names = photographs_at(args.photographs, args.out)
     cfg = load_config(args.config, args.cfg_options)
     model = load_model(cfg, args.checkpoint)
     # As mmseg's own inferencers do: there are no masks to load.
     steps = cfg.test_dataloader.dataset.pipeline
     pipeline = Compose([step for step in steps if step['type'].split('.')[-1] != 'LoadAnnotations'])
+    value_range = next((step.value_range for step in pipeline.transforms if isinstance(step, ToEightBits)), None)
     palette = np.array(model.dataset_meta['palette'], np.uint8)
     visualizer = OverlayVisualizer(alpha=0.5)
     visualizer.dataset_meta = dict(classes=model.dataset_meta['classes'], palette=palette.tolist())
     unreadable = {}
-    for name in track_iter_progress(photographs):
-        path = folder / name
-        problem = UNREADABLE if read_header(str(path)) is None else damage(str(path))
+    for name in track_iter_progress(names):
+        path = root / name
+        problem = problem_of(str(path), value_range)
         try:
             packed = None if problem else pipeline(dict(img_path=str(path)))
         except cv2.error as error:  # a picture so thin that nothing is left of it when it is resized
@@ -187,9 +207,13 @@ def main() -> None:
             continue
         mask = predict(model, packed)
         write_atomically((args.out / 'masks' / name).with_suffix('.png'), encode_mask(mask, palette))
-        overlay = encoded(Image.fromarray(draw(visualizer, path, mask)), format='JPEG', quality=90)
+        overlay = encoded(
+            Image.fromarray(draw(visualizer, name, read_picture(str(path), value_range), mask)),
+            format='JPEG',
+            quality=90,
+        )
         write_atomically((args.out / 'overlays' / name).with_suffix('.jpg'), overlay)
-    print(f'{len(photographs) - len(unreadable)} of {len(photographs)} photographs: masks and overlays in {args.out}')
+    print(f'{len(names) - len(unreadable)} of {len(names)} photographs: masks and overlays in {args.out}')
     for path, problem in unreadable.items():
         print(f'not read: {path} ({problem})')
     sys.exit(bool(unreadable))

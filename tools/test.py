@@ -17,24 +17,32 @@ python tools/test.py CONFIG CHECKPOINT --cfg-options model.test_cfg.refine.type=
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
+from arguments import checkpoint_file, config_file, folder
 from launcher import join_processes_without_gpu
 from mmengine.config import Config
 from mmengine.runner import Runner
+from mmseg.evaluation import IoUMetric
 from options import OptionAction, load_config
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from aream_mm.checkpoint import require_fitting_shapes
+from aream_mm.registry import METRICS
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--work-dir', help='folder of the metrics; default: work_dirs/<name of the config>')
-    parser.add_argument('--out', help='folder for the predictions as PNG')
-    parser.add_argument('--show-dir', help='folder for the predictions painted over the pictures')
+    parser.add_argument('config', type=config_file, help='config file')
+    parser.add_argument('checkpoint', type=checkpoint_file, help='checkpoint file')
+    parser.add_argument(
+        '--work-dir', type=folder, help='folder of the metrics; default: work_dirs/<name of the config>'
+    )
+    parser.add_argument('--out', type=folder, help='folder for the predictions as PNG, at the paths of the pictures')
+    parser.add_argument(
+        '--show-dir', type=folder, help='folder for the predictions painted over the pictures, at their paths'
+    )
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
     parser.add_argument('--pseudo-masks', action='store_true', help='write masks of the training pictures too')
     parser.add_argument(
@@ -77,6 +85,11 @@ def predict_only(cfg: Config) -> None:
 
 def merge_views(cfg: Config) -> None:
     """Average over the views of a picture."""
+    if 'tta_pipeline' not in cfg:
+        raise ValueError(
+            '--tta: expected a config with a tta_pipeline, such as those of stage 2 in configs/seg, got one without; '
+            'stage 1 has scales and mirror in model.test_cfg for it'
+        )
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     # Unless it is said, mmengine puts the data_preprocessor at the top of the config in the place of the model's own.
     preprocessor = cfg.model.get('data_preprocessor', cfg.get('data_preprocessor'))
@@ -98,12 +111,33 @@ def ask_for_pseudo_masks(cfg: Config) -> None:
         hook['after_test'] = True
 
 
-def write_predictions(cfg: Config, folder: str) -> None:
+@METRICS.register_module(force=True)  # where a process runs this script again
+class PredictionMetric(IoUMetric):
+    """mmseg's, whose predictions keep the paths of the pictures below their folder: a/1.png beside b/1.png."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.written = {}
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        folder = Path(self.output_dir)
+        for sample in data_samples:
+            path = sample['img_path']
+            name = folder / f'{sample.get("sample_id") or Path(path).stem}.png'
+            if self.written.setdefault(name, path) != path:
+                raise ValueError(f'--out: expected one picture for {name}, got {self.written[name]} and {path}')
+            name.parent.mkdir(parents=True, exist_ok=True)
+            self.output_dir = str(name.parent)
+            super().process(data_batch, [sample])
+        self.output_dir = str(folder)
+
+
+def write_predictions(cfg: Config, folder: Path) -> None:
     metrics = [evaluator for evaluator in test_evaluators(cfg) if evaluator['type'] == 'IoUMetric']
     if not metrics:
         raise ValueError('--out: expected a config with an IoUMetric, got none; for stage 1 there is --pseudo-masks')
     for metric in metrics:
-        metric.update(output_dir=folder, keep_results=True)
+        metric.update(type='aream_mm.PredictionMetric', output_dir=str(folder), keep_results=True)
 
 
 @record  # torchrun then ends with the message of the process that failed first
@@ -113,10 +147,10 @@ def main() -> None:
     cfg = load_config(args.config, args.cfg_options, read)
     cfg.launcher = args.launcher
     cfg.load_from = args.checkpoint
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
+    cfg.work_dir = args.work_dir and str(args.work_dir) or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     if args.show_dir:
         cfg.default_hooks.visualization.draw = True
-        cfg.visualizer.save_dir = args.show_dir
+        cfg.visualizer.update(type='aream_mm.PathVisualizer', overlay_dir=str(args.show_dir))
     if args.tta:
         merge_views(cfg)
     if args.out:

@@ -8,9 +8,14 @@ import os
 from pathlib import Path
 
 import torch
+from arguments import config_file, folder
 from launcher import join_processes_without_gpu
+from mmengine.dataset import InfiniteSampler
+from mmengine.dist import get_world_size
+from mmengine.hooks import Hook
 from mmengine.runner import Runner, find_latest_checkpoint
 from options import OptionAction, load_config
+from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from aream_mm.checkpoint import require_fitting_shapes
@@ -18,8 +23,10 @@ from aream_mm.checkpoint import require_fitting_shapes
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file')
-    parser.add_argument('--work-dir', help='folder of logs and checkpoints; default: work_dirs/<name of the config>')
+    parser.add_argument('config', type=config_file, help='config file')
+    parser.add_argument(
+        '--work-dir', type=folder, help='folder of logs and checkpoints; default: work_dirs/<name of the config>'
+    )
     parser.add_argument('--resume', action='store_true', help='go on from the latest checkpoint in the work dir')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision; bfloat16 on a CPU')
     parser.add_argument(
@@ -36,18 +43,56 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+def require_a_run(work_dir: str) -> None:
+    """Raise a FileNotFoundError unless a run has begun in the work dir, be it that it ended before its checkpoint."""
+    if not find_latest_checkpoint(work_dir) and not any(Path(work_dir).glob('*/*.log')):
+        raise FileNotFoundError(
+            f'--resume: expected a run in {work_dir}, got no last_checkpoint and no log of one; leave --resume out to '
+            'begin, or name its folder with --work-dir'
+        )
+
+
+class BatchOfOneHook(Hook):
+    """Refuses a batch of one for a network that normalises over the batch what it has pooled to a single place."""
+
+    def before_train(self, runner: Runner) -> None:
+        loader, size = runner.train_dataloader, runner.train_dataloader.batch_size
+        endless = isinstance(loader.sampler, InfiniteSampler) or loader.drop_last
+        rest = 0 if endless or not size else len(loader.sampler) % size
+        if 1 in (size, rest) and (name := pooled_norm(runner.model)):
+            got = f'batch_size={size}' + (f' and a last batch of one of {len(loader.sampler)}' if size > 1 else '')
+            raise ValueError(
+                f'train_dataloader: expected batches of two or more for the batch normalisation in {name}, got {got}; '
+                'set train_dataloader.batch_size=2 or more, and train_dataloader.drop_last=True for the last one'
+            )
+
+
+def pooled_norm(model: nn.Module) -> str | None:
+    """The name of a module that pools to 1 × 1 and then normalises over the batch of this process."""
+    for name, module in model.named_modules():
+        first = module[0] if isinstance(module, nn.Sequential) and len(module) else None
+        if isinstance(first, nn.AdaptiveAvgPool2d) and first.output_size in (1, (1, 1)):
+            norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+            if any(not isinstance(norm, nn.SyncBatchNorm) or get_world_size() == 1 for norm in norms):
+                return name
+    return None
+
+
 @record  # torchrun then ends with the message of the process that failed first
 def main() -> None:
     args = parse_args()
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     cfg.resume = args.resume
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
+    cfg.work_dir = args.work_dir and str(args.work_dir) or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     if args.amp:
         on_gpu = dict(type='AmpOptimWrapper', loss_scale='dynamic')
         cfg.optim_wrapper.update(on_gpu if torch.cuda.is_available() else dict(type='aream_mm.BFloat16OptimWrapper'))
+    if cfg.resume and not cfg.get('load_from'):
+        require_a_run(cfg.work_dir)
     join_processes_without_gpu(cfg)
     runner = Runner.from_cfg(cfg)
+    runner.register_hook(BatchOfOneHook())
     checkpoint = cfg.get('load_from') or (find_latest_checkpoint(cfg.work_dir) if cfg.resume else None)
     if checkpoint:
         require_fitting_shapes(runner.model, checkpoint, resume=cfg.resume)

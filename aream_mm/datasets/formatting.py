@@ -1,11 +1,36 @@
 """Transforms of our own: masks where there are some, what is image and what padding, and the last one of stage 1."""
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 from mmseg.datasets.transforms import LoadAnnotations, PackSegInputs
 
+from aream_mm.checks import numbers, require
+from aream_mm.datasets.pictures import to_eight_bits
 from aream_mm.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class ToEightBits(BaseTransform):
+    """A picture as `LoadImageFromFile(color_type=6)` reads it, of any depth and grey or BGR → BGR of 8 bits.
+
+    Args:
+        value_range: (low, high), the values of pictures of more than 8 bits that become 0 and 255; those of 8 bits stay
+            as they are. It is the same for all pictures of a problem, in training and after it.
+    """
+
+    def __init__(self, value_range: Sequence[float] | None = None) -> None:
+        ordered = numbers(value_range, -math.inf) and len(value_range) == 2 and value_range[0] < value_range[1]
+        require('value_range', value_range, '(low, high) with low < high, or None', value_range is None or ordered)
+        self.value_range = value_range
+
+    def transform(self, results: dict) -> dict:
+        results['img'] = to_eight_bits(results['img'], self.value_range, results.get('img_path', 'an array'))
+        results['value_range'] = self.value_range
+        return results
 
 
 @TRANSFORMS.register_module()
@@ -31,11 +56,11 @@ class LoadImageArea(BaseTransform):
 
 @TRANSFORMS.register_module()
 class PackTagInputs(PackSegInputs):
-    """mmseg's `PackSegInputs`, with the tags as `gt_score` (C,) and the `sample_id` where the image has them."""
+    """mmseg's `PackSegInputs`, with the tags as `gt_score` (C,), `sample_id` and `value_range` where it has them."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.meta_keys = (*self.meta_keys, 'sample_id')
+        self.meta_keys = (*self.meta_keys, 'sample_id', 'value_range')
 
     def transform(self, results: dict) -> dict:
         packed = super().transform(results)

@@ -25,8 +25,8 @@ class ImageTagDataset(SegDatasetWrapper):
 
     Raises:
         ValueError: images without a picture, without an entry in the tag file, or without a mask that the pipeline or
-            the tags need; no tags at all, or without background no tags of an image; tags of other classes; masks as in
-            `require_masks`.
+            the tags need; no tags at all, or without background no tags of an image; tags of other classes; entries
+            without an image, unless the data set has a list of its images; masks as in `require_masks`.
     """
 
     def __init__(self, dataset: dict, tag_file: str | None = None, drop_untagged: bool = False, **options: Any) -> None:

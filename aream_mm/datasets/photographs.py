@@ -1,11 +1,13 @@
 """PhotographDataset: a folder of photographs as an mmseg data set, with masks where there are some."""
 
 from collections import Counter
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
 from mmseg.datasets import BaseSegDataset
 
+from aream_mm.checks import require
 from aream_mm.datasets.pictures import ENDINGS, SHOWN, endings, find_pictures, require_distinct_names, warn
 from aream_mm.datasets.tags import refuse
 from aream_mm.files import read_lines
@@ -37,11 +39,10 @@ class PhotographDataset(BaseSegDataset):
         self, metainfo: dict, data_prefix: dict, ann_file: str = '', data_root: str | None = None, **kwargs
     ) -> None:
         classes = metainfo.get('classes', ())
-        if isinstance(classes, str) or len(set(classes)) < max(len(classes), 2):
-            raise ValueError(
-                "PhotographDataset: expected metainfo=dict(classes=('background', …)) with different names, "
-                f'got {classes!r}'
-            )
+        named = isinstance(classes, Sequence) and all(isinstance(name, str) and name.strip() for name in classes)
+        good = named and not isinstance(classes, str) and len(set(classes)) == len(classes) > 1
+        expected = "two or more different names in quotes, separated by commas: ('background', 'cat')"
+        require('PhotographDataset: classes', classes, expected, good)
         # Of more classes than colours, which mmseg would complain about first, the wrappers say that they are too many.
         metainfo = {'palette': VOC_COLOURS[: len(classes)] if len(classes) <= len(VOC_COLOURS) else [], **metainfo}
         super().__init__(metainfo=metainfo, data_prefix=data_prefix, ann_file=ann_file, data_root=data_root, **kwargs)

@@ -1,22 +1,33 @@
-"""Picture files: which are read, how large they are as shown, and whether their data is whole."""
+"""Picture files: which are read, how large they are as shown, what their values mean, and whether they are whole."""
 
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import mmcv
+import numpy as np
 from mmengine.logging import print_log
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 FORMATS = ('JPEG', 'PNG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'PPM', 'JPEG2000')  # mmcv's cv2 reads them
-MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'RGBX', 'CMYK', 'YCbCr', 'I', 'I;16', 'I;16B', 'I;16L')
+MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'RGBX', 'CMYK', 'YCbCr', 'I', 'I;16', 'I;16B', 'I;16L', 'F')
 ID_MODES = ('1', 'L', 'P')  # those that mmseg's LoadAnnotations reads as one id of 8 bits for each pixel
 SHOWN = 5  # offenders listed in an error
+ANY_DEPTH = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH  # 6: grey or BGR with the values of the file, as it is shown
+DARK = 16  # of 255: a picture without a value above it shows next to nothing
+TIFF_BANDS, TIFF_BITS = 277, 258  # tags
+RANGE_ADVICE = (
+    'set value_range in configs/_base_/datasets/own.py, or elsewhere load pictures in every pipeline by '
+    "dict(type='LoadImageFromFile', color_type=6), dict(type='aream_mm.ToEightBits', value_range=(…, …))"
+)
 THREADS = 8  # of little use on a disk of one's own; on a network disk the answers take long, and overlap
 
 
@@ -25,6 +36,7 @@ class Header(NamedTuple):
 
     size: tuple[int, int]  # width and height in pixels as it is shown, that is after EXIF rotation
     mode: str  # Pillow's
+    deep: bool  # whether its values have more than 8 bits
 
 
 def files_below(folder: Path) -> list[str]:
@@ -60,13 +72,16 @@ def find_pictures(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def require_distinct_names(folder: Path, pictures: list[str]) -> None:
-    """Raise a ValueError where two pictures differ in nothing but their endings, so that one mask would be both's."""
-    stems = Counter(Path(picture).with_suffix('') for picture in pictures)
-    twins = [picture for picture in pictures if stems[Path(picture).with_suffix('')] > 1]
+    """Raise a ValueError where two pictures differ in nothing but their endings or in upper and lower case.
+
+    One mask would be both's: of the same name, or on a system for which the two names are one.
+    """
+    stems = Counter(Path(picture).with_suffix('').as_posix().casefold() for picture in pictures)
+    twins = [picture for picture in pictures if stems[Path(picture).with_suffix('').as_posix().casefold()] > 1]
     if twins:
         raise ValueError(
-            f'{folder}: expected pictures of different names, ending apart, got {len(twins)} that share theirs: '
-            f'{first_few(twins)}; rename or remove all but one'
+            f'{folder}: expected pictures of different names, ending and case apart, got {len(twins)} that share '
+            f'theirs: {first_few(twins)}; rename or remove all but one'
         )
 
 
@@ -82,6 +97,9 @@ def first_few(names: list[str]) -> str:
 
 def warn(text: str) -> None:
     print_log(text, logger='current', level=logging.WARNING)
+
+
+warn_once = cache(warn)
 
 
 def open_picture(path: str | Path) -> Image.Image:
@@ -104,18 +122,97 @@ def read_headers(paths: Iterable[str | Path | None]) -> list[Header | None]:
 
 
 def read_header(path: str | Path | None) -> Header | None:
-    """None where there is no picture that can be read: damaged, too large, or in colours that cv2 takes for others."""
+    """None where there is no picture that can be read: `why_unreadable` says why."""
+    try:
+        return header_of(path)
+    except Exception:  # decoders raise whatever they like
+        return None
+
+
+def why_unreadable(path: str | Path) -> str | None:
+    """What is wrong with the header of a picture; None where it can be read."""
+    try:
+        header_of(path)
+    except Exception as error:
+        return str(error) or type(error).__name__
+
+
+def header_of(path: str | Path | None) -> Header:
+    """Raises what the decoder raises, and a ValueError for what cv2 would misread: other colours, bands or pages."""
     try:
         with open_picture(path or '') as picture:
             if picture.mode not in MODES:
-                return None
+                raise ValueError(f'expected grey or colour, got the mode {picture.mode}')
             width, height = picture.size
             # Pillow has turned a TIFF itself, and would decode the whole of a PNG to look for EXIF data behind its end.
             has_exif = 'exif' in picture.info if picture.format == 'PNG' else picture.format != 'TIFF'
             orientation = picture.getexif().get(ExifTags.Base.Orientation, 1) if has_exif else 1
-            return Header((height, width) if orientation >= 5 else (width, height), picture.mode)
-    except Exception:  # no such file, no picture, or one of over 178 Mpx; decoders raise whatever they like
-        return None
+            deep = picture.mode[0] in 'IF' or ';16' in str(picture.tile[:1])  # 16 bits in colour are of the mode RGB
+            if picture.format == 'TIFF':
+                require_one_picture(picture.tag_v2)
+                if picture.is_animated and picture.seek(1) is None and picture.size == (width, height):
+                    raise ValueError(f'expected one picture, got {picture.n_frames} pages; save the one that is meant')
+            return Header((height, width) if orientation >= 5 else (width, height), picture.mode, deep)
+    except UnidentifiedImageError:
+        with open(path, 'rb') as file:
+            start = file.read(16)
+            if start[:4] in (b'II*\0', b'MM\0*'):
+                tags = ImageFileDirectory_v2(start[:8])
+                file.seek(tags.next)
+                tags.load(file)
+                require_one_picture(tags)
+        raise
+
+
+def require_one_picture(tags: ImageFileDirectory_v2) -> None:
+    """Raise a ValueError for a TIFF of many bands, or of numbers that are read as colours by none."""
+    bands, bits = tags.get(TIFF_BANDS, 1), tags.get(TIFF_BITS, (1,))
+    if bands > 4:
+        raise ValueError(f'expected grey or colour, got {bands} bands; save the one or the three that are meant')
+    if max(bits) > 16 and bands > 1:
+        raise ValueError(f'expected colours of at most 16 bits, got {bands} bands of {max(bits)}; save them with 16')
+
+
+def read_picture(path: str, value_range: Sequence[float] | None = None) -> np.ndarray:
+    """The picture as it is shown, RGB (H, W, 3) uint8; `value_range` as for `to_eight_bits`."""
+    return np.ascontiguousarray(to_eight_bits(mmcv.imread(path, flag=ANY_DEPTH), value_range, path)[..., ::-1])
+
+
+def to_eight_bits(image: np.ndarray, value_range: Sequence[float] | None, name: str) -> np.ndarray:
+    """Values (H, W) or (H, W, 3) of any depth → uint8 (H, W, 3): those of more than 8 bits from low..high to 0..255.
+
+    A dark result is logged once for each name.
+
+    Raises:
+        ValueError: more than 8 bits, and no range.
+    """
+    if image.dtype != np.uint8:
+        if value_range is None:
+            raise ValueError(f'{name}: expected a value_range for values of {image.dtype}, got None; {RANGE_ADVICE}')
+        low, high = value_range
+        scaled = (image.astype(np.float64) - low) * (255 / (high - low))
+        image = np.nan_to_num(scaled).clip(0, 255).round().astype(np.uint8)
+        if image.max() < DARK:
+            warn_once(f'{name}: all its values lie in the lowest 16th of value_range={tuple(value_range)}: it is dark')
+    return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+
+
+def measured_range(paths: Sequence[str]) -> str:
+    """In words, the range of 99.8 % of the values of pictures, and which would be dark with it.
+
+    Up to 100 pictures, evenly spread, and 10,000 values of each are looked at.
+    """
+    spread = [paths[i] for i in np.linspace(0, len(paths) - 1, min(len(paths), 100), dtype=int)]
+    loaded = {path: image for path in spread if (image := mmcv.imread(path, flag=ANY_DEPTH)) is not None}
+    values = {path: image[np.isfinite(image)][:: max(1, image.size // 10_000)] for path, image in loaded.items()}
+    values = {path: some for path, some in values.items() if some.size}
+    if not values:
+        return 'none of them can be read'
+    low, high = np.percentile(np.concatenate(list(values.values())), (0.1, 99.9))
+    low, high = (round(float(f'{end:.5g}'), 5) for end in (low, high))
+    dark = [path for path, some in values.items() if np.percentile(some, 99.9) < low + (high - low) * DARK / 255]
+    told = f'value_range = ({low:g}, {high:g}), which 99.8 % of their values lie in, may be right'
+    return told + (f'; dark with it would be {first_few(dark)}' if dark else '')
 
 
 def damage(path: str) -> str | None:
@@ -127,6 +224,6 @@ def damage(path: str) -> str | None:
     try:
         with open_picture(path) as picture:
             picture.load()
-        return 'cannot be decoded' if mmcv.imread(path) is None else None
+        return 'cannot be decoded' if mmcv.imread(path, flag=ANY_DEPTH) is None else None
     except Exception as error:  # decoders raise whatever they like
         return str(error) or type(error).__name__

@@ -1,7 +1,7 @@
 """What the data set wrappers share: an mmseg data set inside, its infos changed, a pipeline of their own."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from unicodedata import normalize
 
 import cv2
@@ -12,8 +12,19 @@ from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmseg.datasets.transforms import LoadAnnotations
 
 from aream_mm.datasets.contents import contents, read_digest, read_mask
-from aream_mm.datasets.formatting import LoadAnnotationsIfAny
-from aream_mm.datasets.pictures import ID_MODES, damage, first_few, read_headers, warn
+from aream_mm.datasets.formatting import LoadAnnotationsIfAny, ToEightBits
+from aream_mm.datasets.pictures import (
+    ENDINGS,
+    ID_MODES,
+    RANGE_ADVICE,
+    damage,
+    files_below,
+    first_few,
+    measured_range,
+    read_headers,
+    warn,
+    why_unreadable,
+)
 from aream_mm.datasets.seeding import SeededIndex, seed_generators
 from aream_mm.datasets.tags import load_tag_file
 from aream_mm.masks import IGNORE_INDEX
@@ -83,7 +94,17 @@ class SegDatasetWrapper(BaseDataset):
         outside = [not path.is_relative_to(root) or '..' in path.relative_to(root).parts for path in paths]
         self.require(infos, outside, f'a picture below {root}', 'img_path')
         headers = read_headers(paths)
-        self.require(infos, [header is None for header in headers], 'a readable picture', 'img_path')
+        problems = [
+            header is None and (why_unreadable(path) or True) for path, header in zip(paths, headers, strict=True)
+        ]
+        self.require(infos, problems, 'a readable picture', 'img_path')
+        deep = [str(path) for path, header in zip(paths, headers, strict=True) if header.deep]
+        if deep and not self.value_range:
+            raise ValueError(
+                f'{root}: expected a value_range, the values that become black and white, for {len(deep)} of '
+                f'{len(paths)} pictures that have more than 8 bits, such as {deep[0]}, got None: '
+                f'{measured_range(deep)}. For training and all that follows, {RANGE_ADVICE}'
+            )
         # mmseg's LoadAnnotations squeezes the mask of a picture of a single row or column.
         thin = [min(header.size) < 2 for header in headers]
         self.require(infos, thin, 'a picture of at least 2 × 2 pixels', 'img_path')
@@ -110,6 +131,11 @@ class SegDatasetWrapper(BaseDataset):
     def change(self, infos: list[dict]) -> list[dict]:
         """The infos of this data set, from those of the inner one."""
         raise TypeError(f'{type(self).__name__} is a base class')
+
+    @property
+    def value_range(self) -> Sequence[float] | None:
+        """Of the pipeline's `ToEightBits`."""
+        return next((step.value_range for step in self.pipeline.transforms if isinstance(step, ToEightBits)), None)
 
     @property
     def loads_masks(self) -> bool:
@@ -167,9 +193,25 @@ class SegDatasetWrapper(BaseDataset):
         all_classes = self.inner.METAINFO.get('classes', self.metainfo['classes'])[self.first_id :]
         table = load_tag_file(tag_file, all_classes)
         keys = [normalize('NFC', info['sample_id']) for info in infos]
+        if not self.inner.ann_file:
+            self._require_pictures(tag_file, sorted(table.keys() - set(keys)), len(table))
         self.require(infos, [key not in table for key in keys], f'an entry in {tag_file}', 'sample_id')
         columns = [all_classes.index(name) for name in self.metainfo['classes'][self.first_id :]]
         return [table[key][columns] for key in keys]
+
+    def _require_pictures(self, tag_file: str, missing: list[str], number: int) -> None:
+        """Raise a ValueError that names the entries without a picture, if there are any, and what may be meant."""
+        root = Path(self.inner.data_prefix['img_path'])
+        like = {Path(file).stem.casefold(): file for file in (files_below(root) if missing else ())}
+        stems = [PureWindowsPath(key).name.casefold() for key in missing]  # its paths have slashes of both kinds
+        files = [like.get(stem) or like.get(Path(stem).stem) for stem in stems]
+        shown = [f'{key} (there is {file})' if file else key for key, file in zip(missing, files, strict=True)]
+        if missing:
+            raise ValueError(
+                f'{tag_file}: expected a picture ({" ".join(ENDINGS)}) for each of {number} entries, missing for '
+                f'{len(missing)}: {first_few(shown)}; add or convert them in {root}, remove the entries, or name a '
+                'list of the images to take as ann_file of the data set'
+            )
 
     def names(self, tags: np.ndarray) -> list[str]:
         """Those of the classes in a multi-hot vector (C,)."""

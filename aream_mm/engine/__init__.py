@@ -10,4 +10,5 @@ from aream_mm.engine.pseudo_masks import PseudoMaskHook
 from aream_mm.engine.random_state import RandomStateHook
 from aream_mm.engine.schedule import TimmCosineLR
 from aream_mm.engine.threshold_curve import ThresholdCurveHook
+from aream_mm.engine.visualizer import PathVisualizer
 from aream_mm.engine.warm_up import WarmUpHook

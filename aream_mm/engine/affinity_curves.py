@@ -4,6 +4,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.runner import Runner
 
+from aream_mm.checks import require_whole
 from aream_mm.engine.layer_entropy import evenly_spread
 from aream_mm.engine.warm_up import bare
 from aream_mm.evaluation.affinity_profile import AffinityProfile
@@ -24,6 +25,7 @@ class AffinityProfileHook(Hook):
 
     def __init__(self, dataloader: dict, num_images: int | None = 32) -> None:
         self.dataloader = dataloader
+        require_whole('AffinityProfileHook', low=1, num_images=1 if num_images is None else num_images)
         self.num_images = num_images
         self.loader = None
 

@@ -10,6 +10,8 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from mmseg.structures import SegDataSample
 
+from aream_mm.checks import require_whole
+from aream_mm.datasets.pictures import read_picture
 from aream_mm.registry import HOOKS
 
 HEIGHT = 240  # pixels
@@ -26,6 +28,7 @@ class CAMPictureHook(Hook):
     """
 
     def __init__(self, num_images: int = 4) -> None:
+        require_whole('CAMPictureHook', num_images=num_images)
         self.num_images = num_images
 
     def after_val_iter(
@@ -42,7 +45,7 @@ class CAMPictureHook(Hook):
 
 def side_by_side(visualizer: Visualizer, sample: SegDataSample, metainfo: dict) -> np.ndarray:
     """Photograph | CAM, the highest class of each pixel | mask | ground truth where there is one: (H, W, 3) RGB."""
-    photograph = mmcv.imread(sample.img_path, channel_order='rgb')
+    photograph = read_picture(sample.img_path, sample.get('value_range'))
     present = [metainfo['classes'][c] for c in sample.cam_classes.tolist()]
     cam = photograph
     if present:

@@ -9,6 +9,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
 
 from aream_mm.checkpoint import classes_of
+from aream_mm.checks import require_whole
 from aream_mm.datasets.tags import require_same_classes
 from aream_mm.files import write_atomically
 from aream_mm.registry import HOOKS
@@ -33,13 +34,17 @@ class SafeCheckpointHook(CheckpointHook):
     validation that a kill cut short, with the best checkpoint it might have given. Here files appear whole; the oldest
     goes last; and a run that is resumed from a checkpoint whose validation was due begins with that validation, unless
     the checkpoint says that it was the best so far. Temporary files of runs that were killed are removed at start, in
-    the work dir and its folders. A checkpoint that was trained with other classes than those of the config's data sets,
-    or with the same in another order, is refused, wherever the Runner loads it.
+    the work dir and its folders. Where a run begins in the work dir of an earlier one, the best checkpoints of that one
+    and its `last_checkpoint`, which would pass for this one's, are moved to a folder `before_<timestamp>`. A checkpoint
+    that was trained with other classes than those of the config's data sets, or with the same in another order, is
+    refused, wherever the Runner loads it.
 
     Takes the arguments of mmengine's except `backend_args` and `file_client_args`.
     """
 
     def __init__(self, **kwargs) -> None:
+        intervals = {key: kwargs[key] for key in ('interval', 'max_keep_ckpts') if kwargs.get(key, -1) != -1}
+        require_whole('SafeCheckpointHook', low=1, **intervals)
         super().__init__(backend_args=dict(backend='aream_mm.atomic'), **kwargs)
 
     def before_train(self, runner: Runner) -> None:
@@ -47,6 +52,14 @@ class SafeCheckpointHook(CheckpointHook):
         if is_main_process():
             for leftover in Path(runner.work_dir).rglob('*.tmp'):
                 leftover.unlink()
+            earlier = [*Path(self.out_dir).glob('best_*.pth'), *Path(runner.work_dir).glob('last_checkpoint')]
+            if runner.iter == 0 and earlier:
+                aside = Path(self.out_dir, f'before_{runner.timestamp}')
+                aside.mkdir()
+                for file in earlier:
+                    file.rename(aside / file.name)
+                names = ', '.join(file.name for file in earlier)
+                runner.logger.warning(f'{runner.work_dir} holds an earlier run, whose {names} are now in {aside}')
         if runner.iter > 0 and validation_is_due(runner):
             self.last_ckpt = runner.message_hub.runtime_info.get('last_ckpt')  # to be written again if it is the best
             if runner.message_hub.runtime_info.get('last_validation') != runner.iter:

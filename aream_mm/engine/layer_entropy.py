@@ -9,6 +9,7 @@ from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.runner import Runner
 from torch import Tensor
 
+from aream_mm.checks import require_whole
 from aream_mm.engine.warm_up import bare
 from aream_mm.models import cam as cams
 from aream_mm.models.aream import AReAMLoss, layer_entropy
@@ -35,6 +36,7 @@ class LayerEntropyHook(Hook):
 
     def __init__(self, dataloader: dict, num_images: int | None = None) -> None:
         self.dataloader = dataloader
+        require_whole('LayerEntropyHook', low=1, num_images=1 if num_images is None else num_images)
         self.num_images = num_images
 
     def before_train(self, runner: Runner) -> None:

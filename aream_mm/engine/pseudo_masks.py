@@ -35,6 +35,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import nn
 
 from aream_mm.checkpoint import read_checkpoint
+from aream_mm.checks import require, require_switches
 from aream_mm.datasets.contents import MADE_FROM, contents, read_cam, read_mask
 from aream_mm.datasets.tags import require_same_classes
 from aream_mm.engine.warm_up import bare
@@ -89,6 +90,10 @@ class PseudoMaskHook(Hook):
         after_test: bool = False,
         fp16: bool = False,
     ) -> None:
+        require_switches('PseudoMaskHook', after_test=after_test, fp16=fp16)
+        for name, folder in (('out_dir', out_dir), ('cam_dir', cam_dir)):
+            good = folder is None or isinstance(folder, str | Path) and str(folder) != ''
+            require(f'PseudoMaskHook.{name}', folder, 'the path of a folder, or None', good)
         self.dataloader = dataloader
         self.out_dir = out_dir and Path(out_dir)
         self.cam_dir = cam_dir and Path(cam_dir)

@@ -6,6 +6,7 @@ from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
 from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
 from torch.optim import Optimizer
 
+from aream_mm.checks import require_numbers, require_whole
 from aream_mm.registry import PARAM_SCHEDULERS
 
 
@@ -29,6 +30,9 @@ class TimmCosineLR(LRSchedulerMixin, _ParamScheduler):
     def __init__(
         self, optimizer: Optimizer, epochs: int, warm_up: int, warm_up_lr: float = 1e-6, eta_min: float = 1e-5, **kwargs
     ) -> None:
+        require_whole('TimmCosineLR', low=1, epochs=epochs)
+        require_whole('TimmCosineLR', warm_up=warm_up)
+        require_numbers('TimmCosineLR', warm_up_lr=warm_up_lr, eta_min=eta_min)
         self.epochs, self.warm_up, self.warm_up_lr, self.eta_min = epochs, warm_up, warm_up_lr, eta_min
         super().__init__(optimizer, **kwargs)
 

@@ -5,6 +5,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from aream_mm.checks import require_switches, require_whole
 from aream_mm.registry import HOOKS
 
 
@@ -18,6 +19,8 @@ class WarmUpHook(Hook):
     """
 
     def __init__(self, end: int, by_epoch: bool = True) -> None:
+        require_whole('WarmUpHook', end=end)
+        require_switches('WarmUpHook', by_epoch=by_epoch)
         self.end = end
         self.by_epoch = by_epoch
 

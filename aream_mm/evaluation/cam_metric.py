@@ -14,6 +14,7 @@ from mmseg.evaluation import IoUMetric
 from prettytable import PrettyTable
 from torch import Tensor
 
+from aream_mm.checks import require_whole
 from aream_mm.evaluation.sweep import confusion_matrices, count_pixels, intersection_over_union
 from aream_mm.registry import METRICS
 
@@ -53,6 +54,7 @@ class CAMMetric(BaseMetric):
 
     def __init__(self, thresholds: int = 99, collect_device: str = 'cpu', prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
+        require_whole('CAMMetric', low=1, thresholds=thresholds)
         self.grid = np.arange(1, thresholds + 1) / (thresholds + 1)
         self.curve: ThresholdCurve | None = None
         self._reset()

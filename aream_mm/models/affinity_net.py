@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as computed_again
 
 from aream_mm.checkpoint import load_fitting_checkpoint
+from aream_mm.checks import numbers, require, require_whole
 from aream_mm.masks import IGNORE_INDEX
 from aream_mm.models.cam import upsample
 from aream_mm.models.refiner import Refiner
@@ -151,6 +152,8 @@ class AffinityNet(BaseModel):
         radius: float = 5,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor)
+        # Of 1 and less a cell has no neighbour, so that there is nothing to learn.
+        require('AffinityNet.radius', radius, 'a number above 1', numbers([radius]) and radius > 1)
         self.backbone = MODELS.build(backbone)
         self.levels = nn.ModuleList(nn.Conv2d(*sizes, 1) for sizes in zip(in_channels, channels, strict=True))
         self.projection = nn.Conv2d(sum(channels), sum(channels), 1)
@@ -213,8 +216,8 @@ class RandomWalk(Refiner):
 
     def __init__(self, net: dict, checkpoint: str, beta: float = 8, steps: int = 256) -> None:
         super().__init__()
-        if beta <= 0 or steps < 0:
-            raise ValueError(f'RandomWalk: expected beta > 0 and steps >= 0, got beta={beta}, steps={steps}')
+        require('RandomWalk.beta', beta, 'a number above 0', numbers([beta]) and beta > 0)
+        require_whole('RandomWalk', steps=steps)
         self.net = MODELS.build(net)
         if not isinstance(self.net, AffinityNet):
             raise ValueError(f'RandomWalk: expected an AffinityNet as net, got {type(self.net).__name__}')

@@ -1,12 +1,14 @@
 """AReAM, the adaptive re-activation mechanism: shallow affinity supervises deep attention (arXiv 2305.03112)."""
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 
 import torch
 import torch.nn.functional as F
 from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor
 
+from aream_mm.checks import numbers, require, require_numbers, require_whole
 from aream_mm.models.attention import Attended, mean_of
 from aream_mm.models.attention_loss import AttentionLoss
 from aream_mm.models.precision import at_least_float32
@@ -109,14 +111,15 @@ class AReAMLoss(AttentionLoss):
         num_layers: int = 12,
     ) -> None:
         super().__init__()
-        if weights not in ('uniform', 'entropy'):
-            raise ValueError(f"AReAMLoss: expected weights 'uniform' or 'entropy', got {weights!r}")
-        if not 0 < layer_index < num_layers:
-            raise ValueError(
-                f'AReAMLoss: expected layer_index in 1..{num_layers - 1} ({num_layers} layers), got {layer_index}'
-            )
-        if outside := [layer for layer in propagate_layers or () if not 0 <= layer < num_layers]:
-            raise ValueError(f'AReAMLoss: expected propagate_layers in 0..{num_layers - 1}, got {outside}')
+        require('AReAMLoss.weights', weights, "'uniform' or 'entropy'", weights in ('uniform', 'entropy'))
+        good = numbers([layer_index], 1, num_layers - 1, Integral)
+        expected = f'a whole number in 1..{num_layers - 1} ({num_layers} layers)'
+        require('AReAMLoss.layer_index', layer_index, expected, good)
+        require_whole('AReAMLoss', propagate_steps=propagate_steps)
+        require_numbers('AReAMLoss', loss_weight=loss_weight)
+        good = propagate_layers is None or numbers(propagate_layers, 0, num_layers - 1, Integral)
+        expected = f'a sequence of layers in 0..{num_layers - 1}, or None'
+        require('AReAMLoss.propagate_layers', propagate_layers, expected, good)
         self.layer_index = layer_index
         self.loss_weight = loss_weight
         self.weights = weights

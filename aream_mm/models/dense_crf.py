@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aream_mm.checks import numbers, require, require_numbers, require_whole
 from aream_mm.models.refiner import Refiner
 
 LEAST_PROBABILITY = 1e-5  # its logarithm stands for that of all below
@@ -79,10 +80,14 @@ class DenseCRF(Refiner):
         super().__init__()
         if missing := [name for name in ('pydensecrf', 'loky') if find_spec(name) is None]:
             raise ImportError(f"DenseCRF: expected {' and '.join(missing)}, got none; pip install 'aream_mm[crf]'")
-        if label_confidence is not None and not 0 < label_confidence < 1:
-            raise ValueError(f'DenseCRF: expected label_confidence between 0 and 1, got {label_confidence}')
-        if workers is not None and workers < 1:
-            raise ValueError(f'DenseCRF: expected workers >= 1, or None for the CPUs, got {workers}')
+        good = label_confidence is None or numbers([label_confidence]) and 0 < label_confidence < 1
+        require('DenseCRF.label_confidence', label_confidence, 'a number between 0 and 1, or None', good)
+        widths = dict(gaussian_sxy=gaussian_sxy, bilateral_sxy=bilateral_sxy, bilateral_srgb=bilateral_srgb)
+        for name, width in widths.items():
+            require(f'DenseCRF.{name}', width, 'a number above 0', numbers([width]) and width > 0)
+        require_numbers('DenseCRF', gaussian_compat=gaussian_compat, bilateral_compat=bilateral_compat)
+        require_whole('DenseCRF', num_iters=num_iters)
+        require_whole('DenseCRF', low=1, workers=1 if workers is None else workers)
         self.num_iters = num_iters
         self.label_confidence = label_confidence
         self.gaussian = dict(sxy=gaussian_sxy, compat=gaussian_compat)

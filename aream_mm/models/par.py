@@ -1,11 +1,13 @@
 """Pixel-adaptive refinement: planes follow the colours of the image (Ru et al., CVPR 2022; arXiv 2305.03112)."""
 
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aream_mm.checks import numbers, require, require_whole
 from aream_mm.models.refiner import Refiner
 
 DIRECTIONS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
@@ -30,6 +32,9 @@ class PAR(Refiner):
 
     def __init__(self, dilations: Sequence[int] = (1, 2, 4, 8, 12, 24), num_iters: int = 10) -> None:
         super().__init__()
+        good = numbers(dilations, low=1, kind=Integral) and len(dilations) > 0
+        require('PAR.dilations', dilations, 'a sequence of whole numbers from 1 on', good)
+        require_whole('PAR', num_iters=num_iters)
         self.num_iters = num_iters
         self.margin = max(dilations)
         self.offsets = [(dilation * dy, dilation * dx) for dilation in dilations for dy, dx in DIRECTIONS]

@@ -11,6 +11,7 @@ from mmseg.models.segmentors import EncoderDecoder, SegTTAModel
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from aream_mm.datasets.pictures import read_picture
 from aream_mm.models import cam as cams
 from aream_mm.models.settings import RefineSettings
 from aream_mm.registry import MODELS
@@ -72,7 +73,7 @@ class RefinedEncoderDecoder(EncoderDecoder):
         for sample, network_input in zip(samples, inputs, strict=True):
             planes, preprocessor = sample.seg_logits.data, self.data_preprocessor
             if sample.get('img_path'):
-                found.append(photograph(sample.img_path, planes))
+                found.append(photograph(sample, planes))
                 continue
             if preprocessor._enable_normalize:
                 network_input = network_input * preprocessor.std + preprocessor.mean
@@ -106,7 +107,7 @@ class RefinedTTAModel(SegTTAModel):
             sum(view.seg_logits.data.float().softmax(dim=0) for view in views) / len(views)
             for views in data_samples_list
         ]
-        images = [photograph(sample.img_path, mean) for sample, mean in zip(samples, planes, strict=True)]
+        images = [photograph(sample, mean) for sample, mean in zip(samples, planes, strict=True)]
         refine_samples(samples, planes, images, self.settings)
         return samples
 
@@ -151,9 +152,9 @@ def refine_samples(
             samples[i].set_data(dict(seg_logits=PixelData(data=result), pred_sem_seg=PixelData(data=mask)))
 
 
-def photograph(path: str, planes: Tensor) -> Tensor:
-    """The picture in a file as RGB in 0..1, (3, H, W) of the size of the planes (K, H, W), on their device."""
-    image, (height, width) = mmcv.imread(path, channel_order='rgb'), planes.shape[-2:]
+def photograph(sample: SegDataSample, planes: Tensor) -> Tensor:
+    """The picture of a sample as RGB in 0..1, (3, H, W) of the size of the planes (K, H, W), on their device."""
+    image, (height, width) = read_picture(sample.img_path, sample.get('value_range')), planes.shape[-2:]
     if image.shape[:2] != (height, width):
         image = mmcv.imresize(image, (width, height))
     return torch.from_numpy(image).to(planes.device).permute(2, 0, 1) / 255

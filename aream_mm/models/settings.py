@@ -4,22 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Integral, Real
-from typing import Any, Literal
+from numbers import Integral
+from typing import Literal
 
+from aream_mm.checks import numbers, require
 from aream_mm.models.refiner import Refiner
 from aream_mm.registry import MODELS
-
-
-def require(name: str, value: Any, expected: str, good: bool) -> None:
-    if not good:
-        raise ValueError(f'{name}: expected {expected}, got {value!r}')
-
-
-def numbers(values: Any, low: float = 0, high: float = math.inf, kind: type = Real) -> bool:
-    """Whether it is a sequence of numbers in low..high, and not of True and False."""
-    listed = isinstance(values, Sequence) and not isinstance(values, str)
-    return listed and all(isinstance(v, kind) and not isinstance(v, bool) and low <= v <= high for v in values)
 
 
 @dataclass(frozen=True)

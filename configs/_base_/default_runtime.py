@@ -7,7 +7,7 @@ env_cfg = dict(
     dist_cfg=dict(backend='nccl'),
 )
 vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends, name='visualizer')
+visualizer = dict(type='aream_mm.PathVisualizer', vis_backends=vis_backends, name='visualizer')
 tta_model = dict(type='SegTTAModel')
 log_level = 'INFO'
 log_processor = dict(by_epoch=True)

@@ -15,4 +15,5 @@ default_hooks = dict(
     invalid_loss=dict(type='aream_mm.InvalidLossHook'),
 )
 tta_model = dict(type='aream_mm.RefinedTTAModel')  # refines as model.test_cfg says
+visualizer = dict(type='aream_mm.PathVisualizer')
 randomness = dict(seed=0)

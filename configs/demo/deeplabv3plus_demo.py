@@ -28,7 +28,7 @@ test_pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), d
 scales = [dict(type='Resize', scale=(int(160 * r),) * 2, keep_ratio=True) for r in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)]
 tta_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='TestTimeAug', transforms=[scales, *_base_.tta_pipeline[1].transforms[1:]]),
+    dict(type='TestTimeAug', transforms=[scales, *_base_.tta_pipeline[-1].transforms[1:]]),
 ]
 photographs = dict(metainfo=dict(classes=classes), data_root=data_root)
 train_dataloader = dict(

@@ -143,7 +143,7 @@ def work_dir(config: Path) -> Path:
 
 
 def start(config: Path, pictures: Path, fresh: bool) -> int:
-    """Start tools/train.py --resume as the head of a process group; returns its id. It logs to `<config>.log`."""
+    """Start or resume tools/train.py as the head of a process group; returns its id. It logs to `<config>.log`."""
     pid = os.fork()
     if pid:
         return pid
@@ -155,7 +155,8 @@ def start(config: Path, pictures: Path, fresh: bool) -> int:
         os.dup2(log, 1)
         os.dup2(log, 2)
         sys.stdout, sys.stderr = os.fdopen(1, 'w', buffering=1), os.fdopen(2, 'w', buffering=1)
-        options = ['--work-dir', str(work_dir(config)), '--resume', '--cfg-options', f'data_root={pictures}']
+        resume = ['--resume'] if any(work_dir(config).glob('*/*.log')) else []
+        options = ['--work-dir', str(work_dir(config)), *resume, '--cfg-options', f'data_root={pictures}']
         arguments = [str(ROOT / 'tools/train.py'), str(config), *options]
         if fresh:
             os.execv(sys.executable, [sys.executable, *arguments])

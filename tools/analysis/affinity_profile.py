@@ -28,6 +28,7 @@ from mmengine.visualization import Visualizer
 from torch import Tensor
 
 from aream_mm.checkpoint import load_fitting_checkpoint
+from aream_mm.datasets.pictures import read_picture
 from aream_mm.engine.layer_entropy import evenly_spread
 from aream_mm.evaluation.affinity_profile import AffinityProfile
 from aream_mm.registry import MODELS
@@ -144,7 +145,7 @@ def draw_examples(dataset: BaseDataset, rows: tuple[str, ...], drawn: dict[str, 
         axes.set_axis_off()
     for number, example in enumerate(examples):
         info = dataset.get_data_info(example)
-        photograph = mmcv.imrescale(mmcv.imread(info['img_path'], channel_order='rgb'), (200, 200))
+        photograph = mmcv.imrescale(read_picture(info['img_path'], dataset.value_range), (200, 200))
         tags = [dataset.metainfo['classes'][1 + c] for c in np.flatnonzero(info['gt_score'])]
         for which, (checkpoint, cams) in enumerate(drawn.items()):
             line = grid[number * len(drawn) + which]

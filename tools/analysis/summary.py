@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 
 import matplotlib
-import mmcv
 import numpy as np
 import torch
 from mmengine.dataset import BaseDataset, pseudo_collate
@@ -26,6 +25,8 @@ from mmseg.evaluation import IoUMetric
 from mmseg.structures import SegDataSample
 from PIL import Image
 from prettytable import PrettyTable
+
+from aream_mm.datasets.pictures import read_picture
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402
@@ -90,7 +91,7 @@ def draw(seeds: dict[str, Runner], seg: Runner, folders: dict[str, Path], rows: 
     figure, axes = plt.subplots(rows, len(titles), figsize=(2.2 * len(titles), 2.2 * rows), squeeze=False)
     for row, i in zip(axes, np.linspace(0, len(dataset) - 1, rows, dtype=int).tolist(), strict=True):
         info = dataset.get_data_info(i)
-        photograph = mmcv.imread(info['img_path'], channel_order='rgb')
+        photograph = read_picture(info['img_path'], dataset.value_range)
         seed_samples = [predict(runner, dataset[i]) for runner in seeds.values()]
         seed_sample = seed_samples[0]
         tags = [dataset.metainfo['classes'][c] for c in seed_sample.cam_classes.tolist()]

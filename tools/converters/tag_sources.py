@@ -20,6 +20,15 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+from labelling_tools import (
+    cvat_pairs,
+    is_cvat,
+    is_label_studio,
+    is_labelme,
+    label_studio_pairs,
+    read_labelme,
+    roboflow_files,
+)
 from mmengine.utils import scandir, track_parallel_progress, track_progress
 from mmseg.datasets import PascalVOCDataset
 
@@ -36,9 +45,11 @@ from aream_mm.masks import IGNORE_INDEX
 Tags = dict[str, list[str]]
 
 UNDERSTOOD = """
-  a folder of VOC annotations (.xml)
+  a folder of VOC annotations (.xml), or of LabelMe's (.json)
   a folder of masks (.png) and no other pictures, with the classes in the order of their ids
-  a folder of folders that are named after the classes, with the pictures in them
+  a folder of folders that are named after the classes, with the pictures in them; or of train, valid and test with such
+  a folder of Roboflow's: _classes.csv or _annotations.coco.json, in train, valid and test or without these
+  CVAT for images 1.1 (.xml); Label Studio's JSON, JSON-MIN or CSV
   COCO instances (.json)
   JSON: {"file": ["tag", …], …} or [{"image": "file", "tags": ["tag", …]}, …], the latter also as JSON lines (.jsonl)
   CSV, TSV or Excel's Unicode text (.csv, .tsv, .txt): image and tags in two columns, or one column a class
@@ -49,7 +60,9 @@ IMAGE_KEYS, TAG_KEYS = ('image', 'file', 'file_name'), ('tags', 'labels')
 IMAGE_HEADERS = {*IMAGE_KEYS, 'filename', 'image_id', 'id', 'path', 'picture', 'photo'}
 TAG_HEADERS = {*TAG_KEYS, 'tag', 'label', 'classes', 'class'}
 DELIMITERS = {'\t': 'tab', ';': ';', ',': ','}
-PRESENT, ABSENT = {'1', 'x', 'true', 'yes'}, {'0', '', 'false', 'no'}
+PRESENT, ABSENT = {'1', '1.0', 'x', 'true', 'yes', 'wahr', 'ja'}, {'0', '0.0', '', 'false', 'no', 'falsch', 'nein'}
+SPLITS = {'train', 'training', 'val', 'valid', 'validation', 'test', 'testing', 'dev'}
+UNLABELED = 'Unlabeled'  # Roboflow's column of the pictures that have no class
 COCO_FIELDS = dict(
     images=dict(id=int | str, file_name=str),
     annotations=dict(image_id=int | str, category_id=int | str),
@@ -85,11 +98,25 @@ def read_tags(
 def read_folder(folder: Path, classes: Sequence[str] | None, skip_difficult: bool) -> tuple[str, Tags]:
     endings = {PurePath(file).suffix.lower() for file in scandir(str(folder))}
     pictures = endings.intersection(PICTURE_ENDINGS)
+    if files := list(roboflow_files(folder)):
+        return "Roboflow's export", roboflow_tags(folder, files)
     if '.xml' in endings:
+        xml = [folder / file for file in files_below(folder) if file.lower().endswith('.xml')]
+        if len(xml) == 1 and is_cvat(xml[0]):
+            return 'CVAT for images', cvat_tags(xml[0])
         return 'VOC annotations', voc_tags(folder, skip_difficult)
+    if '.json' in endings:
+        files = [file for file in files_below(folder) if file.lower().endswith('.json')]
+        return 'LabelMe annotations', read_each(partial(read_labelme, folder), files, folder, 'LabelMe annotations')
     if pictures == {'.png'}:
         return 'masks', mask_tags(folder, classes)
     if not pictures and any(child.is_dir() for child in folder.iterdir()):
+        splits = [child for child in visible_folders(folder) if child.name.casefold() in SPLITS]
+        splits = [child for child in splits if visible_folders(child)]
+        if splits:
+            return f'{", ".join(s.name for s in splits)} with folders named after the classes', split_tags(
+                folder, splits
+            )
         return 'folders of pictures, named after the classes', class_folder_tags(folder)
     raise ValueError(not_understood(folder, f'a folder with {", ".join(sorted(endings)) or "no"} files'))
 
@@ -100,9 +127,17 @@ def read_file(path: Path, classes: Sequence[str] | None) -> tuple[str, Tags]:
         content = read_json(path)
         if isinstance(content, dict) and content.keys() >= COCO_FIELDS.keys():
             return 'COCO instances', coco_tags(path, content)
+        if is_label_studio(content):
+            return 'JSON of Label Studio', label_studio_tags(path, content)
+        if is_labelme(content):
+            return 'a LabelMe annotation', read_each(
+                partial(read_labelme, path.parent), [path.name], path.parent, 'one'
+            )
         return f'JSON {"of tags by image" if isinstance(content, dict) else "records"}', json_tags(path, content)
     if ending in ('.csv', '.tsv', '.txt'):
         return spreadsheet_tags(path)
+    if ending == '.xml':
+        return 'CVAT for images', cvat_tags(path)
     if ending == '.npy':
         return 'cls_labels.npy', cls_labels_tags(path, classes)
     raise ValueError(not_understood(path, f'a {ending or "nameless"} file'))
@@ -202,10 +237,50 @@ def read_mask(folder: Path, classes: Sequence[str], file: str) -> tuple[str, lis
     return PurePath(file).with_suffix('').as_posix(), [classes[i - 1] for i in ids]
 
 
+def visible_folders(folder: Path) -> list[Path]:
+    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith('.'))
+
+
+def split_tags(folder: Path, splits: list[Path]) -> Tags:
+    """Those of `class_folder_tags` in each split, as <split>/<class>/<picture>; a split without has none."""
+    others = [child for child in visible_folders(folder) if child not in splits]
+    classes = [child.name for child in others if child.name.casefold() not in SPLITS]
+    refuse(folder, f'folders of splits ({", ".join(sorted(SPLITS))}) or of classes, and not both', classes)
+    tags = {}
+    for split in splits:
+        tags |= {f'{split.name}/{image}': names for image, names in class_folder_tags(split).items()}
+    if others:
+        left_out = ', '.join(child.name for child in others)
+        warnings.warn(f'{folder}: left out {left_out}, which have no folders named after classes', stacklevel=2)
+    return tags
+
+
+def roboflow_tags(folder: Path, files: list[Path]) -> Tags:
+    """Those of each table or COCO file, with the folder that it is in before the name of the picture."""
+    pairs = []
+    for file in files:
+        tags = coco_tags(file, read_json(file)) if file.suffix == '.json' else spreadsheet_tags(file)[1]
+        split = file.parent.relative_to(folder)
+        pairs += [((split / image).as_posix(), [n for n in names if n != UNLABELED]) for image, names in tags.items()]
+    return add_up(pairs)
+
+
+def cvat_tags(path: Path) -> Tags:
+    return add_up((as_image(image), map(class_name, names)) for image, names in cvat_pairs(path))
+
+
+def label_studio_tags(path: Path, records: list) -> Tags:
+    pairs, left_out = label_studio_pairs(path, records)
+    if left_out:
+        told = f'{path}: left out {len(left_out)} pictures that nobody has annotated: {first_few(left_out)}'
+        warnings.warn(told, stacklevel=2)
+    return add_up((as_image(image), map(class_name, names)) for image, names in pairs)
+
+
 def class_folder_tags(folder: Path) -> Tags:
     """The name of the class folder that each picture is in, at any depth."""
     tags, without, left_out = {}, [], []
-    for child in sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith('.')):
+    for child in visible_folders(folder):
         files = [f'{child.name}/{file}' for file in files_below(child)]
         pictures = [file for file in files if is_picture(file)]
         if files and not pictures:
@@ -340,8 +415,9 @@ def is_texts(value: Any) -> bool:
 def spreadsheet_tags(path: Path) -> tuple[str, Tags]:
     """What the columns are, and the tags: image and tags in two columns, or one column a class.
 
-    Tags in a cell are separated by `;`, `,` or `|`; a cell of a class says 1, x, true or yes, or else 0, nothing, false
-    or no. Several rows for one picture add up.
+    Tags in a cell are separated by `;`, `,` or `|`, or are a list as Python, NumPy or JSON write it. A cell of a class
+    says one of `PRESENT`, such as 1, x, true or yes, or of `ABSENT`, such as 0, nothing, false or no. Several rows for
+    one picture add up.
     """
     delimiter, rows = read_rows(path)
     width = max(2, *(len(row) for _, row in rows[:1]))
@@ -350,17 +426,28 @@ def spreadsheet_tags(path: Path) -> tuple[str, Tags]:
     rows = [(number, row + [''] * (width - len(row))) for number, row in rows]
     refuse(path, 'an image in the first cell of each row', [f'row {number}' for number, row in rows if not row[0]])
     header = rows.pop(0)[1] if has_header(rows) else None
+    if header and is_label_studio([dict.fromkeys(header)]):
+        records = [dict(zip(header, row, strict=True)) for _, row in rows]
+        return "Label Studio's table", label_studio_tags(path, records)
     if header is None and width > 2:
         raise ValueError(f'{path}: expected a header that names the class of each of {width} columns, got none')
     is_mark = lambda cell: cell.casefold() in PRESENT | ABSENT  # noqa: E731
     one_class = header and header[1].casefold() not in TAG_HEADERS and all(is_mark(row[1]) for _, row in rows)
     if width == 2 and not one_class:
         kind = f'image and tags in two columns, {"with" if header else "without"} header'
-        tags = add_up((as_image(row[0]), filter(None, map(class_name, re.split('[;,|]', row[1])))) for _, row in rows)
+        tags = add_up((as_image(row[0]), filter(None, map(class_name, names_in(row[1])))) for _, row in rows)
     else:
         kind = 'one column a class'
         tags = add_up(rows_of_marks(path, [class_name(name) for name in header[1:]], rows))
     return f'{kind}, delimiter {DELIMITERS[delimiter]}', tags
+
+
+def names_in(cell: str) -> list[str]:
+    if not (bracketed := re.fullmatch(r'\[(.*)\]|\{(.*)\}|\((.*)\)', cell, re.DOTALL)):
+        return re.split('[;,|]', cell)
+    # In quotes; NumPy writes no commas between them, which ast.literal_eval would take for one text.
+    inner = next(filter(None, bracketed.groups()), '')
+    return [name for _, name in re.findall(r"""(['"])(.*?)\1""", inner, re.DOTALL)] or re.split('[;,|]', inner)
 
 
 def read_rows(path: Path) -> tuple[str, list[tuple[int, list[str]]]]:

@@ -11,6 +11,14 @@ tag_file = data_root + '/tags.csv'
 # Background first; then the names that the tags have. Everything else follows from this line.
 classes = ('background', 'cat', 'dog')
 
+# Of pictures with more than 8 bits (16-bit PNG and TIFF, microscopes of 12 bits, numbers in float TIFF) the values that
+# become black and white, such as (0, 4095). Training measures and tells what fits them.
+value_range = None
+load = [
+    dict(type='LoadImageFromFile', color_type=6),  # the values of the file, whatever their depth
+    dict(type='aream_mm.ToEightBits', value_range=value_range),
+]
+
 photographs = dict(
     type='aream_mm.PhotographDataset',
     metainfo=dict(classes=classes),

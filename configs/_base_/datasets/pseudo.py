@@ -9,13 +9,13 @@ train_pipeline = [
     dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PhotoMetricDistortion'),
-    dict(type='PackSegInputs'),
+    dict(type='aream_mm.PackTagInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(2048, 512), keep_ratio=True),
     dict(type='LoadAnnotations'),
-    dict(type='PackSegInputs'),
+    dict(type='aream_mm.PackTagInputs'),
 ]
 tta_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -25,7 +25,7 @@ tta_pipeline = [
             [dict(type='Resize', scale_factor=r, keep_ratio=True) for r in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)],
             [dict(type='RandomFlip', prob=p, direction='horizontal') for p in (0.0, 1.0)],
             [dict(type='LoadAnnotations')],
-            [dict(type='PackSegInputs')],
+            [dict(type='aream_mm.PackTagInputs')],
         ],
     ),
 ]
