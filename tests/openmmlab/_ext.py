@@ -1,4 +1,4 @@
-"""Stands for mmcv's compiled module in the test environment: mmsegmentation 1.2.2 imports mmcv.ops and needs none of it.
+"""Stands for mmcv's compiled module in the test environment: mmsegmentation imports mmcv.ops, and here nothing runs one.
 
 `make test-openmmlab` copies it into mmcv-lite.
 """
