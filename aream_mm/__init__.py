@@ -1,6 +1,6 @@
 """AReAM for MMSegmentation: pixel masks from photographs and tags, on mmengine's Runner (arXiv 2305.03112)."""
 
-from aream_mm.libraries import distribution_of, require_libraries
+from aream_mm.libraries import NAMES, require_libraries
 from aream_mm.version import __version__
 
 __all__ = ['__version__']
@@ -10,6 +10,6 @@ require_libraries()
 from mmengine.config.utils import MODULE2PACKAGE  # noqa: E402
 
 # `_base_ = 'mmseg::…'` looks for a distribution by name; the maintained forks have other names than OpenMMLab's own.
-MODULE2PACKAGE.update({module: distribution_of(module) for module in ('mmseg', 'mmpretrain')})
+MODULE2PACKAGE.update(mmseg=NAMES['mmseg'], mmpretrain=NAMES['mmpretrain'])
 # `_base_ = 'aream_mm::…'` looks beside a module where no distribution has its name: so that a clone serves as well.
 MODULE2PACKAGE['aream_mm'] = 'aream_mm.version'

@@ -3,9 +3,9 @@
 from mmengine.utils.dl_utils import collect_env
 
 from aream_mm import __version__
-from aream_mm.libraries import distribution_of, installed_versions
+from aream_mm.libraries import NAMES, installed
 
 if __name__ == '__main__':
-    found = {distribution_of(module): version for module, version in installed_versions().items()}
-    for name, value in (collect_env() | dict(aream_mm=__version__) | found).items():
+    versions = {name: installed(module) for module, name in NAMES.items()}
+    for name, value in (collect_env() | dict(aream_mm=__version__) | versions).items():
         print(f'{name}: {value}')

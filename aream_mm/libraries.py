@@ -10,22 +10,17 @@ INSTALL = (
     'mmsegmentation==1.2.2 mmpretrain==1.2.0 ftfy regex; with any newer torch their forks: pip install onedl-mmengine '
     'onedl-mmcv onedl-mmsegmentation onedl-mmpretrain'
 )
+# Names to pip. Python 3.10 does not know which modules torch and timm have; these have the names of their modules.
+NAMES = {module: module for module in OLDEST}
+NAMES.update({module: names[0] for module, names in packages_distributions().items() if module in OLDEST})
 
 
-def distribution_of(module: str) -> str:
-    """The name by which a module was installed."""
-    return packages_distributions().get(module, [module])[0]
-
-
-def installed_versions() -> dict[str, str | None]:
-    """Version of each library, by the name of its module; None where it is not installed."""
-    found = dict.fromkeys(OLDEST)
-    for module in found:
-        try:
-            found[module] = version(distribution_of(module))
-        except PackageNotFoundError:
-            pass
-    return found
+def installed(module: str) -> str | None:
+    """The version, or None where there is none."""
+    try:
+        return version(NAMES[module])
+    except PackageNotFoundError:
+        return None
 
 
 def require_libraries() -> None:
@@ -34,9 +29,9 @@ def require_libraries() -> None:
         ImportError: libraries that are missing or too old, all of them.
     """
     odd = [
-        f'{module} {OLDEST[module]} or newer, got {found or "none"}'
-        for module, found in installed_versions().items()
-        if found is None or Version(found) < Version(OLDEST[module])
+        f'{module} {oldest} or newer, got {installed(module)}'
+        for module, oldest in OLDEST.items()
+        if Version(installed(module) or '0') < Version(oldest)
     ]
     if odd:
         raise ImportError(f'aream_mm: expected {"; ".join(odd)}. {INSTALL}')

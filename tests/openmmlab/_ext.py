@@ -1,4 +1,4 @@
-"""Stands for mmcv's compiled module in the test environment: mmsegmentation imports mmcv.ops, and here nothing runs one.
+"""Stands for mmcv's compiled module in the test environment: mmsegmentation imports mmcv.ops, which is not used here.
 
 `make test-openmmlab` copies it into mmcv-lite.
 """
