@@ -23,7 +23,7 @@ from mmengine.runner import find_latest_checkpoint
 from aream_mm.config import load_config
 from aream_mm.files import write_atomically
 
-ROOT = Path(__file__).parents[1]
+TOOLS = Path(__file__).parent
 RESULT, BEGUN, LOG = 'result.json', 'begun.json', 'output.log'
 BAND = 'band'  # the folder of the masks on which an AffinityNet is trained
 WALK = 'aream_mm.RandomWalk'
@@ -163,9 +163,7 @@ class Table:
         if key not in self.bases:
             entry = self.cfg.affinity if kind == 'affinity' else self.cfg[group_of(kind)][name]
             options = {option: value for option, value in entry.items() if option not in ('config', 'paper')}
-            path = Path(entry.config)
-            path = path if path.is_absolute() or path.is_file() else ROOT / path
-            self.bases[key] = load_config(path, dict(data_root=data_root) if data_root else None)
+            self.bases[key] = load_config(entry.config, dict(data_root=data_root) if data_root else None)
             self.bases[key].merge_from_dict(options)
         return deepcopy(self.bases[key])
 
@@ -243,7 +241,7 @@ class Table:
 
     def command(self, step: Step, made: Made) -> list[str]:
         folder = self.folder(step)
-        tool = [str(ROOT / 'tools' / made.tool), str(folder / 'config.py')]
+        tool = [str(TOOLS / made.tool), str(folder / 'config.py')]
         tool += [made.checkpoint] if made.checkpoint else []
         tool += ['--work-dir', str(folder), *made.options]
         if made.tool == 'train.py' and (folder / 'last_checkpoint').is_file():
