@@ -2,10 +2,9 @@
 
 from mmengine.utils.dl_utils import collect_env
 
-from aream_mm import __version__
-from aream_mm.libraries import NAMES, installed
+from aream_mm import __version__, libraries
 
 if __name__ == '__main__':
-    versions = {name: installed(module) for module, name in NAMES.items()}
+    versions = {name: version for names in libraries.find().values() for name, version in names.items()}
     for name, value in (collect_env() | dict(aream_mm=__version__) | versions).items():
         print(f'{name}: {value}')

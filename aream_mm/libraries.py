@@ -1,6 +1,6 @@
 """The libraries that aream_mm stands on: OpenMMLab's own, or the maintained forks of them under the same names."""
 
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.metadata import distributions, version
 
 from packaging.version import Version
 
@@ -10,28 +10,27 @@ INSTALL = (
     'mmsegmentation==1.2.2 mmpretrain==1.2.0 ftfy regex; with any newer torch their forks: pip install onedl-mmengine '
     'onedl-mmcv onedl-mmsegmentation onedl-mmpretrain'
 )
-# Names to pip. Python 3.10 does not know which modules torch and timm have; these have the names of their modules.
-NAMES = {module: module for module in OLDEST}
-NAMES.update({module: names[0] for module, names in packages_distributions().items() if module in OLDEST})
 
 
-def installed(module: str) -> str | None:
-    """The version, or None where there is none."""
-    try:
-        return version(NAMES[module])
-    except PackageNotFoundError:
-        return None
+def find() -> dict[str, dict[str, str]]:
+    """Version by the name to pip, of each library by that of its module."""
+    found = {module: {} for module in OLDEST}
+    for distribution in distributions():  # as packages_distributions() from Python 3.11 on
+        declared = (distribution.read_text('top_level.txt') or '').split()
+        for module in OLDEST.keys() & (declared or {file.parts[0] for file in distribution.files or ()}):
+            found[module][distribution.name] = version(distribution.name)
+    return found
 
 
-def require_libraries() -> None:
+def require(found: dict[str, dict[str, str]]) -> None:
     """
     Raises:
-        ImportError: libraries that are missing or too old, all of them.
+        ImportError: libraries that are missing, too old or installed twice, all of them.
     """
     odd = [
-        f'{module} {oldest} or newer, got {installed(module)}'
+        f'{module} {oldest} or newer, got {" and ".join(map("==".join, found[module].items())) or "none"}'
         for module, oldest in OLDEST.items()
-        if Version(installed(module) or '0') < Version(oldest)
+        if len(found[module]) != 1 or Version(*found[module].values()) < Version(oldest)
     ]
     if odd:
-        raise ImportError(f'aream_mm: expected {"; ".join(odd)}. {INSTALL}')
+        raise ImportError(f'aream_mm: expected one {"; one ".join(odd)}. {INSTALL}')

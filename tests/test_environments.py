@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
 import mmengine.registry
@@ -20,21 +20,24 @@ INDEX = yaml.safe_load((ROOT / 'configs/metafile.yml').read_text())
 
 
 @pytest.mark.parametrize('module', libraries.OLDEST)
-@pytest.mark.parametrize('found', ['0.0.1', '{oldest}.dev0', None])
-def test_a_library_that_is_missing_or_too_old_is_refused_by_name_and_version(monkeypatch, module, found):
+@pytest.mark.parametrize('versions', [['0.0.1'], ['{oldest}.dev0'], [], ['99', '{oldest}']])
+def test_a_library_that_is_missing_too_old_or_there_twice_is_refused_by_name_and_version(module, versions):
     oldest = libraries.OLDEST[module]
-    found = found and found.format(oldest=oldest)
+    others = {f'of-{name}': version.format(oldest=oldest) for name, version in zip('ab', versions, strict=False)}
+    got = ' and '.join(f'{name}=={version}' for name, version in others.items()) or 'none'
+    with pytest.raises(ImportError, match=f'expected one {module} {oldest} or newer, got {got}.*pip install'):
+        libraries.require({**libraries.find(), module: others})
 
-    def pretended(distribution):
-        if distribution != libraries.NAMES[module]:
-            return version(distribution)
-        if found is None:
-            raise PackageNotFoundError(distribution)
-        return found
 
-    monkeypatch.setattr(libraries, 'version', pretended)
-    with pytest.raises(ImportError, match=f'expected {module} {oldest} or newer, got {found}.*pip install'):
-        libraries.require_libraries()
+@pytest.mark.parametrize('version', ['{oldest}', '{oldest}+cu121', '99.1.0rc1'])
+def test_the_oldest_a_newer_and_a_local_build_are_taken(version):
+    libraries.require({module: {module: version.format(oldest=oldest)} for module, oldest in libraries.OLDEST.items()})
+
+
+def test_every_library_is_found_under_the_name_that_pip_knows():
+    for names in libraries.find().values():
+        ((name, found),) = names.items()
+        assert found == version(name)
 
 
 def test_importing_the_package_is_what_refuses():
@@ -45,19 +48,14 @@ def test_importing_the_package_is_what_refuses():
         import aream_mm
     """
     done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, cwd=ROOT)
-    assert 'ImportError: aream_mm: expected timm 1.0.17 or newer, got 0.9.16. ' in done.stderr
-
-
-def test_a_newer_library_and_a_local_build_are_taken(monkeypatch):
-    monkeypatch.setattr(libraries, 'version', lambda name: '99.1+cu121')
-    libraries.require_libraries()
+    assert 'ImportError: aream_mm: expected one timm 1.0.17 or newer, got timm==0.9.16. ' in done.stderr
 
 
 def test_a_report_of_a_bug_has_the_version_of_every_library():
     command = [sys.executable, '-m', 'aream_mm.env']
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-    for name in libraries.NAMES.values():
-        assert f'{name}: {version(name)}' in printed
+    for names in libraries.find().values():
+        assert all(f'{name}: {version(name)}' in printed for name in names)
     assert any(line.startswith('Python: 3.') for line in printed) and 'aream_mm: 0.1.0' in printed
 
 
