@@ -5,14 +5,23 @@ SEED_CONFIG = configs/demo/aream_demo.py
 BASELINE_CONFIG = configs/demo/no_aream_demo.py
 SEG_CONFIG = configs/demo/deeplabv3plus_demo.py
 CNN_WEIGHTS = data/demo_weights/tf_efficientnet_lite0.pth
+# The second environment of docs/environments.md, which CI has not.
+PYTHON_3_10 ?= python3.10
+OPENMMLAB = .venv-openmmlab/bin
 
-.PHONY: demo test bench lint format clean
+.PHONY: demo test test-openmmlab test-wheel bench lint format clean
 
 # Rebuilt when a pinned version changes. torch goes first, so that no other package picks its version.
-.venv/installed: requirements.txt pyproject.toml
+.venv/installed: requirements.txt pyproject.toml setup.py
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet $$(grep '^torch' requirements.txt)
-	$(BIN)/pip install --quiet --editable '.[dev,demo]'
+	$(BIN)/pip install --quiet --requirement requirements.txt --editable '.[dev,demo]'
+	touch $@
+
+.venv-openmmlab/installed: tests/openmmlab/requirements.txt tests/openmmlab/_ext.py pyproject.toml setup.py
+	$(PYTHON_3_10) -m venv .venv-openmmlab
+	$(OPENMMLAB)/pip install --quiet --requirement tests/openmmlab/requirements.txt --editable .
+	cp tests/openmmlab/_ext.py "$$($(OPENMMLAB)/python -c 'import mmcv; print(*mmcv.__path__)')"
 	touch $@
 
 $(CNN_WEIGHTS): .venv/installed
@@ -28,6 +37,13 @@ demo: $(CNN_WEIGHTS)
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
+test-openmmlab: .venv-openmmlab/installed
+	$(OPENMMLAB)/python -m pytest -n 2 --dist worksteal
+
+# The wheel in a new environment and an empty folder.
+test-wheel: .venv/installed
+	$(BIN)/python tests/proofs/wheel_project.py work_dirs/wheel_environment --requirements requirements.txt
+
 bench: .venv/installed
 	for part in step cam par; do $(BIN)/python benchmarks/$$part.py --growth --out work_dirs/bench/$$part.json || exit; done
 	$(BIN)/python benchmarks/threshold_sweep.py --out work_dirs/bench/threshold_sweep.json
@@ -42,4 +58,4 @@ format: .venv/installed
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv work_dirs data/demo data/demo_weights
+	rm -rf .venv .venv-openmmlab work_dirs data/demo data/demo_weights

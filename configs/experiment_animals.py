@@ -48,7 +48,7 @@ log_processor = dict(by_epoch=False)
 seeds = (0, 1, 2)
 pictures = 219
 refine = dict(type='aream_mm.PAR', dilations=(1, 2, 4, 8))
-stage_2 = 'configs/seg/deeplabv3plus_lite0_animals.py'
+stage_2 = '{{ fileDirname }}/seg/deeplabv3plus_lite0_animals.py'
 as_published = {'model.backbone.vit.frozen_layers': 12, 'model.attention_loss': None}
 start = {
     **as_published,

@@ -19,11 +19,11 @@
 data_root = 'data/VOCdevkit/VOC2012'
 seeds = (0,)
 rows = {
-    'MCTformer-V2': dict(config='configs/mctformer_voc.py', paper=61.7),
-    'AReAM, uniform': dict(config='configs/aream_vit_voc.py', paper=67.93),
-    'AReAM, entropy': dict(config='configs/aream_vit_entropy_voc.py', paper=67.73),
-    'TransCAM': dict(config='configs/transcam_voc.py'),
-    'AReAM-Conformer': dict(config='configs/aream_conformer_voc.py', paper=70.69),
+    'MCTformer-V2': dict(config='{{ fileDirname }}/mctformer_voc.py', paper=61.7),
+    'AReAM, uniform': dict(config='{{ fileDirname }}/aream_vit_voc.py', paper=67.93),
+    'AReAM, entropy': dict(config='{{ fileDirname }}/aream_vit_entropy_voc.py', paper=67.73),
+    'TransCAM': dict(config='{{ fileDirname }}/transcam_voc.py'),
+    'AReAM-Conformer': dict(config='{{ fileDirname }}/aream_conformer_voc.py', paper=70.69),
 }
 refiners = {  # test settings of stage 1; None: the masks of the CAMs themselves
     'none': None,
@@ -32,12 +32,12 @@ refiners = {  # test settings of stage 1; None: the masks of the CAMs themselves
     # `net` and `checkpoint` are those of `affinity`, trained on the masks of the same row and seed.
     'PSA': dict(refine=dict(type='aream_mm.RandomWalk'), refine_scale=1),
 }
-affinity = dict(config='configs/affinity_net_voc.py')
+affinity = dict(config='{{ fileDirname }}/affinity_net_voc.py')
 band = dict(refine=dict(type='aream_mm.PAR'), band=(0.35, 0.55))
 stage_2_masks = 'PSA'
 decoders = {
-    'LargeFOV-ResNet38': dict(config='configs/seg/largefov_resnet38_voc.py'),
-    'DeepLabV3+': dict(config='configs/seg/deeplabv3plus_r101_voc.py'),
+    'LargeFOV-ResNet38': dict(config='{{ fileDirname }}/seg/largefov_resnet38_voc.py'),
+    'DeepLabV3+': dict(config='{{ fileDirname }}/seg/deeplabv3plus_r101_voc.py'),
 }
 tta = False
 # For the estimate where the data is not there: photographs in the lists, and width and height of most of them.

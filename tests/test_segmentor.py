@@ -166,7 +166,7 @@ def test_a_compiled_loss_is_the_same(build_toy, images, tagged):
     model = build_toy().train()
     expected = model.loss(images, tagged)
     # Traced, not translated: that takes a C++ compiler and minutes.
-    losses = torch.compile(model.loss, backend='eager')(images, tagged)
+    losses = torch.compile(model.loss, backend='eager', dynamic=False)(images, tagged)
     assert_close(losses, expected, rtol=1e-5, atol=0)
     sum(losses.values()).backward()
     assert {'backbone.blocks.3.attn.qkv.weight', 'head.class_map.weight'} <= reached(model)
@@ -377,7 +377,8 @@ def test_tensor_mode_gives_class_map_and_logits(toy_segmentor, images, golden):
         class_map, logits = toy_segmentor(images, mode='tensor')
     assert_close(class_map.relu(), golden['relu_cam'], **close)
     assert_close(logits['patch'], golden['patch_logits'], **close)
-    assert_close(toy_segmentor.encode_decode(images, []), class_map, **close)
+    # With a gradient torch 2.1 has another kernel for attention.
+    assert_close(toy_segmentor.encode_decode(images, []), class_map, rtol=1e-4, atol=5e-5)
 
 
 # Construction, options and mismatches

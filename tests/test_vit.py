@@ -4,6 +4,7 @@ import pytest
 import reference
 import timm
 import torch
+from packaging.version import Version
 from timm.layers import Attention, resample_abs_pos_embed
 from timm.models.vision_transformer import Block, ParallelThingsBlock
 from torch.testing import assert_close
@@ -229,6 +230,9 @@ def test_other_image_sizes_are_refused_with_the_patch_size(size):
         small_vit()(torch.rand(1, 3, *size))
 
 
+since_timm_1_0_31 = pytest.mark.skipif(Version(timm.__version__) < Version('1.0.31'), reason='timm has no such block')
+
+
 def gated_block(dim, num_heads, depth, **options):
     block = Block(dim, num_heads, depth=depth)
     block.attn = Attention(dim, num_heads, gated=True)
@@ -239,8 +243,8 @@ def gated_block(dim, num_heads, depth, **options):
     ('option', 'got'),
     [
         (dict(block_fn=ParallelThingsBlock), 'ParallelThingsBlock'),
-        (dict(attn_layer='diff'), 'Block with DiffAttention'),
-        (dict(block_fn=gated_block), 'Block with gated Attention'),
+        pytest.param(dict(attn_layer='diff'), 'Block with DiffAttention', marks=since_timm_1_0_31),
+        pytest.param(dict(block_fn=gated_block), 'Block with gated Attention', marks=since_timm_1_0_31),
     ],
 )
 def test_other_attention_inside_a_plain_vit_is_refused_by_name(option, got):

@@ -23,7 +23,7 @@ from options import load_config
 
 from aream_mm.files import write_atomically
 
-ROOT = Path(__file__).parents[1]
+TOOLS = Path(__file__).parent
 RESULT, BEGUN, LOG = 'result.json', 'begun.json', 'output.log'
 # Of the experiment's config, and of those of its rows and decoders beside what tools/train.py reads.
 READ = ('data_root', 'seeds', 'rows', 'refiners', 'affinity', 'band', 'stage_2_masks', 'decoders', 'tta')
@@ -167,10 +167,8 @@ class Table:
         if key not in self.bases:
             entry = self.cfg.affinity if kind == 'affinity' else self.cfg[group_of(kind)][name]
             options = {option: value for option, value in entry.items() if option not in ('config', 'paper')}
-            path = Path(entry.config)
-            path = path if path.is_absolute() or path.is_file() else ROOT / path
             options |= dict(data_root=data_root) if data_root else {}
-            self.bases[key] = load_config(path, options, READ_OF_STAGES)
+            self.bases[key] = load_config(entry.config, options, READ_OF_STAGES)
         return deepcopy(self.bases[key])
 
     def checkpoint(self, step: Step) -> str:
@@ -247,7 +245,7 @@ class Table:
 
     def command(self, step: Step, made: Made) -> list[str]:
         folder = self.folder(step)
-        tool = [str(ROOT / 'tools' / made.tool), str(folder / 'config.py')]
+        tool = [str(TOOLS / made.tool), str(folder / 'config.py')]
         tool += [made.checkpoint] if made.checkpoint else []
         tool += ['--work-dir', str(folder), *made.options]
         if made.tool == 'train.py' and (folder / 'last_checkpoint').is_file():

@@ -149,7 +149,7 @@ def main() -> None:
     cfg.load_from = args.checkpoint
     cfg.work_dir = args.work_dir and str(args.work_dir) or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
     if args.show_dir:
-        cfg.default_hooks.visualization.draw = True
+        cfg.default_hooks.visualization.update(draw=True, interval=1)
         cfg.visualizer.update(type='aream_mm.PathVisualizer', overlay_dir=str(args.show_dir))
     if args.tta:
         merge_views(cfg)

@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from mmengine.dataset import InfiniteSampler
 from mmengine.dist import broadcast_object_list, get_rank
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 
 from aream_mm.datasets.seeding import SeededIndex, seed_generators
 from aream_mm.datasets.wrapper import SegDatasetWrapper
@@ -36,14 +37,24 @@ class RandomStateHook(Hook):
         loader, seeds = runner.train_dataloader, [runner.seed]
         broadcast_object_list(seeds)
         (self.seed,) = seeds
-        loader.sampler.seed = self.seed  # was built before the seed was read from the checkpoint
+        sampler, by_step = loader.sampler, isinstance(runner.train_loop, IterBasedTrainLoop)
+        # It was built before the seed was read from the checkpoint, and an older mmengine has drawn from it already.
+        if isinstance(sampler, InfiniteSampler):
+            sampler.__init__(loader.dataset, sampler.shuffle, self.seed)
+        else:
+            sampler.seed = self.seed
         if isinstance(loader.dataset, SegDatasetWrapper):
-            loader.batch_sampler.sampler = SeededSampler(loader.sampler, runner, loader.batch_size, self.seed)
+            # The steps before are drawn anew, and thrown away, where they cannot be skipped.
+            drawn_anew = runner.iter if by_step and not hasattr(sampler, 'skip') else 0
+            seeded = SeededSampler(sampler, runner, loader.batch_size, self.seed, drawn_anew)
+            loader.batch_sampler.sampler = seeded
         else:
             runner.logger.warning(
                 f'RandomStateHook: {type(loader.dataset).__name__} is not wrapped by a data set of aream_mm, such as '
                 'MaskDataset, so that a run that is resumed augments its pictures otherwise than one left alone'
             )
+        if by_step:
+            runner.train_loop.dataloader_iterator = type(runner.train_loop.dataloader_iterator)(loader)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         seed_generators(self.seed, get_rank(), STEPS, runner.iter)
@@ -57,10 +68,12 @@ class SeededSampler:
     runner: Runner
     batch_size: int
     seed: int
+    drawn_anew: int  # steps
 
     def __iter__(self) -> Iterator[SeededIndex]:
         # Both loops ask for an iterator when all earlier batches have been trained on.
-        for place, index in enumerate(self.sampler, start=self.runner.iter * self.batch_size):
+        start = (self.runner.iter - self.drawn_anew) * self.batch_size
+        for place, index in enumerate(self.sampler, start):
             yield SeededIndex(index, (self.seed, get_rank(), ITEMS, place))
 
     def __len__(self) -> int:

@@ -122,7 +122,7 @@ class AttentionViT(AttentionBackbone):
         self.num_prefix_tokens = num_class_tokens + self.extra_tokens.shape[1]
         for part in self._frozen_parts():
             part.requires_grad_(False)
-        self.register_load_state_dict_pre_hook(self._check_grid)
+        self._register_load_state_dict_pre_hook(self._check_grid, with_module=True)  # torch 2.1 has no public one
 
     def _embeddings(self, vit: VisionTransformer) -> dict[str, Tensor]:
         """Class, extra and position embeddings; those of the other prefix tokens are folded into the tokens."""
