@@ -203,9 +203,11 @@ def test_a_text_is_read_as_what_it_replaces(text, old, value):
     assert read(text, old) == value and type(read(text, old)) is type(value)
 
 
-@pytest.mark.parametrize('text, old', [('0,001', 1e-3), ('many', 3), ('[a, (b, c)]', [1])])
+@pytest.mark.parametrize(
+    'text, old', [('0,001', 1e-3), ('many', 3), ('[a, (b, c)]', [1]), ('{a: 1}', None), ('a', {'b': 1})]
+)
 def test_texts_that_can_not_be_meant_are_refused(text, old):
-    with pytest.raises(ValueError, match='expected a number as|expected a literal'):
+    with pytest.raises(ValueError, match='expected a number|expected a dict|expected a literal'):
         read(text, old)
 
 

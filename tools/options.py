@@ -47,16 +47,16 @@ def read(text: str, old: Any = MISSING) -> Any:
     are True. In the place of a text a number is a text too, such as the folder 2012.
 
     Raises:
-        ValueError: it replaces a number and is none, or is a list of lists of unquoted texts.
+        ValueError: it replaces a number or a dict and is none, or has unquoted texts in brackets in brackets.
     """
-    text, bracketed = str(text), text[:1] + text[-1:] in ('[]', '()')
+    text, bracketed = str(text), text[:1] + text[-1:] in ('[]', '()', '{}')
     sequence = type(old) if isinstance(old, list | tuple) else list if old is None or old is MISSING else None
     try:
         value = ast.literal_eval(text)
     except (SyntaxError, ValueError):
         value = text if isinstance(old, str | Path) else WORDS.get(text.lower(), text)
         if bracketed and not isinstance(old, str | Path):
-            if set(text[1:-1]) & set('[](){}'):
+            if text[0] == '{' or set(text[1:-1]) & set('[](){}'):
                 raise ValueError(f'expected a literal of Python, its texts in quotes, got {text}') from None
             value = (list if text[0] == '[' else tuple)(read(part.strip()) for part in text[1:-1].split(','))
         elif isinstance(old, list | tuple) and ',' in text:
@@ -65,8 +65,8 @@ def read(text: str, old: Any = MISSING) -> Any:
         value = sequence(value) if sequence else text
     if isinstance(old, str | Path) and not isinstance(value, str | bool | list | tuple | dict | None):
         value = text
-    if isinstance(value, str) and isinstance(old, int | float) and not isinstance(old, bool):
-        raise ValueError(f'expected a number as {old} is, got {text!r}')
+    if isinstance(value, str) and isinstance(old, int | float | dict) and not isinstance(old, bool):
+        raise ValueError(f'expected a {"dict" if isinstance(old, dict) else "number"}, got {text!r}')
     return value
 
 
