@@ -352,3 +352,14 @@ def test_more_classes_than_colours_are_refused_for_their_number(tmp_path):
     inner = dict(own_config(root), metainfo=dict(classes=['background', *map(str, range(300))]))
     with pytest.raises(ValueError, match='at most 255 classes'):
         MaskDataset(inner)
+
+
+def test_classes_of_the_validation_are_those_of_the_training(trained, swapped, tmp_path):
+    folder, _ = trained
+    cfg = run_config(folder / 'voc', tmp_path)
+    cfg.default_hooks.checkpoint = dict(type='aream_mm.SafeCheckpointHook', interval=1)
+    cfg.val_dataloader = cfg.custom_hooks[1].dataloader.copy()
+    cfg.val_dataloader.dataset.dataset.metainfo = swapped
+    cfg.update(val_cfg=dict(), val_evaluator=dict(type='aream_mm.AveragePrecision'), custom_hooks=[])
+    with pytest.raises(ValueError, match="val_dataloader: expected the 7 .*: expected 'cow', got 'horse'"):
+        Runner.from_cfg(cfg).train()

@@ -74,7 +74,7 @@ class PseudoMaskDataset(MaskDataset):
             raise ValueError(
                 f'{self.mask_dir}: expected masks of the run in manifest.json, of tags and photographs as they are; '
                 f'{len(stale)} of {len(infos)} were made from others: {first_few(stale)}. This writes them anew: '
-                f'{self.manifest["command"]}'
+                f'{self.manifest.get("command")}'
             )
         if painted:
             warn(f'{self.mask_dir}: {len(painted)} masks are not as they were written, but used: {first_few(painted)}')

@@ -1,12 +1,13 @@
 """SafeCheckpointHook: a training that is killed at any moment finds a whole checkpoint, and the best one."""
 
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
-from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner, find_latest_checkpoint
 
 from aream_mm.checkpoint import classes_of
 from aream_mm.checks import require_whole
@@ -49,6 +50,8 @@ class SafeCheckpointHook(CheckpointHook):
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
+        if classes := classes_of_loops(runner):
+            require_same_classes('val_dataloader', classes[0], classes[-1])
         if is_main_process():
             for leftover in Path(runner.work_dir).rglob('*.tmp'):
                 leftover.unlink()
@@ -67,10 +70,9 @@ class SafeCheckpointHook(CheckpointHook):
                 runner.val_loop.run()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        meta = getattr(runner.visualizer, 'dataset_meta', None)  # of the loops' data sets, which are there by now
-        if meta and (classes := classes_of(checkpoint)):
-            loaded = runner._load_from or find_latest_checkpoint(runner.work_dir)
-            require_same_classes(loaded, meta['classes'], classes)
+        name, classes = runner._load_from or find_latest_checkpoint(runner.work_dir), classes_of(checkpoint)
+        for own in classes_of_loops(runner) if classes else ():
+            require_same_classes(name, own, classes)
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         runner.message_hub.update_info('last_validation', runner.iter)
@@ -100,6 +102,13 @@ class SafeCheckpointHook(CheckpointHook):
             for old in outdated:
                 Path(self.out_dir, self.filename_tmpl.format(old)).unlink(missing_ok=True)
         self.keep_ckpt_ids = deque(steps[len(outdated) :])
+
+
+def classes_of_loops(runner: Runner) -> list[Sequence[str]]:
+    """Those of the data sets of the loops that are built."""
+    loops = [loop for loop in (runner._train_loop, runner._val_loop, runner._test_loop) if isinstance(loop, BaseLoop)]
+    metainfos = [getattr(loop.dataloader.dataset, 'metainfo', {}) for loop in loops]
+    return [metainfo['classes'] for metainfo in metainfos if 'classes' in metainfo]
 
 
 def validation_is_due(runner: Runner) -> bool:

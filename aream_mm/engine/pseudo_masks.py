@@ -38,6 +38,7 @@ from aream_mm.checkpoint import read_checkpoint
 from aream_mm.checks import require, require_switches
 from aream_mm.datasets.contents import MADE_FROM, contents, read_cam, read_mask
 from aream_mm.datasets.tags import require_same_classes
+from aream_mm.engine.checkpoints import classes_of_loops
 from aream_mm.engine.warm_up import bare
 from aream_mm.files import write_atomically
 from aream_mm.masks import IGNORE_INDEX, encode_mask
@@ -132,8 +133,8 @@ class PseudoMaskHook(Hook):
                 f'PseudoMaskHook: expected a data set of {expected} classes, {"with" if background else "without"} '
                 f'background, as the network has them, got {tuple(classes)}'
             )
-        if meta := getattr(runner.visualizer, 'dataset_meta', None):  # of the loops' data sets
-            require_same_classes('PseudoMaskHook: dataloader', meta['classes'], classes)
+        for own in classes_of_loops(runner):
+            require_same_classes('PseudoMaskHook: dataloader', own, classes)
 
     def after_train(self, runner: Runner) -> None:
         chosen = runner.message_hub.runtime_info.get('best_ckpt')
