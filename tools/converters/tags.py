@@ -2,9 +2,9 @@
 
     python tools/converters/tags.py data/VOCdevkit/VOC2012/Annotations tags.csv
 
-What the source is, it tells by itself: annotations of VOC, LabelMe, Label Studio, CVAT, Roboflow or COCO, masks, folders
-named after classes, JSON, CSV or Excel's exports, a cls_labels.npy. The table has the header `image,tags` and one row a picture, tags joined by `;`.
-A bar chart of the classes is written beside it (tags.png).
+What the source is, it tells by itself: annotations of VOC, LabelMe, Label Studio, CVAT, Roboflow or COCO, masks,
+folders named after classes, JSON, CSV or Excel's exports, a cls_labels.npy. The table has the header `image,tags` and
+one row a picture, tags joined by `;`. A bar chart of the classes is written beside it (tags.png).
 """
 
 import argparse
