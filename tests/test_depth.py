@@ -80,7 +80,7 @@ def test_pictures_of_8_bits_are_loaded_as_mmcv_loads_them_whatever_the_range(tmp
 
 
 def test_a_faint_picture_among_others_is_named_before_training_and_when_it_is_loaded(tmp_path, grey, caplog):
-    for name, factor in (('a', 16), ('b', 16), ('faint', 1 / 2)):
+    for name, factor in (('a', 16), ('b', 16), ('faint', 1)):
         cv2.imwrite(str(tmp_path / f'{name}.tif'), (grey * factor).astype(np.uint16))
     with pytest.raises(
         ValueError, match=r'value_range = \(0, 40\d\d\), which .* may be right; dark with it would be [^,]*faint.tif\.'
@@ -155,11 +155,11 @@ def tiff(path: Path, bands: int, bits: int, pages: int = 1, size: int = 4) -> No
 @pytest.mark.parametrize(
     ('bands', 'bits', 'pages', 'reason'),
     [
-        (5, 8, 1, 'got 5 bands; save the one or the three that are meant'),
-        (13, 16, 1, 'got 13 bands; save the one or the three that are meant'),
-        (3, 32, 1, 'got 3 bands of 32; save them with 16'),
-        (1, 8, 7, 'expected one picture, got 7 pages; save the one that is meant'),
-        (1, 16, 2, 'expected one picture, got 2 pages; save the one that is meant'),
+        (5, 8, 1, 'expected a TIFF of grey or colour'),
+        (13, 16, 1, 'expected a TIFF of grey or colour'),
+        (3, 32, 1, 'expected a TIFF of grey or colour of 8 or 16 bits'),
+        (1, 8, 7, 'a stack of 7 pages; save the one that is meant'),
+        (1, 16, 2, 'a stack of 2 pages; save the one that is meant'),
     ],
 )
 def test_a_picture_of_many_bands_or_pages_is_refused_with_the_reason(tmp_path, bands, bits, pages, reason):

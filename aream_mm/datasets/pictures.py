@@ -14,7 +14,6 @@ import mmcv
 import numpy as np
 from mmengine.logging import print_log
 from PIL import ExifTags, Image, UnidentifiedImageError
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 FORMATS = ('JPEG', 'PNG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'PPM', 'JPEG2000')  # mmcv's cv2 reads them
@@ -23,7 +22,10 @@ ID_MODES = ('1', 'L', 'P')  # those that mmseg's LoadAnnotations reads as one id
 SHOWN = 5  # offenders listed in an error
 ANY_DEPTH = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH  # 6: grey or BGR with the values of the file, as it is shown
 DARK = 16  # of 255: a picture without a value above it shows next to nothing
-TIFF_BANDS, TIFF_BITS = 277, 258  # tags
+TIFF_BANDS = 277  # a tag
+TIFF_ADVICE = (
+    'expected a TIFF of grey or colour of 8 or 16 bits, or grey of numbers; save the bands that are meant as one'
+)
 RANGE_ADVICE = (
     'set value_range in configs/_base_/datasets/own.py, or elsewhere load pictures in every pipeline by '
     "dict(type='LoadImageFromFile', color_type=6), dict(type='aream_mm.ToEightBits', value_range=(…, …))"
@@ -72,12 +74,10 @@ def find_pictures(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def require_distinct_names(folder: Path, pictures: list[str]) -> None:
-    """Raise a ValueError where two pictures differ in nothing but their endings or in upper and lower case.
-
-    One mask would be both's: of the same name, or on a system for which the two names are one.
-    """
-    stems = Counter(Path(picture).with_suffix('').as_posix().casefold() for picture in pictures)
-    twins = [picture for picture in pictures if stems[Path(picture).with_suffix('').as_posix().casefold()] > 1]
+    """Raise a ValueError where pictures differ in ending or case alone: one mask would be both's, here or elsewhere."""
+    names = [Path(picture).with_suffix('').as_posix().casefold() for picture in pictures]
+    numbers = Counter(names)
+    twins = [picture for picture, name in zip(pictures, names, strict=True) if numbers[name] > 1]
     if twins:
         raise ValueError(
             f'{folder}: expected pictures of different names, ending and case apart, got {len(twins)} that share '
@@ -148,29 +148,16 @@ def header_of(path: str | Path | None) -> Header:
             has_exif = 'exif' in picture.info if picture.format == 'PNG' else picture.format != 'TIFF'
             orientation = picture.getexif().get(ExifTags.Base.Orientation, 1) if has_exif else 1
             deep = picture.mode[0] in 'IF' or ';16' in str(picture.tile[:1])  # 16 bits in colour are of the mode RGB
-            if picture.format == 'TIFF':
-                require_one_picture(picture.tag_v2)
-                if picture.is_animated and picture.seek(1) is None and picture.size == (width, height):
-                    raise ValueError(f'expected one picture, got {picture.n_frames} pages; save the one that is meant')
+            if picture.format == 'TIFF' and (bands := picture.tag_v2.get(TIFF_BANDS, 1)) > 4:
+                raise ValueError(f'{bands} bands; {TIFF_ADVICE}')
+            if picture.format == 'TIFF' and picture.is_animated:
+                picture.seek(1)
+                if picture.size == (width, height):  # a smaller one is a thumbnail, or the same at another resolution
+                    raise ValueError(f'a stack of {picture.n_frames} pages; save the one that is meant')
             return Header((height, width) if orientation >= 5 else (width, height), picture.mode, deep)
-    except UnidentifiedImageError:
-        with open(path, 'rb') as file:
-            start = file.read(16)
-            if start[:4] in (b'II*\0', b'MM\0*'):
-                tags = ImageFileDirectory_v2(start[:8])
-                file.seek(tags.next)
-                tags.load(file)
-                require_one_picture(tags)
-        raise
-
-
-def require_one_picture(tags: ImageFileDirectory_v2) -> None:
-    """Raise a ValueError for a TIFF of many bands, or of numbers that are read as colours by none."""
-    bands, bits = tags.get(TIFF_BANDS, 1), tags.get(TIFF_BITS, (1,))
-    if bands > 4:
-        raise ValueError(f'expected grey or colour, got {bands} bands; save the one or the three that are meant')
-    if max(bits) > 16 and bands > 1:
-        raise ValueError(f'expected colours of at most 16 bits, got {bands} bands of {max(bits)}; save them with 16')
+    except UnidentifiedImageError as error:
+        tiff = str(path).lower().endswith(('.tif', '.tiff'))
+        raise ValueError(f'{error}{"; " + TIFF_ADVICE if tiff else ""}') from error
 
 
 def read_picture(path: str, value_range: Sequence[float] | None = None) -> np.ndarray:
@@ -179,20 +166,14 @@ def read_picture(path: str, value_range: Sequence[float] | None = None) -> np.nd
 
 
 def to_eight_bits(image: np.ndarray, value_range: Sequence[float] | None, name: str) -> np.ndarray:
-    """Values (H, W) or (H, W, 3) of any depth → uint8 (H, W, 3): those of more than 8 bits from low..high to 0..255.
-
-    A dark result is logged once for each name.
-
-    Raises:
-        ValueError: more than 8 bits, and no range.
-    """
+    """Values (H, W) or (H, W, 3) → uint8 (H, W, 3): of more than 8 bits low..high become 0..255; logs a dark result."""
     if image.dtype != np.uint8:
         if value_range is None:
             raise ValueError(f'{name}: expected a value_range for values of {image.dtype}, got None; {RANGE_ADVICE}')
         low, high = value_range
         scaled = (image.astype(np.float64) - low) * (255 / (high - low))
         image = np.nan_to_num(scaled).clip(0, 255).round().astype(np.uint8)
-        if image.max() < DARK:
+        if image.max() <= DARK:
             warn_once(f'{name}: all its values lie in the lowest 16th of value_range={tuple(value_range)}: it is dark')
     return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
 
@@ -209,8 +190,9 @@ def measured_range(paths: Sequence[str]) -> str:
     if not values:
         return 'none of them can be read'
     low, high = np.percentile(np.concatenate(list(values.values())), (0.1, 99.9))
-    low, high = (round(float(f'{end:.5g}'), 5) for end in (low, high))
-    dark = [path for path, some in values.items() if np.percentile(some, 99.9) < low + (high - low) * DARK / 255]
+    if all(some.dtype.kind in 'iu' for some in values.values()):
+        low, high = np.floor(low), np.ceil(high)
+    dark = [path for path, some in values.items() if np.percentile(some, 99.9) <= low + (high - low) * DARK / 255]
     told = f'value_range = ({low:g}, {high:g}), which 99.8 % of their values lie in, may be right'
     return told + (f'; dark with it would be {first_few(dark)}' if dark else '')
 

@@ -13,13 +13,10 @@ from aream_mm.registry import VISUALIZERS
 
 @VISUALIZERS.register_module()
 class PathVisualizer(SegLocalVisualizer):
-    """Draws pictures of more than 8 bits as the network sees them, and each to a file of its own.
+    """Draws pictures of more than 8 bits as the network sees them, each to a file of its own.
 
-    Args:
-        overlay_dir: folder for the pictures, as `<sample_id>.png`, in place of the visualisation backends.
-
-    Raises:
-        ValueError: two photographs that are drawn to one file, as MMSegInferencer does with a/1.jpg and b/1.jpg.
+    With `overlay_dir` to `<sample_id>.png` there. A ValueError where two would share a file, as where MMSegInferencer
+    is given a/1.jpg and b/1.jpg.
     """
 
     def __init__(self, name: str = 'visualizer', overlay_dir: str | None = None, **kwargs: Any) -> None:
@@ -34,8 +31,8 @@ class PathVisualizer(SegLocalVisualizer):
             out_file = str(Path(self.overlay_dir, f'{data_sample.get("sample_id") or Path(path).stem}.png'))
         if out_file and self.drawn.setdefault(out_file, path) != path:
             raise ValueError(
-                f'{out_file}: expected one photograph, got {self.drawn[out_file]} and {path}; draw the photographs of '
-                'each folder into a folder of their own, or use tools/predict.py, which keeps their folders'
+                f'{out_file}: expected one photograph, got {self.drawn[out_file]} and {path}; draw those of each '
+                'folder into one of their own, or use tools/predict.py, which keeps their folders'
             )
         if data_sample.get('value_range'):
             image = read_picture(path, data_sample.value_range)

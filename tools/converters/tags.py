@@ -4,8 +4,7 @@
 
 What the source is, it tells by itself: annotations of VOC, LabelMe, Label Studio, CVAT, Roboflow or COCO, masks,
 folders named after classes, JSON, CSV or Excel's exports, a cls_labels.npy. The table has the header `image,tags` and
-one row a picture, tags joined by `;`.
-A bar chart of the classes is written beside it (tags.png).
+one row a picture, tags joined by `;`. A bar chart of the classes is written beside it (tags.png).
 """
 
 import argparse
