@@ -375,10 +375,9 @@ def test_propagation_is_an_option_of_prediction(build_toy, images, golden, make_
 def test_tensor_mode_gives_class_map_and_logits(toy_segmentor, images, golden):
     with torch.no_grad():
         class_map, logits = toy_segmentor(images, mode='tensor')
-    assert_close(class_map.relu(), golden['relu_cam'], **close)
+    assert_close(class_map.relu(), golden['relu_cam'], rtol=2e-5, atol=1e-5)  # torch 2.1 is 2.1e-5 away
     assert_close(logits['patch'], golden['patch_logits'], **close)
-    # With a gradient torch 2.1 has another kernel for attention.
-    assert_close(toy_segmentor.encode_decode(images, []), class_map, rtol=1e-4, atol=5e-5)
+    assert_close(toy_segmentor.encode_decode(images, []), class_map, **close)
 
 
 # Construction, options and mismatches

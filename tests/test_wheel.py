@@ -79,5 +79,5 @@ def test_a_project_of_ones_own_inherits_a_config_and_brings_its_data_set(site, t
 def test_a_tool_that_does_not_exist_is_answered_with_those_that_do(site, tmp_path):
     command = [sys.executable, '-m', 'aream_mm', 'trian']
     done = subprocess.run(command, cwd=tmp_path, env=wheel_project.environment(site), capture_output=True, text=True)
-    assert done.returncode == 1 and "got 'trian'" in done.stderr
+    assert done.returncode == 1 and "got ['trian']" in done.stderr
     assert all(name in done.stderr for name in ('train', 'predict', 'converters/tags'))

@@ -41,13 +41,11 @@ class RandomStateHook(Hook):
         # It was built before the seed was read from the checkpoint, and an older mmengine has drawn from it already.
         if isinstance(sampler, InfiniteSampler):
             sampler.__init__(loader.dataset, sampler.shuffle, self.seed)
-        else:
-            sampler.seed = self.seed
+        sampler.seed = self.seed
         if isinstance(loader.dataset, SegDatasetWrapper):
             # The steps before are drawn anew, and thrown away, where they cannot be skipped.
             drawn_anew = runner.iter if by_step and not hasattr(sampler, 'skip') else 0
-            seeded = SeededSampler(sampler, runner, loader.batch_size, self.seed, drawn_anew)
-            loader.batch_sampler.sampler = seeded
+            loader.batch_sampler.sampler = SeededSampler(sampler, runner, loader.batch_size, self.seed, drawn_anew)
         else:
             runner.logger.warning(
                 f'RandomStateHook: {type(loader.dataset).__name__} is not wrapped by a data set of aream_mm, such as '

@@ -34,9 +34,7 @@ class CAMHead(BaseModule):
         self.token_logits = token_channels and nn.Sequential(
             nn.LayerNorm(token_channels), nn.Linear(token_channels, num_classes)
         )
-        self._register_load_state_dict_pre_hook(
-            self._check_num_classes, with_module=True
-        )  # torch 2.1 has no public one
+        self._register_load_state_dict_pre_hook(self._check_num_classes, with_module=True)  # public later
 
     @staticmethod
     def _check_num_classes(head: 'CAMHead', state_dict: dict, prefix: str, *_) -> None:
