@@ -221,3 +221,11 @@ def test_a_list_as_text_in_a_cell_is_a_list(tmp_path, cell):
     quoted = cell.replace('"', '""')
     (tmp_path / 'x.csv').write_text(f'image,tags\na.jpg,"{quoted}"\nb.jpg,cow\n')
     assert read_tags(tmp_path / 'x.csv')[1] == {'a.jpg': LISTS[cell], 'b.jpg': ['cow']}
+
+
+@pytest.mark.parametrize(
+    'table', [',image,tags\n0,a.jpg,cat\n1,b.jpg,\n', ',image,cat,dog\n0,a.jpg,1.0,0.0\n1,b.jpg,0.0,0.0\n']
+)
+def test_the_index_that_pandas_writes_is_no_picture(tmp_path, table):
+    (tmp_path / 'x.csv').write_text(table)
+    assert read_tags(tmp_path / 'x.csv')[1] == {'a.jpg': ['cat'], 'b.jpg': []}

@@ -420,6 +420,8 @@ def spreadsheet_tags(path: Path) -> tuple[str, Tags]:
     one picture add up.
     """
     delimiter, rows = read_rows(path)
+    if [row[0] for _, row in rows] == ['', *map(str, range(len(rows) - 1))]:  # the index that pandas writes
+        rows = [(number, row[1:]) for number, row in rows]
     width = max(2, *(len(row) for _, row in rows[:1]))
     # Shorter rows are Excel's way to write empty cells at their end.
     refuse(path, f'{width} cells in each row', [f'row {n} ({len(row)} cells)' for n, row in rows if len(row) > width])
