@@ -1,10 +1,12 @@
 """Picture files: which are read, how large they are as shown, and whether their data is whole."""
 
+import io
 import logging
 import os
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -113,9 +115,20 @@ def read_header(path: str | Path | None) -> Header | None:
             # Pillow has turned a TIFF itself, and would decode the whole of a PNG to look for EXIF data behind its end.
             has_exif = 'exif' in picture.info if picture.format == 'PNG' else picture.format != 'TIFF'
             orientation = picture.getexif().get(ExifTags.Base.Orientation, 1) if has_exif else 1
+            if picture.format == 'WEBP' and orientation != 1 and not webps_are_turned():
+                return None
             return Header((height, width) if orientation >= 5 else (width, height), picture.mode)
     except Exception:  # no such file, no picture, or one of over 178 Mpx; decoders raise whatever they like
         return None
+
+
+@cache
+def webps_are_turned() -> bool:
+    """Whether cv2 obeys the EXIF data of a WebP, which 4.11 does not."""
+    exif, content = Image.Exif(), io.BytesIO()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new('RGB', (2, 1)).save(content, 'WEBP', exif=exif)
+    return mmcv.imfrombytes(content.getvalue()).shape[:2] == (2, 1)
 
 
 def damage(path: str) -> str | None:
