@@ -254,6 +254,13 @@ SORTS = {
 }
 
 
+@pytest.mark.parametrize(('name', 'refused'), [('rotated.webp', True), ('plain.webp', False), ('rotated.jpg', False)])
+def test_a_webp_that_opencv_would_not_turn_is_no_readable_picture(tmp_path, monkeypatch, name, refused):
+    monkeypatch.setattr('aream_mm.datasets.pictures.webps_are_turned', lambda: False)
+    (rotated if 'rotated' in name else Image.Image.save)(quarters(), tmp_path / name)
+    assert (read_header(tmp_path / name) is None) == refused
+
+
 @pytest.mark.parametrize('name', SORTS)
 def test_a_picture_of_any_sort_is_loaded_as_it_is_shown(tmp_path, name):
     write, shown = SORTS[name]
