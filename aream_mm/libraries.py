@@ -6,7 +6,7 @@ from packaging.version import Version
 
 OLDEST = dict(torch='2.1', timm='1.0.17', mmengine='0.10.7', mmcv='2.1.0', mmseg='1.2.2', mmpretrain='1.2.0')
 INSTALL = (
-    "With torch 2.1 and numpy below 2 there are OpenMMLab's own: pip install mmengine==0.10.7 mmcv-lite==2.1.0 "
+    "With torch 2.1 and numpy below 2 there are OpenMMLab's own: pip install mmengine==0.10.7 mmcv==2.1.0 "
     'mmsegmentation==1.2.2 mmpretrain==1.2.0 ftfy regex; with any newer torch their forks: pip install onedl-mmengine '
     'onedl-mmcv onedl-mmsegmentation onedl-mmpretrain'
 )

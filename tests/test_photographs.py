@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
+import mmcv
 import numpy as np
 import pytest
 import torch
@@ -30,7 +31,7 @@ from toy_voc import write_masks
 
 from aream_mm.checkpoint import load_fitting_checkpoint, require_fitting_shapes
 from aream_mm.datasets import ImageTagDataset, MaskDataset, PhotographDataset, PseudoMaskDataset
-from aream_mm.datasets.pictures import damage, read_header
+from aream_mm.datasets.pictures import damage, read_header, webps_are_turned
 from aream_mm.engine import PseudoMaskHook
 from aream_mm.registry import DATASETS, MODELS
 
@@ -263,10 +264,22 @@ SORTS = {
 }
 
 
+@pytest.mark.parametrize(('name', 'refused'), [('rotated.webp', True), ('plain.webp', False), ('rotated.jpg', False)])
+def test_a_webp_that_opencv_would_not_turn_is_no_readable_picture(tmp_path, monkeypatch, name, refused):
+    monkeypatch.setattr('aream_mm.datasets.pictures.webps_are_turned', lambda: False)
+    (rotated if 'rotated' in name else Image.Image.save)(quarters(), tmp_path / name)
+    assert (read_header(tmp_path / name) is None) == refused
+
+
 @pytest.mark.parametrize('name', SORTS)
 def test_a_picture_of_any_sort_is_loaded_as_it_is_shown(tmp_path, name):
     write, shown = SORTS[name]
     write(quarters(), tmp_path / name)
+    if name.endswith('.webp') and 'rotated' in name and not webps_are_turned():
+        assert read_header(tmp_path / name) is None
+        pytest.skip('this version of OpenCV turns no WebP: refused')
+    if name.startswith('gif') and mmcv.imread(str(tmp_path / name)) is None:
+        pytest.skip('this version of OpenCV reads no GIF: refused when it is first read')
     config = dict(metainfo=dict(classes=CLASSES), data_prefix=dict(img_path=str(tmp_path)))
     np.save(tmp_path / 'tags.npy', {name.rsplit('.', 1)[0]: np.ones(2)})
     inner = dict(config, type='aream_mm.PhotographDataset')

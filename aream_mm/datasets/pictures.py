@@ -1,5 +1,6 @@
 """Picture files: which are read, how large they are as shown, what their values mean, and whether they are whole."""
 
+import io
 import logging
 import os
 from collections import Counter
@@ -148,6 +149,8 @@ def header_of(path: str | Path | None) -> Header:
             has_exif = 'exif' in picture.info if picture.format == 'PNG' else picture.format != 'TIFF'
             orientation = picture.getexif().get(ExifTags.Base.Orientation, 1) if has_exif else 1
             deep = picture.mode[0] in 'IF' or ';16' in str(picture.tile[:1])  # 16 bits in colour are of the mode RGB
+            if picture.format == 'WEBP' and orientation != 1 and not webps_are_turned():
+                raise ValueError('a WebP that has to be turned, which this version of OpenCV does not do')
             if picture.format == 'TIFF' and (bands := picture.tag_v2.get(TIFF_BANDS, 1)) > 4:
                 raise ValueError(f'{bands} bands; {TIFF_ADVICE}')
             if picture.format == 'TIFF' and picture.is_animated:
@@ -195,6 +198,15 @@ def measured_range(paths: Sequence[str]) -> str:
     dark = [path for path, some in values.items() if np.percentile(some, 99.9) <= low + (high - low) * DARK / 255]
     told = f'value_range = ({low:g}, {high:g}), which 99.8 % of their values lie in, may be right'
     return told + (f'; dark with it would be {first_few(dark)}' if dark else '')
+
+
+@cache
+def webps_are_turned() -> bool:
+    """Whether cv2 obeys the EXIF data of a WebP, which 4.11 does not."""
+    exif, content = Image.Exif(), io.BytesIO()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new('RGB', (2, 1)).save(content, 'WEBP', exif=exif)
+    return mmcv.imfrombytes(content.getvalue()).shape[:2] == (2, 1)
 
 
 def damage(path: str) -> str | None:

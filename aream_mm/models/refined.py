@@ -77,7 +77,8 @@ class RefinedEncoderDecoder(EncoderDecoder):
                 continue
             if preprocessor._enable_normalize:
                 network_input = network_input * preprocessor.std + preprocessor.mean
-            if not preprocessor._channel_conversion:
+            older = hasattr(preprocessor, 'channel_conversion')  # mmseg 1.2
+            if not getattr(preprocessor, 'channel_conversion' if older else '_channel_conversion'):
                 network_input = network_input.flip(0)
             height, width = sample.get('img_shape', network_input.shape[-2:])[:2]
             found.append(cams.upsample(network_input[None, :, :height, :width] / 255, planes.shape[-2:])[0])
