@@ -57,7 +57,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-@HOOKS.register_module()
+@HOOKS.register_module(force=True)
 class PaintingHook(Hook):
     """Paints every prediction into a file of its own; mmseg 1.2 paints every 50th, and one for all of a name."""
 
