@@ -519,6 +519,7 @@ def trained(toy_config, tmp_path):
     Config(config).dump(tmp_path / 'config.py')
     torch.manual_seed(0)
     meta = dict(dataset_meta=dict(classes=CLASSES, palette=[[0, 0, 0], [128, 0, 0], [0, 128, 0]]))
+    init_default_scope('mmseg')
     model = MODELS.build(toy_config)
     torch.save(dict(state_dict=model.state_dict(), meta=meta), tmp_path / 'checkpoint.pth')
     return str(tmp_path / 'config.py'), str(tmp_path / 'checkpoint.pth')
