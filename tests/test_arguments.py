@@ -169,6 +169,7 @@ def test_the_best_checkpoint_of_an_earlier_run_is_not_taken_for_that_of_this_one
         message_hub=SimpleNamespace(runtime_info={}),
         val_loop=None,
         train_loop=SimpleNamespace(iter=iteration, max_iters=9),
+        **dict.fromkeys(('_train_loop', '_val_loop', '_test_loop')),  # as of a runner that has built none
     )
     hook = SafeCheckpointHook(interval=4, by_epoch=False)
     hook.before_train(runner)
