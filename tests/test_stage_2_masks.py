@@ -181,7 +181,7 @@ def test_masks_are_refined_with_the_picture_among_the_tagged_classes(tmp_path, r
         keep_to_tags(sample)
     assert any((sample.pred_sem_seg.data[0] != mask).any() for sample, mask in zip(samples, expected, strict=True))
     planes = [sample.seg_logits.data.softmax(dim=0) for sample in samples]
-    images = [photograph(sample.img_path, planes[0]) for sample in samples]
+    images = [photograph(sample, planes[0]) for sample in samples]
     refine_samples(samples, planes, images, RefineSettings(refiner, scale))
     for sample, mask in zip(samples, expected, strict=True):
         assert torch.equal(sample.pred_sem_seg.data[0], mask)

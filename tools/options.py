@@ -183,15 +183,16 @@ class Options:
     def require_known(self, key: str, value: Any, cfg: Config) -> None:
         """Each part of the key, and of a dict that it sets, is in the config or is known to be read."""
         for parts, _ in leaves(value, tuple(key.split('.'))):
-            old, new, place = self.plain, cfg, ''
-            for i, part in enumerate(parts):
+            old, new, place, told = self.plain, cfg, '', False
+            for part in parts:
                 if part == '_delete_' or place and 'config' in new:  # a key of another config, which is read with it
                     break
                 if isinstance(new, dict | Config) and find(old, [part]) is MISSING and place != 'default_hooks':
                     names = taken(place, new, self.scope) if place else self.known
-                    untold = not names and old is MISSING and i > key.count('.')  # of a dict that is new as a whole
-                    if part not in names and not untold:
+                    free = told and not names and old is MISSING  # of a known argument that is new as a whole
+                    if part not in names and not free:
                         self.refuse(key)
+                    told = True
                 old, new, place = find(old, [part]), find(new, [part]), f'{place}.{part}'.lstrip('.')
 
     def require_effect(self, key: str, alone: Config, cfg: Config) -> None:
