@@ -220,21 +220,21 @@ def test_a_value_that_the_shell_has_split_is_refused():
 
 @pytest.mark.parametrize('by_option', [True, False])
 def test_a_tilde_is_the_home_folder(by_option, tmp_path, monkeypatch):
-    monkeypatch.setenv('HOME', '/home/of/me')
+    monkeypatch.setenv('HOME', '/people/me')
     configs = shutil.copytree(CONFIGS, tmp_path / 'configs')
     base = configs / '_base_/datasets/own.py'
     if not by_option:
         base.write_text(base.read_text().replace("'data/own'", "'~/photos'"))
     cfg = load_config(configs / OWN.name, typed('data_root=~/photos') if by_option else None)
     assert cfg.train_dataloader.dataset.tag_file == cfg.custom_hooks[1].dataloader.dataset.tag_file
-    assert cfg.train_dataloader.dataset.tag_file == '/home/of/me/photos/tags.csv'
+    assert cfg.train_dataloader.dataset.tag_file == '/people/me/photos/tags.csv'
 
 
 def test_a_path_that_is_an_object_of_pathlib_stays_one(tmp_path, monkeypatch):
-    monkeypatch.setenv('HOME', '/home/of/me')
+    monkeypatch.setenv('HOME', '/people/me')
     text = "from pathlib import Path\nroot = Path('~/a')\nload_from = root / 'b'\n"
     (tmp_path / 'config.py').write_text(text)
-    assert load_config(tmp_path / 'config.py').load_from == Path('/home/of/me/a/b')
+    assert load_config(tmp_path / 'config.py').load_from == Path('/people/me/a/b')
     assert load_config(tmp_path / 'config.py', typed('root=2012')).load_from == Path('2012/b')
 
 

@@ -11,6 +11,6 @@ def __getattr__(name: str) -> Callable:
         raise AttributeError(name)
 
     def missing(*arguments: object, **options: object) -> None:
-        raise NotImplementedError(f'mmcv-lite has no compiled {name}')
+        raise RuntimeError(f'mmcv-lite has no compiled {name}')
 
     return missing
