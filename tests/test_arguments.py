@@ -13,6 +13,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.structures import PixelData
+from mmseg.models import FCNHead
 from mmseg.structures import SegDataSample
 from torch import nn
 
@@ -122,12 +123,21 @@ def test_resuming_where_no_run_has_begun_is_refused_by_folder(tmp_path):
     train.require_a_run(str(tmp_path / 'b'))
 
 
-def runner_of(model, number, batch_size, sampler=DefaultSampler, drop_last=False):
-    loader = SimpleNamespace(sampler=sampler(range(number)), batch_size=batch_size, drop_last=drop_last)
+def runner_of(model, number, batch_size, sampler=DefaultSampler, drop_last=False, classes=()):
+    data = dict(dataset=SimpleNamespace(metainfo=dict(classes=classes)), sampler=sampler(range(number)))
+    loader = SimpleNamespace(**data, batch_size=batch_size, drop_last=drop_last)
     return SimpleNamespace(train_dataloader=loader, model=model)
 
 
 POOLED = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))
+
+
+def test_a_decoder_of_another_number_of_classes_than_the_data_set_is_refused_before_training():
+    head, data = FCNHead(in_channels=4, channels=4, num_classes=3), dict(number=4, batch_size=2)
+    model, hook = nn.ModuleDict(dict(decode_head=head)), tool('train').FittingHook()
+    hook.before_train(runner_of(model, classes=('background', 'cat', 'dog'), **data))
+    with pytest.raises(ValueError, match=r'model.decode_head.num_classes: expected 2, .* \(background, cat\), got 3'):
+        hook.before_train(runner_of(model, classes=('background', 'cat'), **data))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +153,7 @@ POOLED = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Sequential(nn.Conv2d(3, 4, 1)
     ],
 )
 def test_a_batch_of_one_is_refused_before_training_where_it_cannot_be_normalised(options, message):
-    hook, model = tool('train').BatchOfOneHook(), nn.Sequential(nn.Conv2d(3, 3, 1), POOLED)
+    hook, model = tool('train').FittingHook(), nn.Sequential(nn.Conv2d(3, 3, 1), POOLED)
     hook.before_train(runner_of(nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)), **options))
     if message is None:
         return hook.before_train(runner_of(model, **options))

@@ -14,11 +14,13 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner, find_latest_checkpoint
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from options import OptionAction, load_config
 from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from aream_mm.checkpoint import require_fitting_shapes
+from aream_mm.datasets.pictures import first_few
 
 
 def parse_args() -> argparse.Namespace:
@@ -52,10 +54,21 @@ def require_a_run(work_dir: str) -> None:
         )
 
 
-class BatchOfOneHook(Hook):
-    """Refuses a batch of one for a network that normalises over the batch what it has pooled to a single place."""
+class FittingHook(Hook):
+    """Refuses, before the first step, data that the network cannot learn from.
+
+    That is a decoder of another number of classes than the data set's, and a batch of one where the network normalises
+    over the batch what it has pooled to a single place.
+    """
 
     def before_train(self, runner: Runner) -> None:
+        classes = getattr(runner.train_dataloader.dataset, 'metainfo', {}).get('classes', ())
+        for name, module in runner.model.named_modules():
+            if isinstance(module, BaseDecodeHead) and classes and module.num_classes != len(classes):
+                raise ValueError(
+                    f'model.{name}.num_classes: expected {len(classes)}, as many as the data set has classes '
+                    f'({first_few(list(classes))}), got {module.num_classes}'
+                )
         loader, size = runner.train_dataloader, runner.train_dataloader.batch_size
         endless = isinstance(loader.sampler, InfiniteSampler) or loader.drop_last
         rest = 0 if endless or not size else len(loader.sampler) % size
@@ -92,7 +105,7 @@ def main() -> None:
         require_a_run(cfg.work_dir)
     join_processes_without_gpu(cfg)
     runner = Runner.from_cfg(cfg)
-    runner.register_hook(BatchOfOneHook())
+    runner.register_hook(FittingHook())
     checkpoint = cfg.get('load_from') or (find_latest_checkpoint(cfg.work_dir) if cfg.resume else None)
     if checkpoint:
         require_fitting_shapes(runner.model, checkpoint, resume=cfg.resume)
