@@ -111,6 +111,16 @@ def test_views_of_a_config_without_any_are_refused():
         tool('test').merge_views(Config(dict(tta_model=dict(type='SegTTAModel'))))
 
 
+@pytest.mark.parametrize(
+    ('option', 'tta'), [('load_from', False), ('load_from', True), ('test_dataloader.dataset.pipeline.1.scale', True)]
+)
+def test_options_whose_place_an_argument_takes_are_refused(option, tta):
+    require_read = tool('test').require_read
+    require_read({'test_dataloader.dataset.pipeline.1.scale': 1, 'load_fromm': 2}, False)
+    with pytest.raises(ValueError, match=f'{option}: expected .*, got an option without effect'):
+        require_read({'model.a': 1, option: 2}, tta)
+
+
 # Runs
 
 

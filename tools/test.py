@@ -18,6 +18,7 @@ python tools/test.py CONFIG CHECKPOINT --cfg-options model.test_cfg.refine.type=
 import argparse
 import os
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 from arguments import checkpoint_file, config_file, folder
@@ -57,6 +58,15 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
+
+
+def require_read(options: dict, tta: bool) -> None:
+    """Raise a ValueError for an option whose place another argument takes."""
+    taken = dict(load_from='the argument CHECKPOINT')
+    taken |= {'test_dataloader.dataset.pipeline': 'tta_pipeline, which --tta uses'} if tta else {}
+    for option, (start, place) in product(options, taken.items()):
+        if f'{option}.'.startswith(f'{start}.'):
+            raise ValueError(f'{option}: expected {place}, got an option without effect')
 
 
 def test_evaluators(cfg: Config) -> list[dict]:
@@ -145,6 +155,7 @@ def main() -> None:
     args = parse_args()
     read = ['tta_model', 'tta_pipeline'] * args.tta + ['pseudo_mask_dataloader'] * args.pseudo_masks
     cfg = load_config(args.config, args.cfg_options, read)
+    require_read(args.cfg_options or {}, args.tta)
     cfg.launcher = args.launcher
     cfg.load_from = args.checkpoint
     cfg.work_dir = args.work_dir and str(args.work_dir) or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
