@@ -50,9 +50,11 @@ class PseudoMaskDataset(MaskDataset):
         for info in infos:
             # Pseudo masks hold the ids of this problem already, so the map from the data set's ids must not apply.
             info.update(seg_map_path=str(self.mask_dir / f'{info["sample_id"]}.png'), label_map=None)
+        self.tags = {}  # by `sample_id`, of masks that know theirs
         if self.tag_file and 'identity' in self.manifest:
             tags = self.tags_from_file(infos, self.tag_file)
-            tagged = [info for info, tag in zip(infos, tags, strict=True) if tag.any()]
+            self.tags = {info['sample_id']: tag for info, tag in zip(infos, tags, strict=True)}
+            tagged = [info for info in infos if self.tags[info['sample_id']].any()]
             self.require(tagged, [not has_mask(info) for info in tagged], self.what, 'img_path')
         return super().change(infos)
 
@@ -61,7 +63,7 @@ class PseudoMaskDataset(MaskDataset):
         masks = super().require_masks(infos, what)
         if 'identity' not in self.manifest:
             return masks
-        tags = self.tags_from_file(infos, self.tag_file) if self.tag_file else [None] * len(infos)
+        tags = [self.tags.get(info['sample_id']) for info in infos]
         now = self.sources(self.manifest['identity'], infos, tags)
         kinds = dict(made_by='other weights or settings', tags='other tags', photograph='another photograph')
         stale, painted = [], []
