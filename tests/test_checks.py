@@ -58,7 +58,7 @@ SETTINGS = {
     ('HOOKS', 'SafeCheckpointHook'): ({}, dict(interval=[0, 2.5, '3', [1]], max_keep_ckpts=[0, 2.5, '3'])),
     ('HOOKS', 'PseudoMaskHook'): (
         dict(dataloader=LOADER),
-        dict(after_test=SWITCH, fp16=SWITCH, out_dir=[3, '', True, ['a']], cam_dir=[3, '', True, ['a']]),
+        dict(after_test=SWITCH, fp16=SWITCH, out_dir=[3, '', True, ['a']]),
     ),
     ('METRICS', 'CAMMetric'): ({}, dict(thresholds=COUNT)),
 }

@@ -176,25 +176,14 @@ def test_a_batch_is_done_again_as_a_whole(finished, tmp_path):
 
 @pytest.mark.parametrize('fp16', [False, True])
 @torch.no_grad()
-def test_cams_are_stored_small_and_in_half_precision(finished, tmp_path, fp16):
+def test_masks_are_those_of_the_predictions_in_the_precision_asked_for(finished, tmp_path, fp16):
     runner, loader = finished[2], hook_of(finished[2]).dataloader
-    files = written_by(runner, tmp_path / 'out', cam_dir=str(tmp_path / 'out/cams'), fp16=fp16)
-    dataset = hook_of(runner).dataset
-    assert sorted(name for name in files if name.startswith('cams/')) == [f'cams/2007_{i:06d}.npz' for i in range(4)]
+    files = written_by(runner, tmp_path / 'out', fp16=fp16)
     with autocast(enabled=fp16):
         predictions = [sample for batch in runner.build_dataloader(loader) for sample in runner.model.test_step(batch)]
-    for i, prediction in enumerate(predictions):
-        stored = np.load(io.BytesIO(files[f'cams/2007_{i:06d}.npz']))
-        tags = dataset.get_data_info(i)['gt_score'].nonzero()[0] + 1
-        assert stored['classes'].tolist() == tags.tolist()
-        assert stored['cam'].shape == (len(tags), 10, 12) and stored['cam'].dtype == np.float16
-        whole = prediction.cam.data.unfold(1, 8, 8).unfold(2, 8, 8).mean(dim=(3, 4))
-        assert np.abs(stored['cam'] - whole.numpy()).max() < 1e-3
-    # A CAM that is missing is written again, although its mask is there.
-    (tmp_path / 'out/cams/2007_000001.npz').unlink()
-    calls = count_forward_passes(runner)
-    assert written_by(runner, tmp_path / 'out', cam_dir=str(tmp_path / 'out/cams'), fp16=fp16) == files
-    assert len(calls) == 1
+    for prediction in predictions:
+        mask = np.array(Image.open(io.BytesIO(files[f'{prediction.sample_id}.png'])))
+        assert (mask == prediction.pred_sem_seg.data[0].numpy()).all()
 
 
 def test_an_error_while_writing_ends_the_run(finished, tmp_path, monkeypatch):

@@ -225,7 +225,6 @@ def finished(tmp_path_factory):
         tags[f'2007_{i:06d}'] = np.zeros(20, np.float32)
     np.save(root / 'cls_labels.npy', tags)
     cfg = run_config(root, folder / 'work')
-    cfg.custom_hooks[1].cam_dir = str(folder / 'cams')
     Runner.from_cfg(cfg).train()
     return folder
 
@@ -237,8 +236,3 @@ def test_masks_of_negatives_are_written_as_background_and_stage_2_takes_them(fin
     assert json.loads((folder / 'manifest.json').read_text())['images'] == 4
     dataset = PseudoMaskDataset(voc_config(finished / 'voc', metainfo=dict(classes=ANIMALS)), str(folder))
     assert len(dataset) == 4
-
-
-def test_the_stored_cam_of_a_negative_has_no_class(finished):
-    with np.load(finished / 'cams/2007_000001.npz') as stored:
-        assert stored['classes'].shape == (0,) and stored['cam'].shape == (0, 10, 12)

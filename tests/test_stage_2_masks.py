@@ -238,7 +238,6 @@ def test_two_processes_write_the_masks_of_one(tmp_path):
     ('changes', 'message'),
     [
         ({'model.decode_head.num_classes': 6}, 'expected a data set of 6 classes, with background, as the network'),
-        ({'custom_hooks.0.cam_dir': 'cams'}, 'expected a CAMSegmentor for cam_dir, got RefinedEncoderDecoder'),
         (
             {'custom_hooks.0.test_cfg': dict(refine=dict(type='aream_mm.PAR'), refine_scale=2)},
             'test_cfg.refine_scale: expected a number above 0 and up to 1, got 2',

@@ -35,13 +35,6 @@ def read_mask(path: str) -> dict[str, Any]:
     return found
 
 
-def read_cam(path: str) -> dict[str, Any]:
-    """What a stored CAM was made from; {} where there is none that can be read."""
-    with suppress(Exception), np.load(path) as stored:  # a broken archive raises whatever it likes
-        return json.loads(str(stored['made_from']))
-    return {}
-
-
 def read_digest(path: str) -> str:
     """That of all bytes of the file, so that a copy has the same."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import io
 import json
 import math
 import shlex
@@ -14,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from mmengine.dist import (
     all_reduce,
     barrier,
@@ -29,14 +27,13 @@ from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.runner import Runner, autocast, find_latest_checkpoint
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.evaluation import IoUMetric
-from mmseg.structures import SegDataSample
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import nn
 
 from aream_mm.checkpoint import read_checkpoint
 from aream_mm.checks import require, require_switches
-from aream_mm.datasets.contents import MADE_FROM, contents, read_cam, read_mask
+from aream_mm.datasets.contents import MADE_FROM, contents, read_mask
 from aream_mm.datasets.tags import require_same_classes
 from aream_mm.engine.checkpoints import classes_of_loops
 from aream_mm.engine.warm_up import bare
@@ -49,7 +46,6 @@ from aream_mm.registry import HOOKS
 from aream_mm.version import METHOD
 
 IGNORED_COLOUR = (224, 224, 192)  # of VOC's borders
-CAM_STRIDE = 8  # pixels of the picture a side of a stored CAM's
 WRITERS, MAX_WAITING = 4, 64  # threads, and pictures that wait for them
 
 
@@ -72,9 +68,6 @@ class PseudoMaskHook(Hook):
     Args:
         dataloader: config over an `ImageTagDataset` with test_mode=True.
         out_dir: folder. Default: `pseudo_masks` in the work dir.
-        cam_dir: folder that also gets the CAM of each image, before refinement, as `<sample_id>.npz`: `classes` (K,)
-            int64 in 1..C, `cam` (K, h, w) float16 in 0..1, an eighth of the image's sides, rounded up, and `made_from`,
-            the text of the mask. Of a `CAMSegmentor` alone.
         test_cfg: what differs from the model's `test_cfg`, such as dict(background=0.3).
         after_test: write the masks after testing too (`tools/test.py --pseudo-masks`).
         fp16: run the network under autocast, as mmengine's test loop does with its `fp16`; bfloat16 on a CPU.
@@ -86,18 +79,15 @@ class PseudoMaskHook(Hook):
         self,
         dataloader: dict,
         out_dir: str | None = None,
-        cam_dir: str | None = None,
         test_cfg: dict | None = None,
         after_test: bool = False,
         fp16: bool = False,
     ) -> None:
         require_switches('PseudoMaskHook', after_test=after_test, fp16=fp16)
-        for name, folder in (('out_dir', out_dir), ('cam_dir', cam_dir)):
-            good = folder is None or isinstance(folder, str | Path) and str(folder) != ''
-            require(f'PseudoMaskHook.{name}', folder, 'the path of a folder, or None', good)
+        good = out_dir is None or isinstance(out_dir, str | Path) and str(out_dir) != ''
+        require('PseudoMaskHook.out_dir', out_dir, 'the path of a folder, or None', good)
         self.dataloader = dataloader
         self.out_dir = out_dir and Path(out_dir)
-        self.cam_dir = cam_dir and Path(cam_dir)
         self.test_cfg = test_cfg or {}
         self.write_after_test = after_test
         self.fp16 = fp16
@@ -118,8 +108,6 @@ class PseudoMaskHook(Hook):
                 'PseudoMaskHook: expected a CAMSegmentor or a RefinedEncoderDecoder, without test-time augmentation, '
                 f'got {type(model).__name__}'
             )
-        if self.cam_dir and not isinstance(model, CAMSegmentor):
-            raise ValueError(f'PseudoMaskHook: expected a CAMSegmentor for cam_dir, got {type(model).__name__}')
         self.settings = model.settings_with(**self.test_cfg)
         self.refiner = self.settings.refiner  # built now, to see whether it can be
         self.dataset = MMENGINE_DATASETS.build(self.dataloader['dataset'])
@@ -165,16 +153,15 @@ class PseudoMaskHook(Hook):
         identity = hashlib.sha256(json.dumps(made_by, sort_keys=True, default=str).encode()).hexdigest()
         infos = [self.dataset.get_data_info(i) for i in range(len(self.dataset))]
         files = [self.out_dir / f'{info["sample_id"]}.png' for info in infos]
-        cams = [self.cam_dir / f'{info["sample_id"]}.npz' for info in infos] if self.cam_dir else []
-        pending = self._pending(infos, files, cams, identity)
+        pending = self._pending(infos, files, identity)
         runner.logger.info(f'Pseudo masks: {len(pending)} of {len(files)} to write to {self.out_dir}')
         if pending:
             self._generate(runner, pending)
         barrier()
-        missing = [file for file in (*files, *cams) if not file.is_file()]
+        missing = [file for file in files if not file.is_file()]
         if missing:
             raise FileNotFoundError(
-                f'PseudoMaskHook: expected {len(files) + len(cams)} files, got none at {missing[0]} and '
+                f'PseudoMaskHook: expected {len(files)} files, got none at {missing[0]} and '
                 f'{len(missing) - 1} other places; several machines have to share this folder'
             )
         ignored = self._ignored(files) if settings.get('band') else None
@@ -192,15 +179,14 @@ class PseudoMaskHook(Hook):
         barrier()
         return manifest
 
-    def _pending(self, infos: list[dict], files: list[Path], cams: list[Path], identity: str) -> dict[int, dict]:
-        """What masks and CAMs are to be made from, by the indices of those that are not there or made from else."""
+    def _pending(self, infos: list[dict], files: list[Path], identity: str) -> dict[int, dict]:
+        """What masks are to be made from, by the indices of those that are not there or made from else."""
         # One process looks for all: another, looking later, might see masks that the first has already begun to write.
         pending = [None]
         if is_main_process():
             wanted = self.dataset.sources(identity, infos, [info['gt_score'] for info in infos])
-            found = [[mask.get('made_from') for mask in contents(read_mask, files)]]
-            found += [contents(read_cam, cams)] if cams else []
-            pending = [{i: wish for i, wish in enumerate(wanted) if any(there[i] != wish for there in found)}]
+            found = contents(read_mask, files)
+            pending = [{i: wish for i, wish in enumerate(wanted) if found[i].get('made_from') != wish}]
             if pending[0]:
                 (self.out_dir / 'manifest.json').unlink(missing_ok=True)
         broadcast_object_list(pending)
@@ -221,32 +207,19 @@ class PseudoMaskHook(Hook):
                     samples = model.predict(**model.data_preprocessor(batch), settings=self.settings)
                 for sample in samples:
                     if text := made_from.get(sample.sample_id):
-                        writing.append(pool.submit(self._write, sample.sample_id, text, *self._outputs(sample)))
+                        mask = sample.pred_sem_seg.data[0].byte().cpu().numpy()
+                        writing.append(pool.submit(self._write, sample.sample_id, text, mask))
                     if len(writing) > MAX_WAITING:
                         writing.popleft().result()
             for written in writing:
                 written.result()
 
-    def _outputs(self, sample: SegDataSample) -> tuple[np.ndarray, dict[str, np.ndarray] | None]:
-        """The mask (H, W) uint8, and what is stored of the CAM where it is asked for."""
-        mask = sample.pred_sem_seg.data[0].byte().cpu().numpy()
-        if not self.cam_dir:
-            return mask, None
-        cam = sample.cam.data
-        size = [math.ceil(side / CAM_STRIDE) for side in cam.shape[-2:]]
-        cam = F.interpolate(cam[None], size, mode='area')[0].half()
-        return mask, dict(classes=sample.cam_classes.cpu().numpy(), cam=cam.cpu().numpy())
-
-    def _write(self, sample_id: str, made_from: str, mask: np.ndarray, cam: dict[str, np.ndarray] | None) -> None:
+    def _write(self, sample_id: str, made_from: str, mask: np.ndarray) -> None:
         palette = np.full((256, 3), IGNORED_COLOUR, np.uint8)
         palette[: len(self.dataset.metainfo['palette'])] = self.dataset.metainfo['palette']
         text = PngInfo()
         text.add_text(MADE_FROM, made_from)
         write_atomically(self.out_dir / f'{sample_id}.png', encode_mask(mask, palette, text))
-        if cam:
-            content = io.BytesIO()
-            np.savez_compressed(content, made_from=made_from, **cam)
-            write_atomically(self.cam_dir / f'{sample_id}.npz', content.getvalue())
 
     def _ignored(self, files: list[Path]) -> float:
         """The pixels that are 255, in percent of all pixels of the files as written."""
