@@ -114,14 +114,14 @@ def test_a_run_resumes_after_its_last_checkpoint(two_stages):
     folder, options = two_stages
     longer = [*options['seed'], 'train_cfg.max_iters=6', 'train_cfg.val_interval=6']
     told = run('tools/train.py', SEED, '--work-dir', folder / 'seed', '--resume', '--cfg-options', *longer)
-    assert 'resumed epoch: 0, iter: 4' in told
+    assert '6 steps in batches of 4, 4 of them are done' in told
     assert 'Iter(train) [4/' not in told and (folder / 'seed/iter_6.pth').is_file()
 
 
 def test_the_baseline_goes_on_from_the_warm_up_without_aream(two_stages):
     folder, _ = two_stages
     told = (folder / 'baseline.log').read_text()
-    assert 'resumed epoch: 0, iter: 2' in told and 'Iter(train) [2/' not in told
+    assert '4 steps in batches of 4, 2 of them are done' in told and 'Iter(train) [2/' not in told
     assert 'loss_class' in told and 'loss_aream' not in told
     weights = [read_checkpoint(str(folder / run / 'iter_4.pth'))['state_dict'] for run in ('seed', 'baseline')]
     assert weights[0].keys() == weights[1].keys()

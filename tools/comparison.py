@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from console import QuietRunner
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from mmengine.config import Config
@@ -90,7 +91,7 @@ def train_and_measure(config: str, options: dict | None, work_dir: Path, row: st
     cfg = config_of(config, options, work_dir, row, seed)
     began = time.time()
     with (folder / 'output.log').open('w') as output, contextlib.redirect_stdout(output):
-        runner = Runner.from_cfg(cfg)
+        runner = QuietRunner.from_cfg(cfg)
         runner.train()
         trained = time.time()
         figures = {} if row == START else measure(runner.model, cfg)
@@ -157,7 +158,7 @@ def train_stage_2(
     chosen = json.loads((folder / FIGURES).read_text())['pseudo_masks']['settings']
     began = time.time()
     with (folder / 'stage_2.log').open('w') as output, contextlib.redirect_stdout(output):
-        runner = Runner.from_cfg(cfg)
+        runner = QuietRunner.from_cfg(cfg)
         runner.load_or_resume()
         writer = PseudoMaskHook(cfg.pseudo_mask_dataloader, test_cfg=dict(chosen, refine=cfg.refine), fp16=True)
         writer.before_train(runner)
@@ -167,7 +168,7 @@ def train_stage_2(
         seg.train_dataloader.dataset.mask_dir = str(writer.out_dir)
         seg.update(work_dir=str(folder / 'stage_2'), experiment_name=f'{cfg.experiment_name}_stage_2')
         seg.update(randomness=dict(seed=seed))
-        runner = Runner.from_cfg(seg)
+        runner = QuietRunner.from_cfg(seg)
         runner.train()
     miou = float(runner.message_hub.get_scalar('val/mIoU').current())
     minutes = dict(masks=(written - began) / 60, training=(time.time() - written) / 60)

@@ -15,16 +15,17 @@ import numpy as np
 from mmcv.transforms import TRANSFORMS, BaseTransform
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, init_default_scope
-from mmengine.utils import track_iter_progress
 from mmseg.datasets.transforms import LoadAnnotations
 from options import OptionAction, load_config
 from prettytable import PrettyTable
+
+from aream_mm.progress import progress
 
 
 def shares(dataset: BaseDataset, crop: BaseTransform, number: int) -> np.ndarray:
     """What each tag's object fills of each of `number` crops, in 0..1: one value a crop of a (picture, tag) pair."""
     load, found = LoadAnnotations(), []
-    for i in track_iter_progress(range(len(dataset))):
+    for i in progress(range(len(dataset))):
         info = dataset.get_data_info(i)
         mask = load(dict(info, seg_fields=[]))['gt_seg_map']
         ids = np.intersect1d(np.flatnonzero(info['gt_score']) + dataset.first_id, mask)

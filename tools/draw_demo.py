@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from converters.tag_table import write_tag_table
 from demo_scenes import CLASSES, draw_picture
-from mmengine.utils import track_iter_progress
 from PIL import Image
 
 from aream_mm.masks import encode_mask
+from aream_mm.progress import progress
 
 VERSION = 2  # of what is drawn, and where it lies
 
@@ -44,7 +44,7 @@ def draw_demo(root: Path, num_train: int = 320, num_val: int = 80, size: int = 1
         (folder / 'images').mkdir(parents=True)
         (folder / 'masks').mkdir()
         ids, tags = [f'{index:05d}' for index in range(num_train + num_val)], {}
-        for index in track_iter_progress(range(len(ids))):
+        for index in progress(range(len(ids))):
             picture, mask = draw_picture(np.random.default_rng((seed, index)), size)
             Image.fromarray(picture).save(folder / 'images' / f'{ids[index]}.jpg', quality=92)
             (folder / 'masks' / f'{ids[index]}.png').write_bytes(encode_mask(mask))

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
+import imports  # noqa: F401
 import mmcv
 import numpy as np
 import torch
@@ -27,7 +28,6 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
 from mmengine.registry import DATASETS
 from mmengine.structures import PixelData
-from mmengine.utils import track_iter_progress
 from mmseg.apis import init_model
 from mmseg.models import BaseSegmentor
 from mmseg.structures import SegDataSample
@@ -52,6 +52,7 @@ from aream_mm.datasets.pictures import (
 from aream_mm.datasets.tags import require_same_classes
 from aream_mm.files import write_atomically
 from aream_mm.masks import encode_mask
+from aream_mm.progress import progress
 
 OVERLAY_SIDE = 1024  # pixels; drawing takes long and much memory on the photographs of today's cameras
 MAX_INPUT_PIXELS = 2**21  # that the network gets; the memory of a transformer grows with their square
@@ -195,7 +196,7 @@ def main() -> None:
     visualizer = OverlayVisualizer(alpha=0.5)
     visualizer.dataset_meta = dict(classes=model.dataset_meta['classes'], palette=palette.tolist())
     unreadable = {}
-    for name in track_iter_progress(names):
+    for name in progress(names):
         path = root / name
         problem = problem_of(str(path), value_range)
         try:

@@ -22,9 +22,9 @@ from itertools import product
 from pathlib import Path
 
 from arguments import checkpoint_file, config_file, folder
+from console import QuietRunner
 from launcher import join_processes_without_gpu
 from mmengine.config import Config
-from mmengine.runner import Runner
 from mmseg.evaluation import IoUMetric
 from options import OptionAction, load_config
 from torch.distributed.elastic.multiprocessing.errors import record
@@ -171,7 +171,7 @@ def main() -> None:
     if args.pseudo_masks:
         ask_for_pseudo_masks(cfg)
     join_processes_without_gpu(cfg)
-    runner = Runner.from_cfg(cfg)
+    runner = QuietRunner.from_cfg(cfg)
     require_fitting_shapes(runner.model, args.checkpoint)
     runner.test()
 

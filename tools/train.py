@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from arguments import config_file, folder
+from console import QuietRunner
 from launcher import join_processes_without_gpu
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_world_size
@@ -104,7 +105,7 @@ def main() -> None:
     if cfg.resume and not cfg.get('load_from'):
         require_a_run(cfg.work_dir)
     join_processes_without_gpu(cfg)
-    runner = Runner.from_cfg(cfg)
+    runner = QuietRunner.from_cfg(cfg)
     runner.register_hook(FittingHook())
     checkpoint = cfg.get('load_from') or (find_latest_checkpoint(cfg.work_dir) if cfg.resume else None)
     if checkpoint:

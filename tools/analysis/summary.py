@@ -32,6 +32,7 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402
 
 sys.path.append(str(Path(__file__).parents[1]))
+from console import QuietRunner  # noqa: E402
 from options import OptionAction, load_config  # noqa: E402
 
 
@@ -42,7 +43,7 @@ def build_runner(config: str, work_dir: str | None, cfg_options: dict | None) ->
     cfg.load_from = find_latest_checkpoint(cfg.work_dir)
     if cfg.load_from is None:
         raise FileNotFoundError(f'{cfg.work_dir}: expected a checkpoint of {config}; run tools/train.py on it first')
-    return Runner.from_cfg(cfg)
+    return QuietRunner.from_cfg(cfg)
 
 
 def trivial_miou(dataset: BaseDataset) -> dict[str, float]:

@@ -23,10 +23,10 @@ import json
 import os
 import re
 from collections import Counter, defaultdict
+from multiprocessing import Pool
 from pathlib import Path
 
 import numpy as np
-from mmengine.utils import track_iter_progress, track_parallel_progress
 from PIL.PngImagePlugin import PngInfo
 from tag_table import write_tag_table
 
@@ -34,6 +34,7 @@ from aream_mm.datasets.coco import CLASSES
 from aream_mm.datasets.pictures import SHOWN, open_picture
 from aream_mm.files import write_atomically
 from aream_mm.masks import IGNORE_INDEX, encode_mask
+from aream_mm.progress import progress
 
 try:
     from pycocotools import mask as coco_mask
@@ -183,7 +184,7 @@ def find_pending(paths: list[Path], made_from: str) -> set[Path]:
     existing = [path for path in paths if path.is_file()]
     if existing:
         print(f'Looking through {len(existing)} masks in {existing[0].parent}')
-    origins = {path: origin(path) for path in track_iter_progress(existing)} if existing else {}
+    origins = {path: origin(path) for path in progress(existing)} if existing else {}
     foreign = [path.name for path, found in origins.items() if found == '']
     refuse(paths[0].parent, 'a folder for the masks of this tool alone; move away what others wrote', foreign)
     return {path for path in paths if origins.get(path) != made_from}
@@ -202,7 +203,8 @@ def convert(root: Path, split: str, workers: int) -> None:
         if path in pending
     ]
     if tasks:
-        track_parallel_progress(write_mask, tasks, workers, chunksize=16)
+        with Pool(workers) as pool:
+            list(progress(pool.imap(write_mask, tasks, chunksize=16), len(tasks)))
 
     tags = {
         image['file_name']: {CATEGORIES[entry['category_id']] for entry in annotations.get(image['id'], [])}

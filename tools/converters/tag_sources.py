@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
+from multiprocessing import Pool
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 from xml.etree import ElementTree
@@ -29,7 +30,7 @@ from labelling_tools import (
     read_labelme,
     roboflow_files,
 )
-from mmengine.utils import scandir, track_parallel_progress, track_progress
+from mmengine.utils import scandir
 from mmseg.datasets import PascalVOCDataset
 
 from aream_mm.datasets.pictures import files_below, first_few, open_picture
@@ -41,6 +42,7 @@ from aream_mm.datasets.tags import (
     refuse_unknown,
 )
 from aream_mm.masks import IGNORE_INDEX
+from aream_mm.progress import progress
 
 Tags = dict[str, list[str]]
 
@@ -168,9 +170,10 @@ def read_each(read: Callable, files: list[str], folder: Path, expected: str, pro
     """`read(file)` is an image and its tags, for each of the files; those that it raises for are named together."""
     attempt_file = partial(attempt, read)
     if processes > 1:
-        attempts = track_parallel_progress(attempt_file, files, processes, chunksize=16)
+        with Pool(processes) as pool:
+            attempts = list(progress(pool.imap(attempt_file, files, chunksize=16), len(files)))
     else:
-        attempts = track_progress(attempt_file, files)
+        attempts = [attempt_file(file) for file in progress(files)]
     problems = [(file, problem) for file, (_, problem) in zip(files, attempts, strict=True) if problem]
     refuse(folder, expected, [f'{file} ({problem})' for file, problem in problems])
     return add_up(pair for pair, _ in attempts)

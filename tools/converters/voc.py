@@ -17,11 +17,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import Pool
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from mmengine.utils import track_iter_progress, track_parallel_progress
 from mmseg.datasets import PascalVOCDataset
 from prettytable import PrettyTable
 from scipy.io import loadmat
@@ -30,6 +30,7 @@ from aream_mm.datasets import ImageTagDataset
 from aream_mm.datasets.pictures import SHOWN, first_few, open_picture, read_header
 from aream_mm.files import read_lines, write_atomically
 from aream_mm.masks import IGNORE_INDEX, encode_mask
+from aream_mm.progress import progress
 
 OFFICIAL = dict(train=1464, val=1449, trainval=2913, aug=9118, trainaug=10582, test=1456)  # ids in each list
 MASKS_OF = dict(  # of `test` the evaluation server alone has them
@@ -162,7 +163,7 @@ def write_masks(jobs: list[tuple[Path, Path]]) -> list[str]:
     number = os.cpu_count() or 1
     try:
         with ProcessPoolExecutor(number) as pool:
-            return list(track_iter_progress((pool.map(write_mask, jobs), len(jobs))))
+            return list(progress(pool.map(write_mask, jobs), len(jobs)))
     except BrokenProcessPool:
         # The jobs are taken in their order, so the guilty one is among the first that are not done.
         left = [job for job in jobs if not job[1].is_file()][:number]
@@ -285,7 +286,8 @@ class Check:
             for id, masks in sorted(folders.items())
         ]
         print(f'{self.root}: {len(jobs)} pictures and their masks')
-        inspected = track_parallel_progress(inspect, jobs, os.cpu_count(), chunksize=8)
+        with Pool() as pool:
+            inspected = list(progress(pool.imap(inspect, jobs, chunksize=8), len(jobs)))
         faults_of = {job.id: faults for job, faults in zip(jobs, inspected, strict=True)}
         for name, ids in self.lists.items():
             offenders = defaultdict(list)

@@ -12,14 +12,15 @@ import io
 import os
 import tarfile
 from functools import partial
+from multiprocessing import Pool
 from pathlib import Path
 
 import numpy as np
-from mmengine.utils import track_parallel_progress
 from voc import NUM_CLASSES, counted, list_path, read_list, read_mask
 
 from aream_mm.datasets.pictures import SHOWN, read_header
 from aream_mm.masks import encode_mask
+from aream_mm.progress import progress
 
 FOLDER = 'results/VOC2012/Segmentation/comp6_{}_cls'
 
@@ -61,7 +62,8 @@ def pack(predictions: Path, root: Path, out: Path, image_set: str) -> int:
             each = f'each of the {len(ids)} ids of {list_path(root, image_set)} alone'
             raise ValueError(f'{predictions}: expected a PNG for {each}, {what} {counted(sorted(names))}')
     encode = partial(encode_prediction, predictions=predictions, pictures=root / 'JPEGImages')
-    encoded = track_parallel_progress(encode, ids, os.cpu_count(), chunksize=8)
+    with Pool() as pool:
+        encoded = list(progress(pool.imap(encode, ids, chunksize=8), len(ids)))
     if faults := [fault for fault, _ in encoded if fault]:
         raise ValueError(f'{len(faults)} predictions cannot be submitted:\n' + '\n'.join(faults[:SHOWN]))
     temporary = out.with_name(f'{out.name}.tmp')

@@ -1,0 +1,69 @@
+"""What the terminal shows of a run, and what the log file keeps."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aream_mm import progress as module
+from aream_mm.progress import progress
+
+ROOT = Path(__file__).parents[1]
+TOY = [
+    'classes=("background","cat","dog")',
+    'max_iters=4',
+    'model.backbone.cnn.pretrained=False',
+    'model.backbone.vit.pretrained=False',
+    'model.backbone.vit.architecture.depth=1',
+    'model.backbone.vit.frozen_layers=1',
+    'model.test_cfg.propagate_layers=(0,)',
+    'model.attention_loss=None',
+    'train_dataloader.batch_size=2',
+    'crop_size=56',
+]
+
+
+@pytest.fixture(scope='module')
+def run(toy_folders, tmp_path_factory):
+    """What `tools/train.py` on a config with frozen layers printed, and its log file."""
+    work = tmp_path_factory.mktemp('console')
+    command = [sys.executable, 'tools/train.py', 'configs/own_photographs.py', '--work-dir', str(work)]
+    command += ['--cfg-options', f'data_root={toy_folders["own"]}', *TOY]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    (log,) = work.glob('*/*.log')
+    return done, log
+
+
+def test_before_the_first_step_stand_warnings_of_the_data_and_what_is_trained(run):
+    done, log = run
+    before = done.stdout.split('Saving checkpoint')[0].splitlines()
+    assert not done.stderr and len(before) < 15
+    start = before.index(next(line for line in before if 'Training CAMSegmentor on DualBranch' in line))
+    assert [line for line in before[:start] if 'dog is in every picture' not in line and 'tags.csv' not in line] == []
+    told = '\n'.join(before[start:])
+    assert '6 photographs of 3 classes: background, cat, dog' in told and '4 steps in batches of 2' in told
+    assert f'results: {log.parents[1]}' in told and f'full log: {log}' in told
+
+
+def test_the_log_file_keeps_all_that_the_terminal_does_not_show(run):
+    done, log = run
+    kept = log.read_text()
+    for text in ('System environment:', 'Config:', 'paramwise_options', 'requires_grad=False', 'UserWarning'):
+        assert text in kept and text not in done.stdout
+    assert 'Training CAMSegmentor' in kept and 'dog is in every picture' in kept
+
+
+def test_a_loop_in_a_file_or_pipe_tells_of_itself_now_and_then(monkeypatch):
+    seconds, told = iter(range(0, 1000, 8)), []
+    monkeypatch.setattr(module.time, 'monotonic', lambda: next(seconds))
+    monkeypatch.setattr(module, 'print_log', lambda text, **options: told.append(text))
+    assert list(progress(iter('abcdefghij'), 10)) == list('abcdefghij')
+    assert told == ['4 of 10, 0:00:48 left', '8 of 10, 0:00:16 left']
+
+
+def test_at_a_terminal_a_loop_has_a_bar(monkeypatch):
+    monkeypatch.setattr('sys.stdout.isatty', lambda: True)
+    monkeypatch.setattr(module, 'track_iter_progress', lambda task: f'a bar of {task[1]}')
+    assert progress([1, 2, 3]) == 'a bar of 3'
