@@ -95,6 +95,10 @@ def threshold_sweep(
 
     Raises:
         ValueError: scores and mask differ in size, an id is outside the classes, or CAMs and masks differ in number.
+
+    >>> scores, mask = torch.tensor([[[0.2, 0.6, 0.9]]]), torch.tensor([[0, 1, 1]])  # (1, 1, 3) of class 1, (1, 3)
+    >>> threshold_sweep([([1], scores)], [mask], [0.1, 0.5, 0.7], num_classes=2).round(1).tolist()
+    [33.3, 100.0, 50.0]
     """
     ascending, order = torch.as_tensor(np.asarray(thresholds), dtype=torch.float64).sort()
     counts = 0

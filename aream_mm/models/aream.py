@@ -18,6 +18,11 @@ def pair_labels(masks: Tensor, grid: tuple[int, int], ignore_index: int = 255) -
     """Mask → pairs of patches: (B, H, W) → (B, P, P) int64; 1 same class, 0 different, `ignore_index` if either end is.
 
     The masks are brought to the grid (h, w), P = h·w, by nearest neighbour; background counts as a class.
+
+    >>> pair_labels(torch.tensor([[[0, 2, 255]]]), (1, 3))  # (1, 1, 3) → (1, 3, 3)
+    tensor([[[  1,   0, 255],
+             [  0,   1, 255],
+             [255, 255, 255]]])
     """
     labels = F.interpolate(masks[:, None].float(), tuple(grid), mode='nearest').flatten(1).long()  # (B, P)
     pairs = (labels[:, :, None] == labels[:, None, :]).long()
@@ -43,6 +48,10 @@ def affinity_loss(mean_logits: Tensor, pairs: Tensor, counts: Tensor | None = No
 
     Returns:
         (L',), float32 or wider.
+
+    >>> pairs = torch.tensor([[[1, 0], [0, 1]]])  # (1, 2, 2)
+    >>> affinity_loss(torch.stack([40 * pairs - 20, 20 - 40 * pairs]), pairs)  # (2, 1, 2, 2): right, and wrong
+    tensor([0.0000, 0.6667])
     """
     if mean_logits.shape[1:] != pairs.shape:
         raise ValueError(
@@ -66,6 +75,11 @@ def layer_entropy(cam: Tensor, affinity: Tensor, tags: Tensor) -> Tensor:
         cam: (B, C, h, w), ReLU(class map).
         affinity: (L, B, P, P).
         tags: (B, C), 1 for the classes in the picture.
+
+    >>> cam, own, all_alike = torch.zeros(1, 1, 2, 2), torch.eye(4), torch.full((4, 4), 1 / 4)
+    >>> cam[..., 0, 0] = 20  # one patch has the evidence, and keeps it, or shares it with the other three
+    >>> layer_entropy(cam, torch.stack([own, all_alike])[:, None], torch.ones(1, 1)).round(decimals=3)
+    tensor([0., 2.], dtype=torch.float64)
     """
     sources = (cam.flatten(2) * tags[:, :, None]).sum(dim=1).double()  # (B, P): propagation is linear, so sum first
     spread = torch.einsum('lbpq,bq->lbp', affinity.double(), sources)

@@ -26,6 +26,10 @@ def propagate(cam: Tensor, affinity: Tensor, steps: int = 1) -> Tensor:
 
     A row of the affinity belongs to the patch that receives and weighs the patches it receives from. Several affinities
     (G, B, P, P) give as many CAMs (G, B, C, h, w).
+
+    >>> cam, affinity = torch.eye(4).view(1, 4, 2, 2), torch.full((1, 4, 4), 1 / 4)  # four classes on 2 × 2 patches
+    >>> propagate(cam, affinity).unique()
+    tensor([0.2500])
     """
     sources = cam.flatten(2).to(affinity.dtype)  # (B, C, P)
     with torch.autocast(sources.device.type, enabled=False):  # a small product, and the thresholds come after it
@@ -73,7 +77,11 @@ def upsample(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def normalize(cam: Tensor) -> Tensor:
-    """(M − min) / (max(M − min) + 1e-6) for every map of (B, C, H, W): the result is in 0..1."""
+    """(M − min) / (max(M − min) + 1e-6) for every map of (B, C, H, W): the result is in 0..1.
+
+    >>> normalize(torch.tensor([[[[2.0, 3.0, 4.0]]]]))  # (1, 1, 1, 3)
+    tensor([[[[0.0000, 0.5000, 1.0000]]]])
+    """
     cam = cam - cam.amin(dim=(-2, -1), keepdim=True)
     return cam / (cam.amax(dim=(-2, -1), keepdim=True) + 1e-6)
 
@@ -139,6 +147,12 @@ def reliable_masks(
         images: as for `refine`.
         par: the refiner.
         low, high: background scores in 0..1.
+
+    >>> from aream_mm.models.par import PAR
+    >>> cam = torch.linspace(0, 1, 64).expand(1, 2, 8, 64)  # two classes, of which the picture has the second
+    >>> masks = reliable_masks(cam, torch.tensor([[0, 1]]), torch.rand(1, 3, 8, 64), PAR([1], 2))
+    >>> tuple(masks.shape), masks.unique()
+    ((1, 8, 64), tensor([  0,   2, 255]))
     """
     present = present_classes(tags)
     return reliable_masks_of_present(select(cam, present.classes), present, images, par, low, high)

@@ -28,6 +28,13 @@ class PAR(Refiner):
         num_iters: rounds.
 
     Shapes: images (B, 3, H, W) RGB in 0..1, planes (B, K, H, W) of any scale → (B, K, H, W) float32.
+
+    >>> images = torch.zeros(1, 3, 16, 16)
+    >>> images[..., 8:] = 1  # black | white
+    >>> planes = torch.zeros(1, 1, 16, 16)
+    >>> planes[..., 6:] = 1  # two columns too many
+    >>> PAR()(images, planes)[0, 0, 8, 5:10] > 0.5
+    tensor([False, False, False,  True,  True])
     """
 
     def __init__(self, dilations: Sequence[int] = (1, 2, 4, 8, 12, 24), num_iters: int = 10) -> None:
