@@ -96,6 +96,20 @@ def broken_picture(trained):
     path.write_bytes(content)
 
 
+@pytest.mark.parametrize(('end', 'code'), [('pass', 0), ('raise ValueError', 1)])
+def test_a_process_that_cannot_leave_the_group_ends_all_the_same(end, code):
+    program = (
+        'import atexit, time, launcher; launcher.PATIENCE = 0.1; launcher.dist.destroy_process_group = '
+        f'lambda: time.sleep(600); atexit.register(launcher.leave_processes); print("begun")\n{end}'
+    )
+    environment = {**os.environ, 'PYTHONPATH': f'{ROOT}/tools:{ROOT}'}
+    done = subprocess.run(
+        [sys.executable, '-c', program], env=environment, capture_output=True, text=True, timeout=SOON
+    )
+    assert (done.returncode, done.stdout) == (code, 'begun\n')
+    assert ('ValueError' in done.stderr) == bool(code)
+
+
 def test_a_picture_that_breaks_one_process_while_masks_are_written_ends_all(trained, broken_picture):
     folder, options, _ = trained
     command = ('tools/dist_test.sh', CONFIG, folder / 'a work dir/iter_4.pth', 2, '--pseudo-masks')
