@@ -16,6 +16,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -32,6 +33,7 @@ from aream_mm.files import write_atomically
 from aream_mm.masks import IGNORE_INDEX, VOC_COLOURS, encode_mask
 
 OWN = Path(__file__).parents[2] / 'configs/_base_/datasets/own.py'
+MISSING = "expected pycocotools, got none; pip install 'aream_mm[export]'"
 IGNORE, BACKGROUND = '__ignore__', '_background_'  # LabelMe's
 NEAR = 0.25  # of a pixel, which readers that cut and those that round off take for the same pixel
 
@@ -42,7 +44,6 @@ class Picture(NamedTuple):
     photograph: Path
     name: str
     mask: np.ndarray
-    palette: list[int]
 
 
 def photographs_of(folder: Path) -> dict[str, str]:
@@ -65,14 +66,13 @@ def read_masks(folder: Path, images: Path) -> tuple[list[str], list[Picture]]:
     pictures, problems = [], []
     for file in files:
         name = known[image_id(file)]
-        with Image.open(folder / file) as image:
-            mask, palette = np.array(image), image.getpalette() or VOC_COLOURS
+        mask = np.array(Image.open(folder / file))
         header = read_header(images / name)
         if header is None or mask.shape != header.size[::-1]:
             problems.append(f'{file} ({mask.shape[1]} × {mask.shape[0]}, photograph {header and header.size})')
         elif unknown := [int(i) for i in np.unique(mask) if i >= len(classes) and i != IGNORE_INDEX]:
             problems.append(f'{file} (ids {unknown})')
-        pictures.append(Picture(images / name, name, mask, palette))
+        pictures.append(Picture(images / name, name, mask))
     refuse(folder, f'masks of ids 0..{len(classes) - 1} and 255, of the size of the photograph', problems)
     if not pictures:
         raise ValueError(f'{folder}: expected masks (.png), got none')
@@ -114,7 +114,7 @@ def write_yolo(out: Path, classes: dict[int, str], pictures: list[Picture], inst
     """A part is one polygon, into which a cut of one pixel leads to each hole, since YOLO knows neither."""
     inside = [picture.name for picture in pictures if 'images' in Path(picture.name).parts]
     refuse(out, 'no folder named images below that of the photographs, which YOLO would look for labels in', inside)
-    for photograph, name, mask, _ in pictures:
+    for photograph, name, mask in pictures:
         lines = []
         for i, plane in objects_of(mask, list(classes), True):
             path, *holes = sorted(
@@ -140,7 +140,7 @@ def write_yolo(out: Path, classes: dict[int, str], pictures: list[Picture], inst
 
 def write_labelme(out: Path, classes: dict[int, str], pictures: list[Picture], instances: bool) -> None:
     """Polygons in the order in which LabelMe draws them: what is in a hole, be it background, comes after its part."""
-    for photograph, name, mask, _ in pictures:
+    for photograph, name, mask in pictures:
         canvas, parts, file = Image.new('L', mask.shape[::-1]), [], (out / name).with_suffix('.json')
         for i in map(int, np.unique(mask)):
             groups = ndimage.label(mask == i, np.ones((3, 3)))[0]
@@ -168,7 +168,7 @@ def write_cvat(out: Path, classes: dict[int, str], pictures: list[Picture], inst
     labels = ElementTree.SubElement(ElementTree.SubElement(ElementTree.SubElement(root, 'meta'), 'task'), 'labels')
     for name in classes.values():
         ElementTree.SubElement(ElementTree.SubElement(labels, 'label'), 'name').text = name
-    for number, (_, name, mask, _) in enumerate(pictures):
+    for number, (_, name, mask) in enumerate(pictures):
         size = dict(width=str(mask.shape[1]), height=str(mask.shape[0]))
         image = ElementTree.SubElement(root, 'image', id=str(number), name=name, **size)
         for i, plane in objects_of(mask, list(classes), instances):
@@ -183,14 +183,14 @@ def write_cvat(out: Path, classes: dict[int, str], pictures: list[Picture], inst
 
 
 def write_voc(out: Path, classes: dict[int, str], pictures: list[Picture], instances: bool) -> None:
-    palette = np.reshape(pictures[0].palette, (-1, 3))
-    names = {0: 'background', **classes}
-    lines = [f'{name}:{",".join(map(str, palette[i]))}::' for i, name in sorted(names.items())]
+    ignored = any((picture.mask == IGNORE_INDEX).any() for picture in pictures)
+    names = {0: 'background', **classes} | ({IGNORE_INDEX: IGNORE} if ignored else {})
+    lines = [f'{name}:{",".join(map(str, VOC_COLOURS[i]))}::' for i, name in sorted(names.items())]
     write_atomically(out / 'labelmap.txt', '\n'.join(['# label:color_rgb:parts:actions', *lines, '']).encode())
     ids = [Path(picture.name).with_suffix('').as_posix() for picture in pictures]
     write_atomically(out / 'ImageSets/Segmentation/default.txt', '\n'.join([*ids, '']).encode())
-    for sample_id, (_, _, mask, _) in zip(ids, pictures, strict=True):
-        write_atomically(out / f'SegmentationClass/{sample_id}.png', encode_mask(mask, palette))
+    for sample_id, (_, _, mask) in zip(ids, pictures, strict=True):
+        write_atomically(out / f'SegmentationClass/{sample_id}.png', encode_mask(mask))
         if instances:
             objects = np.where(mask == IGNORE_INDEX, IGNORE_INDEX, 0).astype(np.uint8)
             for number, (_, plane) in enumerate(objects_of(mask, list(classes), True), start=1):
@@ -211,6 +211,8 @@ def main() -> None:
     parser.add_argument('--images', type=Path, help='folder of the photographs; default: that of own.py')
     parser.add_argument('--instances', action='store_true', help='each connected part of a class is an instance')
     args = parser.parse_args()
+    if find_spec('pycocotools') is None:
+        parser.error(MISSING)
     if args.out.exists():
         parser.error(f'--out: expected the name of a new folder, got {args.out}, which is there')
     own = Config.fromfile(OWN).photographs

@@ -14,6 +14,7 @@ import io
 import json
 from collections import defaultdict
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -21,11 +22,11 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 import yaml
-from export_masks import BACKGROUND, IGNORE, OWN, photographs_of
+from export_masks import BACKGROUND, IGNORE, MISSING, OWN, photographs_of
 from labelling_tools import cvat_pairs, read_labelme
 from mmengine.config import Config
 from PIL import Image, ImageDraw
-from tag_sources import coco_tags, read_json
+from tag_sources import COCO_FIELDS, coco_tags, read_json
 
 from aream_mm.datasets.pictures import files_below, first_few, read_header
 from aream_mm.datasets.tags import class_name, image_id, refuse
@@ -62,6 +63,8 @@ def read_coco(path: Path) -> Iterator[Drawn]:
     from pycocotools import mask as coder
 
     content = read_json(path)
+    if not isinstance(content, dict) or not COCO_FIELDS.keys() <= content.keys():
+        raise ValueError(f'expected {", ".join(COCO_FIELDS)}, got something else')
     coco_tags(path, content)  # which finds fault
     names = {category['id']: category['name'] for category in content['categories']}
     entries = defaultdict(list)
@@ -175,6 +178,8 @@ def main() -> None:
     parser.add_argument('--out', type=Path, default=root / prefixes.seg_map_path, help='folder of the masks')
     parser.add_argument('--classes', nargs='+', default=own.classes, help='in the order of their ids, background first')
     args = parser.parse_args()
+    if find_spec('pycocotools') is None:
+        parser.error(MISSING)
     classes, photographs = [class_name(name) for name in args.classes], photographs_of(args.images)
     ids = {name: i for i, name in enumerate(classes)}
     without = ids.get('background', IGNORE_INDEX)
