@@ -10,6 +10,7 @@ onnxruntime on a photograph at once; without --photograph that is the first one 
 
 import argparse
 import json
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -110,7 +111,9 @@ def exported(network: Network, pictures: list[Tensor], file: Path) -> None:
         how = dict(dynamo=False, dynamic_axes=dict(resized={2: 'h', 3: 'w'}, logits={2: 'h', 3: 'w'}))
     names = dict(input_names=['resized'], output_names=['logits'], opset_version=OPSET)
     try:
-        torch.onnx.export(network, (pictures[0],), str(file), **names, **how)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of either exporter, for its developers
+            torch.onnx.export(network, (pictures[0],), str(file), **names, **how)
         session = onnxruntime.InferenceSession(file)
         for picture in pictures:
             answer = torch.from_numpy(session.run(None, dict(resized=picture.numpy()))[0])

@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,9 @@ class SegmentVote(Refiner):
     ) -> None:
         super().__init__()
         self.folder, self.background = folder and Path(folder), background
-        library = 'pycocotools.mask' if folder else 'skimage.segmentation'
-        try:
-            self.library = import_module(library)
-        except ImportError as error:
-            raise ImportError(f"SegmentVote: expected {library}, got none; pip install 'aream_mm[segments]'") from error
+        library = 'pycocotools' if folder else 'skimage'
+        if find_spec(library) is None:
+            raise ImportError(f"SegmentVote: expected {library}, got none; pip install 'aream_mm[segments]'")
         if folder:
             require('SegmentVote.folder', folder, 'a folder and no options', self.folder.is_dir() and not options)
             files = files_below(self.folder)
@@ -52,7 +51,7 @@ class SegmentVote(Refiner):
             self.register_buffer('digest', torch.tensor(list(hashlib.sha256(content).digest())))
         else:
             require('SegmentVote.method', method, "'felzenszwalb' or 'slic'", method in ('felzenszwalb', 'slic'))
-            self.make = partial(getattr(self.library, method), **options)
+            self.make = partial(getattr(import_module('skimage.segmentation'), method), **options)
             self.make(np.zeros((8, 8, 3)))  # refuses options that it does not have
 
     def refine(self, images: Tensor, planes: Tensor, samples: Sequence[SegDataSample] | None) -> Tensor:
@@ -63,13 +62,13 @@ class SegmentVote(Refiner):
                 found = self.read(samples[i] if samples else SegDataSample(), height, width)
             else:
                 found = listed(1 + self.make(images[i].detach().permute(1, 2, 0).cpu().numpy()))
-            shares = [np.bincount(label[pixels], minlength=classes) / max(len(pixels), 1) for pixels, _ in found]
-            strength = [
-                share.max() * quality if share.argmax() or not self.background else 0
-                for share, (_, quality) in zip(shares, found, strict=True)
-            ]
-            for n in np.argsort(strength, kind='stable'):  # the strongest last
-                answer[:, found[n][0]] = answer.new_tensor(shares[n])[:, None]
+            ballots = []
+            for pixels, quality in found:
+                share = np.bincount(label[pixels], minlength=classes) / max(len(pixels), 1)
+                strength = share.max() * quality if share.argmax() or not self.background else 0
+                ballots.append((strength, answer.new_tensor(share), pixels))
+            for _, share, pixels in sorted(ballots, key=lambda ballot: ballot[0]):  # the strongest last
+                answer[:, pixels] = share[:, None]
         return refined.view_as(planes)
 
     def read(self, sample: SegDataSample, height: int, width: int) -> list[tuple[np.ndarray, float]]:
@@ -77,24 +76,22 @@ class SegmentVote(Refiner):
         if 'sample_id' not in sample:
             raise ValueError('SegmentVote.folder: expected whole pictures of a data set, got some without a sample_id')
         file, size = self.folder / f'{sample.sample_id}.json', tuple(sample.ori_shape)
-        rows, columns = ((np.arange(n) * 2 + 1) * m // (2 * n) for n, m in zip((height, width), size, strict=True))
+        nearest = np.ix_(*((np.arange(n) * 2 + 1) * m // (2 * n) for n, m in zip((height, width), size, strict=True)))
 
         def fitted(mask: np.ndarray) -> np.ndarray:
             if mask.shape != size:
                 raise ValueError(f'{mask.shape} (height, width), the picture has {size}')
-            return mask[rows[:, None], columns]
+            return mask[nearest]
 
         try:
             if not file.is_file():
                 return listed(fitted(np.array(open_picture(file := file.with_suffix('.png')))))
-            masks = json.loads(file.read_bytes())
-            return [
-                (
-                    np.flatnonzero(fitted(self.library.decode(mask['segmentation']))),
-                    mask['predicted_iou'] * mask['stability_score'],
-                )
-                for mask in (masks['annotations'] if isinstance(masks, dict) else masks)
-            ]
+            entries = json.loads(file.read_bytes())
+            entries = entries['annotations'] if isinstance(entries, dict) else entries
+            decode = import_module('pycocotools.mask').decode
+            pixels = [np.flatnonzero(fitted(decode(entry['segmentation']))) for entry in entries]
+            quality = [entry['predicted_iou'] * entry['stability_score'] for entry in entries]
+            return list(zip(pixels, quality, strict=True))
         except Exception as error:  # of whatever the file holds
             raise ValueError(f'{file}: expected segments of {sample.img_path}, got {error!r}') from error
 
