@@ -166,7 +166,7 @@ def reader_of(source: Path, photographs: dict[str, str], images: Path) -> tuple[
         return 'LabelMe', read_labelme_shapes(source)
     if source.is_file() and source.suffix.lower() in ('.json', '.xml'):
         return ('COCO', read_coco(source)) if source.suffix.lower() == '.json' else ('CVAT', read_cvat(source))
-    raise ValueError(f'{source}: expected a .json of COCO, a .xml of CVAT, or a folder of LabelMe, YOLO or VOC')
+    raise ValueError('expected a .json of COCO, a .xml of CVAT, or a folder of LabelMe, YOLO or VOC')
 
 
 def main() -> None:
@@ -184,7 +184,7 @@ def main() -> None:
     ids = {name: i for i, name in enumerate(classes)}
     without = ids.get('background', IGNORE_INDEX)
     ids |= {BACKGROUND: without, IGNORE: IGNORE_INDEX, 'background': without}
-    kind, masks, empty, problems = None, {}, [], []
+    kind, masks, empty, problems = 'nothing known', {}, [], []
     try:
         kind, pictures = reader_of(args.source, photographs, args.images)
         for picture in pictures:
