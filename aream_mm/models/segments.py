@@ -55,7 +55,7 @@ class SegmentVote(Refiner):
             self.make(np.zeros((8, 8, 3)))  # refuses options that it does not have
 
     def refine(self, images: Tensor, planes: Tensor, samples: Sequence[SegDataSample] | None) -> Tensor:
-        refined, (classes, height, width) = planes.flatten(2).clone(), planes.shape[1:]
+        refined, (classes, height, width) = planes.detach().flatten(2).clone(), planes.shape[1:]
         labels = planes.flatten(2).max(dim=1).indices.cpu().numpy()
         for i, (answer, label) in enumerate(zip(refined, labels, strict=True)):
             if self.folder:
