@@ -24,6 +24,7 @@ OURS = dict(
     PAR=dict(dilations=(1, 2), num_iters=3),
     DenseCRF=dict(num_iters=2, workers=1),
     RandomWalk=dict(net=NET, steps=4),
+    SegmentVote=dict(method='slic', n_segments=12),
 )
 
 

@@ -13,9 +13,10 @@ from aream_mm.models.refined import RefinedEncoderDecoder, RefinedTTAModel
 from aream_mm.models.refiner import Refiner
 from aream_mm.models.resnet38 import ResNet38
 from aream_mm.models.segmentor import CAMSegmentor
+from aream_mm.models.segments import SegmentVote
 from aream_mm.models.timm_networks import TimmCNN
 from aream_mm.models.vit import AttentionViT
 from aream_mm.registry import MODELS
 
-for _module in (AReAMLoss, PAR, DenseCRF, RandomWalk):  # tensors in, tensors out: they know no registry
+for _module in (AReAMLoss, PAR, DenseCRF, RandomWalk, SegmentVote):  # tensors in, tensors out: they know no registry
     MODELS.register_module(module=_module)

@@ -107,6 +107,7 @@ def refine(
     refiner: Refiner,
     backgrounds: Sequence[float | None],
     scale: float = 0.5,
+    samples: Sequence | None = None,
 ) -> Tensor:
     """CAM → refined planes, for several background scores at once, which share the affinity of the image.
 
@@ -120,6 +121,7 @@ def refine(
         refiner: such as `PAR`; one that mixes planes gets those of one background score at a time.
         backgrounds: S background scores in 0..1, or (None,) for pictures without background.
         scale: resolution at which the planes are refined, relative to the images; with 1 nothing is halved.
+        samples: those of the images, for a refiner that reads them.
 
     Returns:
         (S, B, 1 + K, H, W), zero for absent classes; (1, B, K, H, W) without background.
@@ -129,7 +131,7 @@ def refine(
     planes = [add_background(scores, background).softmax(dim=1) for background in backgrounds]
     planes = planes if refiner.mixes_planes else [torch.cat(planes, dim=1)]
     images, size = upsample(images, low), images.shape[-2:]
-    planes = upsample(torch.cat([refiner(images, together) for together in planes], dim=1), size)
+    planes = upsample(torch.cat([refiner(images, together, samples) for together in planes], dim=1), size)
     return planes.unflatten(1, (len(backgrounds), -1)).transpose(0, 1)
 
 

@@ -147,7 +147,7 @@ def refine_samples(
         pictures, refined = (torch.stack([group[i] for i in numbers]) for group in (images, planes))
         there = refined.any(dim=-1).any(dim=-1).any(dim=0)  # (K,): with tags most of the planes are zero
         inputs = (cams.upsample(tensor, low) for tensor in (pictures, refined[:, there]))
-        refined[:, there] = cams.upsample(refiner(*inputs), size)
+        refined[:, there] = cams.upsample(refiner(*inputs, [samples[i] for i in numbers]), size)
         for i, result in zip(numbers, refined, strict=True):
             mask = result.max(dim=0, keepdim=True).indices
             samples[i].set_data(dict(seg_logits=PixelData(data=result), pred_sem_seg=PixelData(data=mask)))

@@ -1,8 +1,10 @@
 """Refiner: planes in, planes out; the base class of whatever makes planes follow the picture."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
+from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from aream_mm.models.precision import at_least_float32
@@ -32,6 +34,8 @@ class Refiner(nn.Module, ABC):
         mixes_planes: whether a plane of the answer depends on other planes of the picture than its own, as where the
             classes of a pixel compete. Such a refiner gets the planes of one background score at a time; another gets
             those of all scores in one call, along K, which share what it makes of the image.
+        reads_samples: whether it needs to know which pictures they are: `refine(images, planes, samples)` then gets
+            their data samples too, and None where there are none or pictures are cut and turned, as in training.
 
     Shapes: images (B, 3, H, W) RGB in 0..1, planes (B, K, H, W) → (B, K, H, W) float32 or wider.
 
@@ -39,20 +43,21 @@ class Refiner(nn.Module, ABC):
         ValueError: images and planes of other shapes, or an answer of another shape than the planes.
     """
 
-    mixes_planes = False
+    mixes_planes = reads_samples = False
 
-    def forward(self, images: Tensor, planes: Tensor) -> Tensor:
+    def forward(self, images: Tensor, planes: Tensor, samples: Sequence[SegDataSample] | None = None) -> Tensor:
         name, shape = type(self).__name__, tuple(planes.shape)
         if len(shape) != 4 or images.shape != (shape[0], 3, *shape[2:]):
             raise ValueError(
                 f'{name}: expected images (B, 3, H, W) and planes (B, K, H, W), got {tuple(images.shape)} and {shape}'
             )
         with torch.autocast(images.device.type, enabled=False):
-            refined = self.refine(at_least_float32(images), at_least_float32(planes))
+            known = (samples,) if self.reads_samples else ()
+            refined = self.refine(at_least_float32(images), at_least_float32(planes), *known)
         if refined.shape != shape:
             raise ValueError(f'{name}: expected refined planes {shape}, got {tuple(refined.shape)}')
         return refined
 
     @abstractmethod
-    def refine(self, images: Tensor, planes: Tensor) -> Tensor:
+    def refine(self, images: Tensor, planes: Tensor, *samples: Sequence[SegDataSample] | None) -> Tensor:
         """(B, 3, H, W), (B, K, H, W) → (B, K, H, W)."""

@@ -321,9 +321,8 @@ class CAMSegmentor(BaseSegmentor):
         number, refiner = planes.shape[1], settings.refiner
         if refiner is not None:
             backgrounds = settings.band or (settings.background,)
-            refined = cams.refine(
-                cam, present.mask, inputs, refiner.to(inputs.device), backgrounds, settings.refine_scale
-            )
+            refiner, scale = refiner.to(inputs.device), settings.refine_scale
+            refined = cams.refine(cam, present.mask, inputs, refiner, backgrounds, scale, data_samples)
             planes = torch.cat([planes, *refined], dim=1)
         # In this order mmseg's argmax over the planes is ten times faster.
         results = self.postprocess_result(planes.contiguous(memory_format=torch.channels_last), data_samples)

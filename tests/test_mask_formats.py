@@ -1,0 +1,228 @@
+"""Masks in the forms of labelling tools, and back: what another reader draws is the mask."""
+
+import json
+import sys
+
+import export_masks
+import import_masks
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+from aream_mm.masks import encode_mask
+
+coco = pytest.importorskip('pycocotools.coco', reason="needs the extra 'export'")
+
+CLASSES = ['background', 'Kätzchen', 'hot dog']
+NAMES = ('a b/Übung 1.jpg', 'a b/tief/2.PNG', '3.x.jpeg', 'plain.webp')
+FORMS = ('coco', 'yolo', 'labelme', 'cvat', 'voc')
+
+
+def draw(kind, size):
+    """Rings in rings, single pixels, parts at the border, others that meet at corners alone, and noise."""
+    mask, random = np.zeros(size, np.uint8), np.random.default_rng(len(kind))
+    height, width = size
+    if kind == 'rings':
+        for i, value in enumerate((1, 0, 2, 1, 0, 1)):
+            mask[3 * i : height - 3 * i, 3 * i : width - 3 * i] = value
+    elif kind == 'holes':
+        mask[: height // 2] = 1
+        for x in range(2, width - 4, 6):
+            mask[3:7, x : x + 3] = x % 3
+        mask[-3:, -4:], mask[height // 2 + 3, ::5] = 2, 1
+    elif kind == 'corners':
+        mask[np.indices(size).sum(axis=0) % 2 == 0] = 1
+        mask[:, width // 2 :] = np.kron(random.integers(0, 3, (height, width)), np.ones((3, 3)))[
+            :height, : (width + 1) // 2
+        ]
+    else:
+        field = ndimage.gaussian_filter(random.normal(size=size), 2)
+        mask[field > 0.05], mask[field < -0.1] = 1, 2
+    return mask
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """Photographs of unequal sizes and their pseudo masks."""
+    kinds = ('rings', 'holes', 'corners', 'noise')
+    for name, kind, size in zip(NAMES, kinds, ((48, 61), (40, 37), (33, 52), (70, 90)), strict=True):
+        photograph, mask = tmp_path / 'images' / name, (tmp_path / 'masks' / name).with_suffix('.png')
+        for file in (photograph, mask):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', size[::-1], 'grey').save(photograph)
+        mask.write_bytes(encode_mask(draw(kind, size)))
+    (tmp_path / 'masks/manifest.json').write_text(json.dumps(dict(classes=CLASSES)))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def masks_of(folder):
+    return {name: np.array(Image.open((folder / name).with_suffix('.png'))) for name in NAMES}
+
+
+def export(form, *options, out='exported'):
+    sys.argv = ['x', 'masks', '--to', form, '--out', out, '--images', 'images', *options]
+    export_masks.main()
+
+
+def bring_back(source, *options, out='back', classes=CLASSES):
+    sys.argv = ['x', source, '--images', 'images', '--out', out, '--classes', *classes, *options]
+    import_masks.main()
+
+
+def source_of(form, out='exported'):
+    return out + dict(coco='/annotations.json', cvat='/annotations.xml').get(form, '')
+
+
+@pytest.mark.parametrize('options', [[], ['--instances']])
+@pytest.mark.parametrize('form', FORMS)
+def test_what_is_exported_comes_back_as_it_was(data, form, options, capsys):
+    export(form, *options)
+    told = capsys.readouterr().out
+    assert 'Kätzchen' in told and ('not told apart' in told) == (not options and form != 'yolo')
+    bring_back(source_of(form))
+    before, after = masks_of(data / 'masks'), masks_of(data / 'back')
+    for name in NAMES:
+        assert np.array_equal(before[name], after[name]), name
+
+
+def test_what_is_ignored_is_told_or_kept(data, capsys):
+    file = data / 'masks/a b/tief/2.png'
+    mask = np.array(Image.open(file))
+    mask[5:15, 3:20] = 255
+    file.write_bytes(encode_mask(mask))
+    for form in FORMS:
+        export(form, out=form)
+        left_out = '1 masks ignore pixels, which are left out as background: a b/tief/2.PNG' in capsys.readouterr().out
+        bring_back(source_of(form, form), out=f'{form}_back')
+        after = np.array(Image.open(data / f'{form}_back/a b/tief/2.png'))
+        assert left_out == (form in ('coco', 'yolo'))
+        assert np.array_equal(after, np.where(mask == 255, 0, mask) if left_out else mask)
+
+
+def test_cocos_own_reader_finds_the_classes_and_with_instances_their_parts(data):
+    export('coco', out='classes')
+    export('coco', '--instances', out='parts')
+    before = masks_of(data / 'masks')
+    for out in ('classes', 'parts'):
+        reader = coco.COCO(f'{out}/annotations.json')
+        for image in reader.loadImgs(reader.getImgIds()):
+            for i, name in enumerate(CLASSES[1:], start=1):
+                assert reader.loadCats(i)[0]['name'] == name
+                plane = before[image['file_name']] == i
+                found = reader.loadAnns(reader.getAnnIds(image['id'], i))
+                assert len(found) == (ndimage.label(plane, np.ones((3, 3)))[1] if out == 'parts' else int(plane.any()))
+                assert all(entry['iscrowd'] == (out == 'classes') for entry in found)
+                drawn = sum((reader.annToMask(entry).astype(int) for entry in found), start=np.zeros(plane.shape, int))
+                assert np.array_equal(drawn, plane)
+
+
+def test_a_mask_of_labelme_a_polygon_of_cvat_and_uncompressed_codes_are_read(data):
+    mask = np.zeros((48, 61), np.uint8)
+    mask[10:20, 5:31] = 1
+    square = [[5, 10], [31, 10], [31, 20], [5, 20]]
+    points = ';'.join(f'{x},{y}' for x, y in square)
+    (data / 'a.xml').write_text(
+        '<annotations><image id="0" name="a b/Übung 1.jpg" width="61" height="48"><tag label="hot dog"/>'
+        f'<polygon label="Kätzchen" points="{points}" z_order="1"/>'
+        f'<polygon label="hot dog" points="{points}" z_order="0"/></image></annotations>'
+    )
+    runs = [0] + np.diff(np.flatnonzero(np.diff(mask.ravel(order='F'), prepend=2, append=2))).tolist()
+    entries = [dict(segmentation=code) for code in ([sum(square, [])], dict(size=[48, 61], counts=runs[1:]))]
+    for n, entry in enumerate(entries):
+        image = dict(id=1, file_name='a b/Übung 1.jpg', width=61, height=48)
+        content = dict(images=[image], categories=[dict(id=7, name='Kätzchen')])
+        content['annotations'] = [dict(entry, id=1, image_id=1, category_id=7)]
+        (data / f'{n}.json').write_text(json.dumps(content))
+    for n, source in enumerate(('a.xml', '0.json', '1.json')):
+        bring_back(source, out=f'back_{n}')
+        assert np.array_equal(np.array(Image.open(data / f'back_{n}/a b/Übung 1.png')), mask), source
+
+
+def test_without_background_every_id_is_a_class_and_pixels_without_a_shape_are_ignored(data, capsys):
+    (data / 'masks/manifest.json').write_text(json.dumps(dict(classes=['sky', 'Kätzchen', 'hot dog'])))
+    for form in FORMS:
+        export(form, out=form)
+        bring_back(source_of(form, form), out=f'{form}_back', classes=['sky', 'Kätzchen', 'hot dog'])
+        for name, mask in masks_of(data / 'masks').items():
+            assert np.array_equal(mask, masks_of(data / f'{form}_back')[name]), (form, name)
+    content = json.loads((data / 'coco/annotations.json').read_text())
+    content['annotations'] = [entry for entry in content['annotations'] if entry['category_id']]
+    (data / 'coco/annotations.json').write_text(json.dumps(content))
+    bring_back(source_of('coco', 'coco'), out='less', classes=['sky', 'Kätzchen', 'hot dog'])
+    before, after = masks_of(data / 'masks')[NAMES[0]], masks_of(data / 'less')[NAMES[0]]
+    assert np.array_equal(after, np.where(before == 0, 255, before))
+
+
+def test_nothing_is_overwritten_and_pictures_without_a_shape_are_left_out(data, capsys):
+    export('coco')
+    with pytest.raises(SystemExit):
+        export('coco')
+    assert 'expected the name of a new folder' in capsys.readouterr().err
+    content = json.loads((data / 'exported/annotations.json').read_text())
+    content['annotations'] = [entry for entry in content['annotations'] if entry['image_id'] != 1]
+    (data / 'exported/annotations.json').write_text(json.dumps(content))
+    bring_back(source_of('coco'))
+    assert '1 pictures without a shape are left out: 3.x.jpeg' in capsys.readouterr().out
+    assert not (data / 'back/3.x.png').exists()
+    bring_back(source_of('coco'))  # the same masks may stay
+    other = data / 'back/plain.png'
+    other.write_bytes(encode_mask(np.zeros((70, 90), np.uint8)))
+    with pytest.raises(ValueError, match='nothing is overwritten, not so for 1: back/plain.png'):
+        bring_back(source_of('coco'))
+
+
+@pytest.mark.parametrize(
+    ('name', 'change', 'message'),
+    [
+        ('plain.png', np.zeros((90, 70), np.uint8), r'of the size of the photograph.*plain.png \(70 × 90'),
+        ('plain.png', np.full((70, 90), 3, np.uint8), r'masks of ids 0..2 and 255.*plain.png \(ids \[3\]\)'),
+        ('strange.png', np.zeros((70, 90), np.uint8), 'a photograph in images for each mask.*strange.png'),
+        ('manifest.json', None, 'expected masks/manifest.json'),
+    ],
+)
+def test_masks_that_are_no_photographs_are_refused(data, name, change, message):
+    (data / 'masks' / name).unlink(missing_ok=True)
+    if change is not None:
+        (data / 'masks' / name).write_bytes(encode_mask(change))
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        export('voc')
+    assert not (data / 'exported').exists()
+
+
+@pytest.mark.parametrize(
+    ('form', 'file', 'old', 'new', 'message'),
+    [
+        ('coco', 'annotations.json', '"plain.webp"', '"plane.webp"', 'plane.webp'),
+        ('coco', 'annotations.json', '"width": 90', '"width": 80', r'plain.webp \(\(70, 80\), photograph \(70, 90\)'),
+        ('coco', 'annotations.json', '"name": "hot dog"', '"name": "cold dog"', 'classes cold dog'),
+        ('coco', 'annotations.json', '"segmentation"', '"segments"', 'polygons or masks, got annotation 1 without'),
+        ('cvat', 'annotations.xml', '<mask', '<box', 'polygons or masks, got <box> in'),
+        ('cvat', 'annotations.xml', 'rle="', 'rle="9, ', 'reshape'),
+        ('cvat', 'annotations.xml', 'label="hot dog"', 'label="cold dog"', 'classes cold dog'),
+        ('labelme', 'plain.json', '"polygon"', '"rectangle"', 'polygons or masks, got a rectangle'),
+        ('labelme', 'plain.json', '"imageWidth": 90', '"imageWidth": 91', r'plain.webp \(\(70, 91\)'),
+        ('yolo', 'data.yaml', '["Kätzchen", "hot dog"]', '["Kätzchen", "dog"]', 'classes dog'),
+        ('yolo', 'labels/plain.txt', '0 ', '0 0.5 0.5 0.1 0.1\n0 ', 'polygons or masks, got a box in plain.txt'),
+        ('yolo', 'labels/plain.txt', '0 ', '7 ', 'taken for YOLO'),
+        ('voc', 'labelmap.txt', 'hot dog:0,128,0', 'hot dog:0,128,1', 'colours of labelmap.txt'),
+    ],
+)
+def test_what_is_not_of_these_photographs_and_classes_is_refused_and_nothing_is_written(
+    data, form, file, old, new, message
+):
+    export(form)
+    path = data / 'exported' / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(ValueError, match=message):
+        bring_back(source_of(form))
+    assert not (data / 'back').exists()
+
+
+def test_a_source_that_is_none_of_these_is_refused(data):
+    for source in ('images', 'nowhere', 'masks/manifest.json'):
+        with pytest.raises(ValueError, match=f'{source}: .*expected'):
+            bring_back(source)

@@ -1,0 +1,237 @@
+"""A folder of pseudo masks in the form of another tool: `pip install 'aream_mm[export]'`.
+
+    python tools/converters/export_masks.py work_dirs/own_photographs/pseudo_masks --to cvat --out exported
+
+    coco    annotations.json, run-length codes                  cvat    annotations.xml, CVAT for images 1.1, masks
+    yolo    data.yaml, labels and copies of the photographs     labelme a JSON a photograph, polygons
+    voc     SegmentationClass, labelmap.txt, ImageSets; CVAT's "Segmentation mask" too
+
+The classes are those of the folder's manifest. Instances are not told apart: with --instances each connected part of a
+class is one, as it is in YOLO anyway. Every photograph needs its mask's name and size. OUT is a new folder.
+"""
+
+import argparse
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+import cv2
+import numpy as np
+from mmengine.config import Config
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+from aream_mm.datasets.pictures import find_pictures, first_few, read_header, require_distinct_names
+from aream_mm.datasets.tags import image_id, refuse
+from aream_mm.files import write_atomically
+from aream_mm.masks import IGNORE_INDEX, VOC_COLOURS, encode_mask
+
+OWN = Path(__file__).parents[2] / 'configs/_base_/datasets/own.py'
+MISSING = "expected pycocotools, got none; pip install 'aream_mm[export]'"
+IGNORE, BACKGROUND = '__ignore__', '_background_'  # LabelMe's
+NEAR = 0.25  # of a pixel, which readers that cut and those that round off take for the same pixel
+
+
+class Picture(NamedTuple):
+    """A photograph, its path below the folder of photographs, and its mask of ids (H, W)."""
+
+    photograph: Path
+    name: str
+    mask: np.ndarray
+
+
+def photographs_of(folder: Path) -> dict[str, str]:
+    """By id, the path below the folder of each photograph."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f'--images: expected a folder of photographs, got {str(folder)!r}')
+    pictures, _ = find_pictures(folder)
+    require_distinct_names(folder, pictures)
+    return {image_id(picture): picture for picture in pictures}
+
+
+def read_masks(folder: Path, images: Path) -> tuple[list[str], list[Picture]]:
+    """The classes of the manifest, and the masks below the folder with their photographs."""
+    manifest = folder / 'manifest.json'
+    if not manifest.is_file():
+        raise FileNotFoundError(f'expected {manifest}, which pseudo masks have when they are complete')
+    classes, known = json.loads(manifest.read_bytes())['classes'], photographs_of(images)
+    files = [file for file in find_pictures(folder)[0] if file.endswith('.png')]
+    refuse(folder, f'a photograph in {images} for each mask', [f for f in files if image_id(f) not in known])
+    pictures, problems = [], []
+    for file in files:
+        name = known[image_id(file)]
+        mask = np.array(Image.open(folder / file))
+        header = read_header(images / name)
+        if header is None or mask.shape != header.size[::-1]:
+            problems.append(f'{file} ({mask.shape[1]} × {mask.shape[0]}, photograph {header and header.size})')
+        elif unknown := [int(i) for i in np.unique(mask) if i >= len(classes) and i != IGNORE_INDEX]:
+            problems.append(f'{file} (ids {unknown})')
+        pictures.append(Picture(images / name, name, mask))
+    refuse(folder, f'masks of ids 0..{len(classes) - 1} and 255, of the size of the photograph', problems)
+    if not pictures:
+        raise ValueError(f'{folder}: expected masks (.png), got none')
+    return classes, pictures
+
+
+def objects_of(mask: np.ndarray, ids: list[int], instances: bool) -> Iterator[tuple[int, np.ndarray]]:
+    """The id and the plane (H, W) of each class in the mask, or of each of its connected parts."""
+    for i in ids:
+        numbers, count = ndimage.label(mask == i, np.ones((3, 3))) if instances else (mask == i, int((mask == i).any()))
+        yield from ((i, numbers == n) for n in range(1, count + 1))
+
+
+def write_coco(out: Path, classes: dict[int, str], pictures: list[Picture], instances: bool) -> None:
+    """Without instances the class of a picture is a crowd, COCO's word for objects that are not told apart."""
+    from pycocotools import mask as coder
+
+    images, annotations = [], []
+    for number, picture in enumerate(pictures, start=1):
+        height, width = picture.mask.shape
+        images.append(dict(id=number, file_name=picture.name, width=width, height=height))
+        for i, plane in objects_of(picture.mask, list(classes), instances):
+            code = coder.encode(np.asfortranarray(plane, np.uint8))
+            numbers = dict(area=int(plane.sum()), bbox=coder.toBbox(code).tolist(), iscrowd=int(not instances))
+            code = dict(size=code['size'], counts=code['counts'].decode())
+            about = dict(id=len(annotations) + 1, image_id=number, category_id=i)
+            annotations.append(dict(about, segmentation=code, **numbers))
+    categories = [dict(id=i, name=name) for i, name in classes.items()]
+    content = dict(images=images, annotations=annotations, categories=categories)
+    write_atomically(out / 'annotations.json', json.dumps(content).encode())
+
+
+def contours(plane: np.ndarray, mode: int, method: int) -> list[np.ndarray]:
+    """The pixels (N, 2), x and y, of the plane at its edge, and with RETR_CCOMP those around each hole."""
+    return [ring[:, 0] for ring in cv2.findContours(plane.astype(np.uint8), mode, method)[0]]
+
+
+def write_yolo(out: Path, classes: dict[int, str], pictures: list[Picture], instances: bool) -> None:
+    """A part is one polygon, into which a cut of one pixel leads to each hole, since YOLO knows neither."""
+    inside = [picture.name for picture in pictures if 'images' in Path(picture.name).parts]
+    refuse(out, 'no folder named images below that of the photographs, which YOLO would look for labels in', inside)
+    for photograph, name, mask in pictures:
+        lines = []
+        for i, plane in objects_of(mask, list(classes), True):
+            path, *holes = sorted(
+                contours(plane, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE), key=lambda ring: ring[:, 0].min()
+            )
+            for hole in holes:  # from the left: the first pixel of the path beside a hole is of the outer ring or done
+                start = hole[:, 0].argmin()
+                x, y = hole[start]
+                beside = np.flatnonzero((path[:, 1] == y) & (path[:, 0] <= x))
+                cut = beside[path[beside, 0].argmax()]
+                ring = np.roll(hole, -start, axis=0)
+                path = np.concatenate([path[: cut + 1], ring, ring[:1], path[cut:]])
+            steps = np.diff(path, axis=0, append=path[:1])
+            path = path[(steps != np.roll(steps, 1, axis=0)).any(axis=1)] if len(path) > 1 else path
+            points = (np.resize(path, (max(len(path), 3), 2)) + NEAR) / mask.shape[::-1]
+            lines.append(' '.join([str(list(classes).index(i)), *(f'{value:.7g}' for value in points.ravel())]))
+        write_atomically((out / 'labels' / name).with_suffix('.txt'), '\n'.join(lines).encode())
+        (out / 'images' / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(photograph, out / 'images' / name)
+    names = json.dumps(list(classes.values()), ensure_ascii=False)  # JSON is YAML
+    write_atomically(out / 'data.yaml', f'train: images\nval: images\nnames: {names}\n'.encode())
+
+
+def write_labelme(out: Path, classes: dict[int, str], pictures: list[Picture], instances: bool) -> None:
+    """Polygons in the order in which LabelMe draws them: what is in a hole, be it background, comes after its part."""
+    for photograph, name, mask in pictures:
+        canvas, parts, file = Image.new('L', mask.shape[::-1]), [], (out / name).with_suffix('.json')
+        for i in map(int, np.unique(mask)):
+            groups = ndimage.label(mask == i, np.ones((3, 3)))[0]
+            numbers, _ = ndimage.label(mask == i)  # not over corners, where parts of other classes may cross
+            for n, (rows, columns) in enumerate(ndimage.find_objects(numbers), start=1):
+                (path,) = contours(numbers[rows, columns] == n, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+                path = path + (columns.start, rows.start)
+                parts.append((cv2.contourArea(path), i, int(groups[path[0, 1], path[0, 0]]), path))
+        shapes = []
+        for _, i, group, path in sorted(parts, key=lambda part: -part[0]):
+            points = np.resize(path, (max(len(path), 3), 2)).tolist()
+            if i in classes or i != canvas.getpixel(tuple(points[0])):
+                ImageDraw.Draw(canvas).polygon([tuple(point) for point in points], fill=i, outline=i)
+                about = dict(label=classes.get(i, BACKGROUND), group_id=group if instances else 1, flags={})
+                shapes.append(dict(about, points=points, shape_type='polygon'))
+        image = Path(os.path.relpath(photograph, file.parent)).as_posix()
+        size = dict(imageHeight=mask.shape[0], imageWidth=mask.shape[1])
+        content = dict(version='5.5.0', flags={}, shapes=shapes, imagePath=image, imageData=None, **size)
+        write_atomically(file, json.dumps(content, ensure_ascii=False).encode())
+
+
+def write_cvat(out: Path, classes: dict[int, str], pictures: list[Picture], instances: bool) -> None:
+    root = ElementTree.Element('annotations')
+    ElementTree.SubElement(root, 'version').text = '1.1'
+    labels = ElementTree.SubElement(ElementTree.SubElement(ElementTree.SubElement(root, 'meta'), 'task'), 'labels')
+    for name in classes.values():
+        ElementTree.SubElement(ElementTree.SubElement(labels, 'label'), 'name').text = name
+    for number, (_, name, mask) in enumerate(pictures):
+        size = dict(width=str(mask.shape[1]), height=str(mask.shape[0]))
+        image = ElementTree.SubElement(root, 'image', id=str(number), name=name, **size)
+        for i, plane in objects_of(mask, list(classes), instances):
+            ((rows, columns),) = ndimage.find_objects(plane.astype(np.uint8))
+            cut = plane[rows, columns]
+            changes = np.flatnonzero(np.diff(cut.ravel(), prepend=False)).tolist()
+            runs = np.diff([0, *changes, cut.size])  # of pixels outside and inside in turn
+            where = dict(left=columns.start, top=rows.start, width=cut.shape[1], height=cut.shape[0], z_order=0)
+            about = dict(label=classes[i], source='auto', occluded='0', rle=', '.join(map(str, runs)))
+            ElementTree.SubElement(image, 'mask', **about, **{key: str(value) for key, value in where.items()})
+    write_atomically(out / 'annotations.xml', ElementTree.tostring(root, 'utf-8', xml_declaration=True))
+
+
+def write_voc(out: Path, classes: dict[int, str], pictures: list[Picture], instances: bool) -> None:
+    ignored = any((picture.mask == IGNORE_INDEX).any() for picture in pictures)
+    names = {0: 'background', **classes} | ({IGNORE_INDEX: IGNORE} if ignored else {})
+    lines = [f'{name}:{",".join(map(str, VOC_COLOURS[i]))}::' for i, name in sorted(names.items())]
+    write_atomically(out / 'labelmap.txt', '\n'.join(['# label:color_rgb:parts:actions', *lines, '']).encode())
+    ids = [Path(picture.name).with_suffix('').as_posix() for picture in pictures]
+    write_atomically(out / 'ImageSets/Segmentation/default.txt', '\n'.join([*ids, '']).encode())
+    for sample_id, (_, _, mask) in zip(ids, pictures, strict=True):
+        write_atomically(out / f'SegmentationClass/{sample_id}.png', encode_mask(mask))
+        if instances:
+            objects = np.where(mask == IGNORE_INDEX, IGNORE_INDEX, 0).astype(np.uint8)
+            for number, (_, plane) in enumerate(objects_of(mask, list(classes), True), start=1):
+                if number == IGNORE_INDEX:
+                    raise ValueError(f'{sample_id}: expected fewer than {number} connected parts, which VOC can hold')
+                objects[plane] = number
+            write_atomically(out / f'SegmentationObject/{sample_id}.png', encode_mask(objects))
+
+
+WRITERS = dict(coco=write_coco, yolo=write_yolo, labelme=write_labelme, cvat=write_cvat, voc=write_voc)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('masks', type=Path, help='folder of pseudo masks')
+    parser.add_argument('--to', required=True, choices=WRITERS, help='whose form they take')
+    parser.add_argument('--out', type=Path, required=True, help='folder to write, which is not there yet')
+    parser.add_argument('--images', type=Path, help='folder of the photographs; default: that of own.py')
+    parser.add_argument('--instances', action='store_true', help='each connected part of a class is an instance')
+    args = parser.parse_args()
+    if find_spec('pycocotools') is None:
+        parser.error(MISSING)
+    if args.out.exists():
+        parser.error(f'--out: expected the name of a new folder, got {args.out}, which is there')
+    own = Config.fromfile(OWN).photographs
+    names, pictures = read_masks(args.masks, args.images or Path(own.data_root, own.data_prefix.img_path))
+    classes = {i: name for i, name in enumerate(names) if (i, name) != (0, 'background')}
+    ignored = [picture.name for picture in pictures if (picture.mask == IGNORE_INDEX).any()]
+    if ignored and args.to in ('labelme', 'cvat'):
+        classes[IGNORE_INDEX] = IGNORE
+    WRITERS[args.to](args.out, classes, pictures, args.instances)
+    counts = Counter(i for picture in pictures for i in np.unique(picture.mask).tolist())
+    shown = ', '.join(f'{name} ({counts[i]})' for i, name in classes.items())
+    print(f'{args.out}: {len(pictures)} masks as {args.to}: {shown}')
+    if args.instances or args.to == 'yolo':
+        print('Each connected part of a class is an instance: objects that touch are one, a divided one is several')
+    else:
+        print('Instances are not told apart; --instances makes one of each connected part of a class')
+    if ignored and args.to in ('coco', 'yolo'):
+        print(f'{len(ignored)} masks ignore pixels, which are left out as background: {first_few(ignored)}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,220 @@
+"""Masks that were drawn or corrected in another tool, as PNGs of class ids: `pip install 'aream_mm[export]'`.
+
+    python tools/converters/import_masks.py annotations.xml
+
+SOURCE is COCO (.json, segmentations), CVAT for images 1.1 (.xml; unzip it), or a folder of LabelMe's JSON, of YOLO
+(data.yaml, labels), or of VOC (SegmentationClass, labelmap.txt). Polygons, masks and run-length codes are read; boxes
+are no outlines and refused. Of shapes that overlap the later one is on top, in COCO and YOLO the smaller one. Pixels
+without a shape are background; pictures without a shape are left out. Classes and folders are those of own.py.
+"""
+
+import argparse
+import base64
+import io
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+import cv2
+import numpy as np
+import yaml
+from export_masks import BACKGROUND, IGNORE, MISSING, OWN, photographs_of
+from labelling_tools import cvat_pairs, read_labelme
+from mmengine.config import Config
+from PIL import Image, ImageDraw
+from tag_sources import COCO_FIELDS, coco_tags, read_json
+
+from aream_mm.datasets.pictures import files_below, first_few, read_header
+from aream_mm.datasets.tags import class_name, image_id, refuse
+from aream_mm.files import write_atomically
+from aream_mm.masks import IGNORE_INDEX, encode_mask
+
+Size = tuple[int, int]  # height and width
+
+
+class Drawn(NamedTuple):
+    """A picture's name, its size where the source tells it, and each shape's label and plane (H, W), lowest first."""
+
+    name: str
+    size: Size | None
+    shapes: list
+
+
+def polygon(points: list, size: Size) -> np.ndarray:
+    """As LabelMe draws it, the pixels of its edge among them."""
+    plane = Image.new('1', size[::-1])
+    ImageDraw.Draw(plane).polygon([tuple(point) for point in points], fill=1, outline=1)
+    return np.array(plane)
+
+
+def by_area(shapes: list) -> list:
+    return sorted(shapes, key=lambda shape: -int(shape[1].sum()))
+
+
+def no_outline(what: str) -> None:
+    raise ValueError(f'expected polygons or masks, got {what}')
+
+
+def read_coco(path: Path) -> Iterator[Drawn]:
+    from pycocotools import mask as coder
+
+    content = read_json(path)
+    if not isinstance(content, dict) or not COCO_FIELDS.keys() <= content.keys():
+        raise ValueError(f'expected {", ".join(COCO_FIELDS)}, got something else')
+    coco_tags(path, content)  # which finds fault
+    names = {category['id']: category['name'] for category in content['categories']}
+    entries = defaultdict(list)
+    for entry in content['annotations']:
+        entries[entry['image_id']].append(entry)
+    for image in content['images']:
+        size, shapes = (image['height'], image['width']), []
+        for entry in entries[image['id']]:
+            code = entry.get('segmentation')
+            if not code:
+                no_outline(f'annotation {entry.get("id")} without a segmentation')
+            if isinstance(code, list) or isinstance(code['counts'], list):
+                code = coder.frPyObjects(code, *size)
+            plane = coder.decode(coder.merge(code) if isinstance(code, list) else code)
+            shapes.append((names[entry['category_id']], plane.astype(bool)))
+        yield Drawn(image['file_name'], size, by_area(shapes))
+
+
+def read_cvat(path: Path) -> Iterator[Drawn]:
+    from pycocotools import mask as coder
+
+    cvat_pairs(path)  # which finds fault
+    for image in ElementTree.parse(path).getroot().findall('image'):
+        size, shapes = (int(image.get('height')), int(image.get('width'))), []
+        for shape in sorted(image, key=lambda shape: int(shape.get('z_order', 0))):
+            plane = np.zeros(size, bool)
+            if shape.tag == 'polygon':
+                points = [float(value) for value in shape.get('points').replace(';', ',').split(',')]
+                plane = coder.decode(coder.merge(coder.frPyObjects([points], *size))).astype(bool)
+            elif shape.tag == 'mask':
+                left, top, width, height = (int(shape.get(key)) for key in ('left', 'top', 'width', 'height'))
+                runs = [int(number) for number in shape.get('rle').split(',')]
+                inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)
+                plane[top : top + height, left : left + width] = inside
+            elif shape.tag != 'tag':
+                no_outline(f'<{shape.tag}> in {image.get("name")}')
+            if shape.tag != 'tag':
+                shapes.append((shape.get('label'), plane))
+        yield Drawn(image.get('name'), size, shapes)
+
+
+def read_labelme_shapes(folder: Path) -> Iterator[Drawn]:
+    for file in [file for file in files_below(folder) if file.lower().endswith('.json')]:
+        (name, _), shapes = read_labelme(folder, file), []
+        content = json.loads((folder / file).read_text(encoding='utf-8-sig'))
+        size = content['imageHeight'], content['imageWidth']
+        for shape in content['shapes']:
+            kind = shape.get('shape_type') or 'polygon'
+            if kind == 'polygon' and len(shape['points']) > 2:
+                plane = polygon(shape['points'], size)
+            elif kind == 'mask':
+                plane, ((left, top), _) = np.zeros(size, bool), np.array(shape['points']).astype(int)
+                inside = np.array(Image.open(io.BytesIO(base64.b64decode(shape['mask'])))).astype(bool)
+                plane[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
+            else:
+                no_outline(f'a {kind} of {len(shape["points"])} points in {file}')
+            shapes.append((shape['label'], plane))
+        yield Drawn(name, size, shapes)
+
+
+def read_yolo(folder: Path, photographs: dict[str, str], images: Path) -> Iterator[Drawn]:
+    names = yaml.safe_load((folder / 'data.yaml').read_bytes())['names']
+    for file in files_below(folder / 'labels'):
+        known = photographs.get(image_id(Path(file).with_suffix('.jpg').as_posix()))
+        header = known and read_header(images / known)
+        if not header:
+            raise ValueError(f'expected a photograph of {file} in {images}, got none')
+        shapes = []
+        for line in (folder / 'labels' / file).read_text().splitlines():
+            number, *values = line.split()
+            if len(values) < 6:
+                no_outline(f'a box in {file}')
+            points = (np.array(values, float).reshape(-1, 2) * header.size).astype(np.int32)
+            plane = cv2.fillPoly(np.zeros(header.size[::-1], np.uint8), [points], 1).astype(bool)
+            shapes.append((names[int(number)], plane))
+        yield Drawn(known, header.size[::-1], by_area(shapes))
+
+
+def read_voc(folder: Path) -> Iterator[Drawn]:
+    lines = [line.split(':') for line in (folder / 'labelmap.txt').read_text(encoding='utf-8-sig').splitlines()]
+    colours = {(224, 224, 192): IGNORE}
+    colours |= {tuple(map(int, line[1].split(','))): line[0] for line in lines if line[0][:1] != '#' and len(line) > 1}
+    for file in files_below(folder / 'SegmentationClass'):
+        pixels = np.array(Image.open(folder / 'SegmentationClass' / file).convert('RGB'))
+        found, numbers = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True)
+        found = [tuple(map(int, colour)) for colour in found]
+        refuse(file, 'colours of labelmap.txt', [str(colour) for colour in found if colour not in colours])
+        planes = [numbers.reshape(pixels.shape[:2]) == n for n in range(len(found))]
+        yield Drawn(file, pixels.shape[:2], [(colours[c], plane) for c, plane in zip(found, planes, strict=True)])
+
+
+def reader_of(source: Path, photographs: dict[str, str], images: Path) -> tuple[str, Iterator[Drawn]]:
+    """What the source is taken for, and what is in it."""
+    if (source / 'data.yaml').is_file():
+        return 'YOLO', read_yolo(source, photographs, images)
+    if (source / 'SegmentationClass').is_dir() and (source / 'labelmap.txt').is_file():
+        return 'VOC', read_voc(source)
+    if source.is_dir() and any(file.lower().endswith('.json') for file in files_below(source)):
+        return 'LabelMe', read_labelme_shapes(source)
+    if source.is_file() and source.suffix.lower() in ('.json', '.xml'):
+        return ('COCO', read_coco(source)) if source.suffix.lower() == '.json' else ('CVAT', read_cvat(source))
+    raise ValueError('expected a .json of COCO, a .xml of CVAT, or a folder of LabelMe, YOLO or VOC')
+
+
+def main() -> None:
+    own = Config.fromfile(OWN)
+    root, prefixes = Path(own.photographs.data_root), own.photographs.data_prefix
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('source', type=Path, help='file or folder of the other tool')
+    parser.add_argument('--images', type=Path, default=root / prefixes.img_path, help='folder of the photographs')
+    parser.add_argument('--out', type=Path, default=root / prefixes.seg_map_path, help='folder of the masks')
+    parser.add_argument('--classes', nargs='+', default=own.classes, help='in the order of their ids, background first')
+    args = parser.parse_args()
+    if find_spec('pycocotools') is None:
+        parser.error(MISSING)
+    classes, photographs = [class_name(name) for name in args.classes], photographs_of(args.images)
+    ids = {name: i for i, name in enumerate(classes)}
+    without = ids.get('background', IGNORE_INDEX)
+    ids |= {BACKGROUND: without, IGNORE: IGNORE_INDEX, 'background': without}
+    kind, masks, empty, problems = 'nothing known', {}, [], []
+    try:
+        kind, pictures = reader_of(args.source, photographs, args.images)
+        for picture in pictures:
+            known = photographs.get(image_id(picture.name))
+            header = known and read_header(args.images / known)
+            labels = [class_name(label) for label, _ in picture.shapes]
+            if not header or header.size[::-1] != tuple(picture.size):
+                problems.append(f'{picture.name} ({picture.size}, photograph {header and header.size[::-1]})')
+            elif unknown := sorted(set(labels) - ids.keys()):
+                problems.append(f'{picture.name} (classes {", ".join(unknown)})')
+            elif not labels:
+                empty.append(picture.name)
+            else:
+                mask = np.full(picture.size, without, np.uint8)
+                for label, (_, plane) in zip(labels, picture.shapes, strict=True):
+                    mask[plane] = ids[label]
+                masks[(args.out / known).with_suffix('.png')] = mask
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(f'{args.source}: taken for {kind}; {error}') from error
+    expected = f'photographs of {args.images} (height, width) and the classes {", ".join(classes)}'
+    refuse(args.source, expected, problems)
+    present = {file: np.array(Image.open(file)) for file in masks if file.exists()}
+    there = [str(file) for file, mask in present.items() if not np.array_equal(mask, masks[file])]
+    refuse(args.out, 'no other masks there, for nothing is overwritten', there)
+    for file, mask in masks.items():
+        write_atomically(file, encode_mask(mask))
+    print(f'{args.source}, taken for {kind}: {len(masks)} masks in {args.out}')
+    if empty:
+        print(f'{len(empty)} pictures without a shape are left out: {first_few(empty)}')
+
+
+if __name__ == '__main__':
+    main()
