@@ -2,7 +2,8 @@
 
     python tools/analysis/affinity_profile.py CONFIG CHECKPOINT [--vs CHECKPOINT]
 
-Measured on the config's test data with its test settings; figures that need masks are left out where there are none.
+Measured on the config's test data with its test settings; figures that need masks are left out where there
+are none, and where the classes have no background, whose share is measured.
 With --vs, a second checkpoint of the same config stands beside the first: before and after AReAM, for example.
 """
 

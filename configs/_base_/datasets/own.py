@@ -3,13 +3,15 @@
 #   data/own/images/     photographs, in folders of any depth: .jpg .jpeg .png .bmp .tif .tiff .webp
 #   data/own/tags.csv    which classes are in each, as tools/converters/tags.py writes it. An empty cell: none of them.
 #                        Such photographs are needed where every other one has the same class.
-#   data/own/masks/      true masks of some of them, if you have any: PNGs of class ids (0 background, 1 the first
-#                        class after it, …, 255 ignored) named as the photographs are. They are for measuring only.
+#   data/own/masks/      true masks of some of them, if you have any, named as the photographs are: PNGs of class ids, 0
+#                        the first of the classes below (background), 1 the next, …, 255 ignored. For measuring only.
 data_root = 'data/own'
 tag_file = data_root + '/tags.csv'
 
-# Background first; then the names that the tags have. Everything else follows from this line.
+# Background first; then the names that the tags have. Without 'background' every pixel belongs to a class, as on maps
+# of land cover. Everything else follows from this line.
 classes = ('background', 'cat', 'dog')
+background = classes[0] == 'background'
 
 # Of pictures with more than 8 bits (16-bit PNG and TIFF, microscopes of 12 bits, numbers in float TIFF) the values that
 # become black and white, such as (0, 4095). Training measures and tells what fits them.
