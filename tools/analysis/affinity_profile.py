@@ -147,7 +147,7 @@ def draw_examples(dataset: BaseDataset, rows: tuple[str, ...], drawn: dict[str, 
     for number, example in enumerate(examples):
         info = dataset.get_data_info(example)
         photograph = mmcv.imrescale(read_picture(info['img_path'], dataset.value_range), (200, 200))
-        tags = [dataset.metainfo['classes'][1 + c] for c in np.flatnonzero(info['gt_score'])]
+        tags = dataset.names(info['gt_score'])
         for which, (checkpoint, cams) in enumerate(drawn.items()):
             line = grid[number * len(drawn) + which]
             line[0].imshow(photograph)
