@@ -683,5 +683,5 @@ def test_background_anywhere_but_first_is_refused(own):
 
 @pytest.mark.parametrize('name', ['Background', 'backgroud', '_background_', 'back ground', ' background'])
 def test_a_background_that_is_spelt_otherwise_is_no_class(own, name):
-    with pytest.raises(ValueError, match="'background', spelt so, or no such class"):
+    with pytest.raises(ValueError, match="'background', spelt so, or none"):
         DATASETS.build(dict(own_config(own), metainfo=dict(classes=(name, 'cat', 'dog'))))

@@ -229,10 +229,12 @@ def look(monkeypatch, root):
 
 def test_the_most_doubtful_masks_come_first_and_names_are_quoted(own, monkeypatch, capsys):
     init_default_scope('mmseg')
+    for i, name in enumerate(('1', '3', 'sub/0')):
+        write_mask(own / 'masks' / name, 1 + i % 2)
     data = look(monkeypatch, own)
     doubts = [picture['doubt'] for picture in data['pictures']]
     assert doubts == sorted(doubts, reverse=True) and len(doubts) == 6
-    assert 'On 2 true masks: rank correlation' in capsys.readouterr().out
+    assert 'On 3 true masks: rank correlation' in capsys.readouterr().out
     for picture in data['pictures']:
         linked = own / 'page' / unquote(picture['link'])
         assert linked.resolve().with_suffix('') == own.resolve() / 'images' / picture['image']

@@ -30,10 +30,9 @@ class MaskDataset(SegDatasetWrapper):
     def change(self, infos: list[dict]) -> list[dict]:
         if self.drop_unmasked:
             infos = list(filter(has_mask, infos)) or infos
-        if self.learnt:
-            infos = [info for info in infos if not Path(self.learnt, f'{info["sample_id"]}.png').is_file()]
-            if not infos:
-                raise ValueError(f'expected true masks beside those in {self.learnt}, which stage 2 learns, got none')
+        infos = [i for i in infos if not (self.learnt and Path(self.learnt, f'{i["sample_id"]}.png').is_file())]
+        if not infos:
+            raise ValueError(f'expected true masks beside those in {self.learnt}, which stage 2 learns, got none')
         if self.loads_masks:
             self.require_masks(infos, self.what)
         return infos

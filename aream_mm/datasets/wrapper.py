@@ -186,10 +186,10 @@ class SegDatasetWrapper(BaseDataset):
 
     def with_true_masks(self, infos: list[dict]) -> list[dict]:
         masked = [info for info in infos if self.true_masks and has_mask(info)]
-        if self.true_masks and not masked:
-            raise ValueError(f'true_masks: expected masks of some pictures in {self.inner.data_prefix}, got none')
-        if self.true_masks and not any(isinstance(step, LoadAnnotations) for step in self.pipeline.transforms):
-            raise ValueError('true_masks: expected LoadAnnotationsIfAny in the pipeline, got none')
+        loaded = any(isinstance(step, LoadAnnotations) for step in self.pipeline.transforms)
+        if self.true_masks and not (masked and loaded):
+            got = 'none' if loaded else 'no LoadAnnotationsIfAny in the pipeline'
+            raise ValueError(f'true_masks: expected masks of some pictures in {self.inner.data_prefix}, got {got}')
         return masked
 
     def classes_in(self, infos: list[dict], masks: list[dict]) -> list[np.ndarray]:
