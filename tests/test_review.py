@@ -258,7 +258,7 @@ def test_doubt_is_what_mask_and_mirror_image_do_not_share(own):
 
 def test_masks_that_do_not_fit_are_named_before_anything_is_written(own, monkeypatch):
     write_mask(own / 'pseudo/sub/0', 1, size=(50, 40))
-    with pytest.raises(ValueError, match=r'a mask of the size of the picture .*sub/0.png'):
+    with pytest.raises(ValueError, match=r'a pseudo mask of the size of the picture .*sub/0.png'):
         look(monkeypatch, own)
     assert not (own / 'page').exists()
 
@@ -343,6 +343,18 @@ def test_a_list_of_other_pictures_is_refused(own, line):
         pseudo_masks(own, left_out=str(own / 'left_out.txt'))
 
 
+def test_bad_masks_alone_are_refused_and_true_masks_alone_are_learnt(own):
+    masks = [path for path in (own / 'pseudo').rglob('*.png')]
+    ids = [path.relative_to(own / 'pseudo').with_suffix('').as_posix() for path in masks]
+    lines = [f'{read_digest(path)}  {sample_id}\n' for path, sample_id in zip(masks, ids, strict=True)]
+    (own / 'left_out.txt').write_text(''.join(lines))
+    shutil.rmtree(own / 'masks')
+    with pytest.raises(ValueError, match='expected some masks that are not bad'):
+        pseudo_masks(own, left_out=str(own / 'left_out.txt'))
+    shutil.copytree(own / 'pseudo', own / 'masks')
+    assert sorted(ids_of(pseudo_masks(own, true_masks=True))) == sorted(ids)
+
+
 # True masks
 
 
@@ -363,7 +375,7 @@ def test_true_masks_take_the_place_of_pseudo_masks_and_are_not_measured_on(own):
     assert all('pseudo' in never.get_data_info(i)['seg_map_path'] for i in range(6))
 
     write_mask(own / 'masks/1', 1), write_mask(own / 'masks/3', 1)
-    measured = dict(drop_unmasked=True, learnt=str(own / 'corrected'), pipeline=LOAD, test_mode=True)
+    measured = dict(drop_unmasked=True, learnt='corrected', pipeline=LOAD, test_mode=True)
     assert ids_of(MaskDataset(own_config(own), **measured)) == ['3']
     (own / 'masks/3.png').unlink()
     with pytest.raises(ValueError, match='beside those in .*corrected, which stage 2 learns'):

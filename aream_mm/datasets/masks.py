@@ -14,7 +14,7 @@ class MaskDataset(SegDatasetWrapper):
     Args:
         dataset: config of an mmseg data set.
         drop_unmasked: leave out the pictures without a mask, instead of refusing them.
-        learnt: folder of true masks that stage 2 learns; their pictures measure nothing and are left out.
+        learnt: folder, below the data set's root, of true masks that stage 2 learns: their pictures are left out.
         options: as in `SegDatasetWrapper`, with transforms of mmseg's.
 
     Raises:
@@ -30,9 +30,11 @@ class MaskDataset(SegDatasetWrapper):
     def change(self, infos: list[dict]) -> list[dict]:
         if self.drop_unmasked:
             infos = list(filter(has_mask, infos)) or infos
-        infos = [i for i in infos if not (self.learnt and Path(self.learnt, f'{i["sample_id"]}.png').is_file())]
-        if not infos:
-            raise ValueError(f'expected true masks beside those in {self.learnt}, which stage 2 learns, got none')
+        if self.learnt:
+            learnt = Path(self.inner.data_root or '', self.learnt)
+            infos = [info for info in infos if not (learnt / f'{info["sample_id"]}.png').is_file()]
+            if not infos:
+                raise ValueError(f'expected true masks beside those in {learnt}, which stage 2 learns, got none')
         if self.loads_masks:
             self.require_masks(infos, self.what)
         return infos

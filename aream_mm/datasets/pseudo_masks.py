@@ -68,11 +68,14 @@ class PseudoMaskDataset(MaskDataset):
             self.tags = {info['sample_id']: tag for info, tag in zip(infos, tags, strict=True)}
             tagged = [info for info in infos if self.tags[info['sample_id']].any()]
             self.require(tagged, [not has_mask(info) for info in tagged], self.what, 'img_path')
-        return [*true, *super().change([info for info in pseudo if info['sample_id'] not in bad])]
+        pseudo = [info for info in pseudo if info['sample_id'] not in bad]
+        if not (true or pseudo):
+            raise ValueError(f'{self.left_out}: expected some masks that are not bad, got none')
+        return [*true, *super().change(pseudo)]
 
     def _listed(self, infos: list[dict], file: str) -> set[str]:
         """The ids of a list whose masks have not changed since."""
-        rows = [line.partition('  ')[::2] for line in read_lines(file)]
+        rows = [line.partition('  ')[::2] for line in read_lines(file) if line]
         masks = {info['sample_id']: info['seg_map_path'] for info in infos}
         wrong = ['  '.join(row) for row in rows if len(row[0]) != 64 or row[1] not in masks]
         refuse(file, 'lines of a SHA-256, two blanks, and the id of a picture', wrong)

@@ -188,7 +188,7 @@ class SegDatasetWrapper(BaseDataset):
         masked = [info for info in infos if self.true_masks and has_mask(info)]
         loaded = any(isinstance(step, LoadAnnotations) for step in self.pipeline.transforms)
         if self.true_masks and not (masked and loaded):
-            got = 'none' if loaded else 'no LoadAnnotationsIfAny in the pipeline'
+            got = 'none' if loaded else 'a pipeline without LoadAnnotationsIfAny'
             raise ValueError(f'true_masks: expected masks of some pictures in {self.inner.data_prefix}, got {got}')
         return masked
 

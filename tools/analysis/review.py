@@ -152,7 +152,7 @@ def main() -> None:
     truths = [info.get('seg_map_path') for info in infos]
     masks = [str(args.masks / f'{info["sample_id"]}.png') for info in infos]
     named = [dict(info, seg_map_path=mask, label_map=None) for info, mask in zip(infos, masks, strict=True)]
-    dataset.require_masks(named, 'a mask')
+    dataset.require_masks(named, 'a pseudo mask')
     manifest = read_manifest(args.masks, dataset.metainfo['classes'])
     checkpoint = args.checkpoint or manifest.get('checkpoint')
     if not checkpoint:

@@ -25,8 +25,9 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = val_evaluator = None
-learnt = _base_.true_masks and f'{_base_.data_root}/{_base_.true_masks}'
-test_dataloader = dict(num_workers=2, dataset=dict(own, drop_unmasked=True, learnt=learnt, pipeline=test_pipeline))
+test_dataloader = dict(
+    num_workers=2, dataset=dict(own, drop_unmasked=True, learnt=_base_.true_masks, pipeline=test_pipeline)
+)
 pseudo_mask_dataloader = dict(
     num_workers=2,
     dataset=dict(own, tag_file=_base_.tag_file, pipeline=cam_pipeline),
