@@ -234,7 +234,7 @@ def test_the_most_doubtful_masks_come_first_and_names_are_quoted(own, monkeypatc
     data = look(monkeypatch, own)
     doubts = [picture['doubt'] for picture in data['pictures']]
     assert doubts == sorted(doubts, reverse=True) and len(doubts) == 6
-    assert 'On 3 true masks: rank correlation' in capsys.readouterr().out
+    assert 'On 3 true masks: rank correlation of IoU with 1 − doubt' in capsys.readouterr().out
     for picture in data['pictures']:
         linked = own / 'page' / unquote(picture['link'])
         assert linked.resolve().with_suffix('') == own.resolve() / 'images' / picture['image']

@@ -138,7 +138,7 @@ def rate(doubts: list[float], ious: list[float]) -> str:
     order, tenth = np.argsort(doubts)[::-1], max(len(ious) // 10, 1)
     worst, rest = 100 * np.mean(np.array(ious)[order[:tenth]]), 100 * np.mean(np.array(ious)[order[tenth:]])
     return (
-        f'On {len(ious)} true masks: rank correlation of doubt and IoU {spearmanr(doubts, ious).statistic:.2f}; '
+        f'On {len(ious)} true masks: rank correlation of IoU with 1 − doubt {-spearmanr(doubts, ious).statistic:.2f}; '
         f'mean IoU of the most doubtful tenth {worst:.1f}, of the rest {rest:.1f}'
     )
 
