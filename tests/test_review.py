@@ -31,9 +31,15 @@ from aream_mm.datasets.contents import read_digest
 from aream_mm.datasets.tags import read_tag_table
 from aream_mm.registry import DATASETS, MODELS
 
-SPEC = importlib.util.spec_from_file_location('review', ROOT / 'tools/analysis/review.py')
-review = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(review)
+
+def load_tool(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / f'tools/analysis/{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+review, pick_true_masks = load_tool('review'), load_tool('pick_true_masks')
 
 LOAD = [dict(type='LoadImageFromFile'), dict(type='mmseg.LoadAnnotations')]
 LOAD_IF_ANY = [LOAD[0], dict(type='aream_mm.LoadAnnotationsIfAny')]
@@ -245,6 +251,14 @@ def test_the_most_doubtful_masks_come_first_and_names_are_quoted(own, monkeypatc
         assert all((own / 'page' / f'{picture["file"]}.{ending}').is_file() for ending in ('jpg', 'png'))
     with pytest.raises(SystemExit):  # an earlier review is not overwritten
         look(monkeypatch, own)
+
+    masked = [picture['image'] for picture in data['pictures'] if picture['image'] in ('1', '3', 'sub/0')]
+    for name, seed in (('doubtful', ()), ('random', ('--seed', 0))):
+        arguments = ('--page', own / 'page', '--number', 2, '--out', own / name, *seed)
+        run(monkeypatch, pick_true_masks, own / 'first.py', *arguments)
+        picked = {path.relative_to(own / name).with_suffix('').as_posix() for path in (own / name).rglob('*.png')}
+        assert len(picked) == 2 and (seed or picked == set(masked[:2]))
+        assert all((own / name / f'{i}.png').read_bytes() == (own / f'masks/{i}.png').read_bytes() for i in picked)
 
 
 def test_doubt_is_what_mask_and_mirror_image_do_not_share(own):

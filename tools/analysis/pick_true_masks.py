@@ -35,6 +35,8 @@ def main() -> None:
     parser.add_argument('--seed', type=int, help='take them at random')
     parser.add_argument('--cfg-options', nargs='+', action=OptionAction, help='override settings, key=value')
     args = parser.parse_args()
+    if args.out.is_dir() and any(args.out.iterdir()):
+        parser.error(f'--out: expected a new or empty folder, got {args.out}')
     cfg = load_config(args.config, args.cfg_options, ('pseudo_mask_dataloader',))
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     dataset = DATASETS.build(cfg.pseudo_mask_dataloader.dataset)
