@@ -6,7 +6,7 @@ writes OUT/index.html, with small copies of photographs and masks beside it. Its
 tags as wrong and which are right; `s` saves the marks as review.csv, which tools/converters/reviewed.py takes over.
 
 Doubt is 1 − IoU, mean over the tags of a photograph, between its mask and what the network makes of the photograph's
-mirror image: that of the checkpoint in the masks' manifest, or another one, such as that of stage 2 with its config.
+mirror image: that of the checkpoint in the masks' manifest, or another one of the config.
 Where there are true masks, the command says how well this order finds the bad ones.
 """
 
