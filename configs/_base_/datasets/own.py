@@ -11,7 +11,7 @@ tag_file = data_root + '/tags.csv'
 # Background first; then the names that the tags have. Without 'background' every pixel belongs to a class, as on maps
 # of land cover. Everything else follows from this line.
 classes = ('background', 'cat', 'dog')
-background = classes[0] == 'background'
+background = 'background' in classes
 
 # Of pictures with more than 8 bits (16-bit PNG and TIFF, microscopes of 12 bits, numbers in float TIFF) the values that
 # become black and white, such as (0, 4095). Training measures and tells what fits them.
