@@ -11,11 +11,15 @@ _base_ = ['_base_/datasets/own_tags.py', '_base_/models/aream_dual.py', '_base_/
 
 model = dict(
     backbone=dict(vit=dict(frozen_layers=7)),  # the shallow layers are the teacher, and frozen they cost less memory
-    head=dict(num_classes=len(_base_.classes) - 1),
+    head=dict(num_classes=len(_base_.classes) - _base_.background),
+    # Without background there is no threshold: each pixel is its best class.
+    train_cfg=dict(low=0.35, high=0.55) if _base_.background else dict(low=None, high=None),
     # background: the validation logs the threshold that your photographs suggest ("Threshold chosen without masks");
     # where it is another, write the masks anew with it, see the README. The affinity of the last layer, applied three
     # times, on pictures of two thirds of the size in tags.py was chosen on VOC.
-    test_cfg=dict(background=0.55, propagate_layers=(11,), propagate_steps=3, scales=(2 / 3,)),
+    test_cfg=dict(
+        background=0.55 if _base_.background else None, propagate_layers=(11,), propagate_steps=3, scales=(2 / 3,)
+    ),
 )
 # The heads start from nothing, the CNN has seen ImageNet, and the ViT's attention is what must not be spoilt.
 optim_wrapper = dict(

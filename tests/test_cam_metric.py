@@ -110,6 +110,34 @@ def test_every_class_is_in_the_log(predictions, caplog):
         assert text in caplog.text
 
 
+def test_without_background_each_pixel_is_its_best_class(predictions):
+    """The same scores as of classes whose ids start at 0, against mmseg's metric on their argmax."""
+    metric = CAMMetric()
+    mmsegs = IoUMetric(iou_metrics=['mIoU'])
+    metric.dataset_meta = mmsegs.dataset_meta = dict(classes=CLASSES[1:])
+    tagged = [prediction for prediction in predictions if len(prediction['cam_classes'])]
+    for prediction in tagged:
+        prediction.update(background=None, cam_classes=prediction['cam_classes'] - 1)
+        mask = prediction['cam_classes'][prediction['cam']['data'].argmax(dim=0)][None]
+        truth = prediction['gt_sem_seg']
+        truth['data'] = torch.where(truth['data'] == 0, 255, truth['data'].clamp(max=256) - (truth['data'] < 255) * 1)
+        metric.process({}, [prediction])
+        mmsegs.process({}, [dict(pred_sem_seg=dict(data=mask), gt_sem_seg=truth)])
+    figures = metric.evaluate(len(tagged))
+    assert figures['cam/mIoU_fixed'] == pytest.approx(mmsegs.evaluate(len(tagged))['mIoU'], abs=0.011)
+    assert set(figures) == {'cam/mIoU_fixed', 'cam/mPrecision_fixed', 'cam/mRecall_fixed'} and metric.curve is None
+
+
+def test_without_background_and_masks_nothing_is_measured(predictions):
+    metric = CAMMetric()
+    metric.dataset_meta = dict(classes=CLASSES[1:])
+    for prediction in predictions[:2]:
+        prediction.pop('gt_sem_seg')
+        prediction.update(background=None, cam_classes=prediction['cam_classes'] - 1)
+        metric.process({}, [prediction])
+    assert metric.evaluate(2) == {}
+
+
 def test_a_second_evaluation_starts_from_nothing(predictions):
     metric, first = measure(predictions)
     for prediction in predictions:

@@ -92,6 +92,16 @@ def test_the_classes_of_own_photographs_stand_in_one_place(tmp_path):
         assert cfg.train_dataloader.dataset.dataset.metainfo.classes == ('background', 'owl', 'jay', 'tit', 'daw')
 
 
+def test_classes_without_background_are_all_that_own_photographs_without_it_need():
+    first, second = [
+        load_config(CONFIGS / name, dict(classes=('water', 'wood', 'town')))
+        for name in ('own_photographs.py', 'seg/own_photographs.py')
+    ]
+    assert (first.model.head.num_classes, second.model.decode_head.num_classes) == (3, 3)
+    assert first.model.test_cfg.background is None
+    assert first.model.train_cfg == dict(low=None, high=None)
+
+
 @pytest.mark.parametrize('path', RUNS, ids=lambda path: path.stem)
 def test_the_head_of_a_config_states_its_command(path):
     head = path.read_text().split('_base_')[0]

@@ -99,7 +99,7 @@ def test_a_nested_key_of_any_config_takes_its_value_and_a_misspelt_one_is_refuse
         ),
         (OWN, {'tag_file': '/t.csv'}, {'train_dataloader.dataset.tag_file': '/t.csv', f'{MASKS}.tag_file': '/t.csv'}),
         (OWN, {'photographs.data_prefix.img_path': 'x'}, {f'{PICTURES}.data_prefix.img_path': 'x'}),
-        (OWN, {'train_pipeline.4.contrast': 0.7}, {'train_dataloader.dataset.pipeline.4.contrast': 0.7}),
+        (OWN, {'train_pipeline.5.contrast': 0.7}, {'train_dataloader.dataset.pipeline.5.contrast': 0.7}),
         (OWN, {f'{VIT}.architecture.depth': 6}, {f'{VIT}.architecture.depth': 6}),
         (OWN, {'pseudo_masks.test_cfg.background': 0.3}, {'custom_hooks.1.test_cfg.background': 0.3}),
         (OWN_SEG, {'mask_dir': '/m'}, {'train_dataloader.dataset.mask_dir': '/m'}),

@@ -679,3 +679,9 @@ def test_background_anywhere_but_first_is_refused(own):
     inner = dict(own_config(own), metainfo=dict(classes=('cat', 'background')))
     with pytest.raises(ValueError, match='expected background as class 0, got classes'):
         ImageTagDataset(inner, str(own / 'tags.csv'))
+
+
+@pytest.mark.parametrize('name', ['Background', 'backgroud', '_background_', 'back ground', ' background'])
+def test_a_background_that_is_spelt_otherwise_is_no_class(own, name):
+    with pytest.raises(ValueError, match="'background', spelt so, or none"):
+        DATASETS.build(dict(own_config(own), metainfo=dict(classes=(name, 'cat', 'dog'))))

@@ -2,7 +2,7 @@
 
     python tools/crops.py configs/aream_dual_animals.py --least 0.08 0.2 0.4 0.6 0.8
 
-The masks of the config's val_dataloader go through mmpretrain's `RandomResizedCrop` as pictures do in training: that of
+The masks of the config's val_dataloader go through the random crop as pictures do in training: that of
 the config's train pipeline, in the first row, and the same with other least areas of a crop, relative to the picture.
 
 lost        percent of the (picture, tag) pairs of which the crop has no pixel, among those that the mask has
@@ -20,6 +20,8 @@ from options import OptionAction, load_config
 from prettytable import PrettyTable
 
 from aream_mm.progress import progress
+
+CROPS = ('aream_mm.ResizedCrop', 'mmpretrain.RandomResizedCrop')
 
 
 def shares(dataset: BaseDataset, crop: BaseTransform, number: int) -> np.ndarray:
@@ -46,9 +48,9 @@ def main() -> None:
     cfg = load_config(args.config, args.cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     steps = cfg.train_dataloader.dataset.pipeline
-    own = next((step for step in steps if step['type'] == 'mmpretrain.RandomResizedCrop'), None)
+    own = next((step for step in steps if step['type'] in CROPS), None)
     if own is None:
-        parser.error(f'expected an mmpretrain.RandomResizedCrop in the train_dataloader of {args.config}, got none')
+        parser.error(f'expected {" or ".join(CROPS)} in the train_dataloader of {args.config}, got none')
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
     np.random.seed(0)
     rows = []

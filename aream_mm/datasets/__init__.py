@@ -1,7 +1,7 @@
 """Data sets of both stages: images with tags or pseudo masks; COCO 2014 and own photographs."""
 
 from aream_mm.datasets.coco import COCO2014Dataset
-from aream_mm.datasets.formatting import LoadAnnotationsIfAny, LoadImageArea, PackTagInputs, ToEightBits
+from aream_mm.datasets.formatting import LoadAnnotationsIfAny, LoadImageArea, PackTagInputs, ResizedCrop, ToEightBits
 from aream_mm.datasets.image_tags import ImageTagDataset
 from aream_mm.datasets.masks import MaskDataset
 from aream_mm.datasets.photographs import PhotographDataset

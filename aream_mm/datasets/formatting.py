@@ -3,9 +3,11 @@
 import math
 from collections.abc import Sequence
 
+import mmcv
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
+from mmpretrain.datasets.transforms import RandomResizedCrop
 from mmseg.datasets.transforms import LoadAnnotations, PackSegInputs
 
 from aream_mm.checks import numbers, require
@@ -39,6 +41,23 @@ class LoadAnnotationsIfAny(LoadAnnotations):
 
     def transform(self, results: dict) -> dict:
         return super().transform(results) if 'seg_map_path' in results else results
+
+
+@TRANSFORMS.register_module()
+class ResizedCrop(RandomResizedCrop):
+    """mmpretrain's `RandomResizedCrop`, of the mask `gt_seg_map` too where there is one."""
+
+    def rand_crop_params(self, img: np.ndarray) -> tuple[int, int, int, int]:
+        self.place = super().rand_crop_params(img)
+        return self.place
+
+    def transform(self, results: dict) -> dict:
+        results = super().transform(results)
+        if 'gt_seg_map' in results:
+            top, left, height, width = self.place
+            crop = results['gt_seg_map'][top : top + height, left : left + width]
+            results['gt_seg_map'] = mmcv.imresize(crop, tuple(self.scale[::-1]), interpolation='nearest')
+        return results
 
 
 @TRANSFORMS.register_module()

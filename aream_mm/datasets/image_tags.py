@@ -12,7 +12,7 @@ from aream_mm.registry import DATASETS
 
 @DATASETS.register_module()
 class ImageTagDataset(SegDatasetWrapper):
-    """Photographs with multi-hot tags `gt_score` (C,). Infos for training name no mask, so no transform can read one.
+    """Photographs with multi-hot tags `gt_score` (C,). Infos for training name no mask, unless true masks are learnt.
 
     Args:
         dataset: config of an mmseg data set.
@@ -35,8 +35,8 @@ class ImageTagDataset(SegDatasetWrapper):
         super().__init__(dataset, **options)
 
     def change(self, infos: list[dict]) -> list[dict]:
-        required = self.tag_file is None or self.loads_masks
-        masked = [info for info in infos if required or self.test_mode and has_mask(info)]
+        required, named = self.tag_file is None or self.loads_masks, self.test_mode or bool(self.with_true_masks(infos))
+        masked = [info for info in infos if required or named and has_mask(info)]
         masks = self.require_masks(masked, 'a mask')
         present = self.classes_in(masked, masks)
         tags = present if self.tag_file is None else self.tags_from_file(infos, self.tag_file)
@@ -44,7 +44,7 @@ class ImageTagDataset(SegDatasetWrapper):
             info['gt_score'] = tag
         self._compare(masked, masks, present)
         for info in infos:
-            if not (self.test_mode and has_mask(info)):
+            if not (named and has_mask(info)):
                 info.pop('seg_map_path', None)
         names, untagged = self.metainfo['classes'][self.first_id :], [not info['gt_score'].any() for info in infos]
         if self.drop_untagged and not all(untagged):

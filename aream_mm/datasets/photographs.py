@@ -43,6 +43,8 @@ class PhotographDataset(BaseSegDataset):
         good = named and not isinstance(classes, str) and len(set(classes)) == len(classes) > 1
         expected = "two or more different names in quotes, separated by commas: ('background', 'cat')"
         require('PhotographDataset: classes', classes, expected, good)
+        meant = [name for name in classes if get_close_matches(name.casefold(), ['background'], cutoff=0.8)]
+        require('PhotographDataset: classes', classes, "'background', spelt so, or none", meant in ([], ['background']))
         # Of more classes than colours, which mmseg would complain about first, the wrappers say that they are too many.
         metainfo = {'palette': VOC_COLOURS[: len(classes)] if len(classes) <= len(VOC_COLOURS) else [], **metainfo}
         super().__init__(metainfo=metainfo, data_prefix=data_prefix, ann_file=ann_file, data_root=data_root, **kwargs)

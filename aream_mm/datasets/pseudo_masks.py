@@ -4,21 +4,25 @@ import json
 from pathlib import Path
 from typing import Any
 
+from aream_mm.datasets.contents import contents, read_digest
 from aream_mm.datasets.masks import MaskDataset
 from aream_mm.datasets.pictures import first_few, warn
-from aream_mm.datasets.tags import require_same_classes
+from aream_mm.datasets.tags import refuse, require_same_classes
 from aream_mm.datasets.wrapper import has_mask
+from aream_mm.files import read_lines
 from aream_mm.registry import DATASETS
 
 
 @DATASETS.register_module()
 class PseudoMaskDataset(MaskDataset):
-    """Points an mmseg data set at the folder that `PseudoMaskHook` wrote; the data set's own masks are never read.
+    """Points an mmseg data set at the folder that `PseudoMaskHook` wrote; the data set's own masks are read if true.
 
     Args:
         dataset: config of an mmseg data set.
         mask_dir: folder with one PNG per image and a manifest.json.
         tag_file: that of stage 1, to notice tags that were corrected since the masks were written.
+        left_out: list of pictures whose masks are bad, SHA-256 and id, as tools/converters/reviewed.py writes it. One
+            that was painted or written anew since is another one, and learnt.
         options: as in `MaskDataset`; drop_unmasked leaves out those that stage 1 left out with drop_untagged.
 
     Raises:
@@ -30,9 +34,11 @@ class PseudoMaskDataset(MaskDataset):
     what = 'a pseudo mask'
     loads_masks = True  # whatever the pipeline does
 
-    def __init__(self, dataset: dict, mask_dir: str, tag_file: str | None = None, **options: Any) -> None:
+    def __init__(
+        self, dataset: dict, mask_dir: str, tag_file: str | None = None, left_out: str | None = None, **options: Any
+    ) -> None:
         self.mask_dir = Path(mask_dir)
-        self.tag_file = tag_file
+        self.tag_file, self.left_out = tag_file, left_out
         super().__init__(dataset, **options)
 
     def change(self, infos: list[dict]) -> list[dict]:
@@ -47,16 +53,34 @@ class PseudoMaskDataset(MaskDataset):
         except (LookupError, RecursionError, TypeError, ValueError) as error:
             raise ValueError(f'{manifest}: expected JSON with the classes of the masks, got {error!r}') from error
         require_same_classes(str(manifest), self.metainfo['classes'], made_for)
-        for info in infos:
+        true = self.with_true_masks(infos)
+        super().require_masks(true, 'a true mask')
+        pseudo = [info for info in infos if not (self.true_masks and has_mask(info))]
+        for info in pseudo:
             # Pseudo masks hold the ids of this problem already, so the map from the data set's ids must not apply.
             info.update(seg_map_path=str(self.mask_dir / f'{info["sample_id"]}.png'), label_map=None)
+        bad = self._listed(infos, self.left_out) if self.left_out else set()
+        if true or bad:
+            warn(f'{self.mask_dir}: {len(true)} true masks are learnt, {len(bad)} pictures of bad masks left out')
         self.tags = {}  # by `sample_id`, of masks that know theirs
         if self.tag_file and 'identity' in self.manifest:
             tags = self.tags_from_file(infos, self.tag_file)
             self.tags = {info['sample_id']: tag for info, tag in zip(infos, tags, strict=True)}
             tagged = [info for info in infos if self.tags[info['sample_id']].any()]
             self.require(tagged, [not has_mask(info) for info in tagged], self.what, 'img_path')
-        return super().change(infos)
+        pseudo = [info for info in pseudo if info['sample_id'] not in bad]
+        if not (true or pseudo):
+            raise ValueError(f'{self.left_out}: expected some masks that are not bad, got none')
+        return [*true, *super().change(pseudo)]
+
+    def _listed(self, infos: list[dict], file: str) -> set[str]:
+        """The ids of a list whose masks have not changed since."""
+        rows = [line.partition('  ')[::2] for line in read_lines(file) if line]
+        masks = {info['sample_id']: info['seg_map_path'] for info in infos}
+        wrong = ['  '.join(row) for row in rows if len(row[0]) != 64 or row[1] not in masks]
+        refuse(file, 'lines of a SHA-256, two blanks, and the id of a picture', wrong)
+        now = contents(read_digest, [masks[sample_id] for _, sample_id in rows])
+        return {sample_id for (digest, sample_id), same in zip(rows, now, strict=True) if digest == same}
 
     def require_masks(self, infos: list[dict], what: str) -> list[dict]:
         """As in the base class, and those of `PseudoMaskHook` are made from what is there now."""

@@ -51,6 +51,8 @@ class SegDatasetWrapper(BaseDataset):
         test_mode: as in mmengine's `BaseDataset`.
         unreadable: what a picture gets whose data is broken: 'raise', or 'skip' to log its name and take the
             next one in its place. With test_mode it always raises.
+        true_masks: learn the masks of the inner data set: stage 1 as labels of the attention loss, where the pipeline
+            has `LoadAnnotationsIfAny`, stage 2 in the place of pseudo masks.
     """
 
     def __init__(
@@ -59,10 +61,11 @@ class SegDatasetWrapper(BaseDataset):
         pipeline: Sequence[dict | Callable] = (),
         test_mode: bool = False,
         unreadable: str = 'raise',
+        true_masks: bool = False,
     ) -> None:
         if unreadable not in ('raise', 'skip'):
             raise ValueError(f"{type(self).__name__}: expected unreadable='raise' or 'skip', got {unreadable!r}")
-        self.unreadable = unreadable
+        self.unreadable, self.true_masks = unreadable, true_masks
         try:
             arguments = dict(pipeline=[], test_mode=test_mode, serialize_data=False)  # which an empty list would break
             self.inner = MMENGINE_DATASETS.build(dict(dataset, **arguments))
@@ -180,6 +183,14 @@ class SegDatasetWrapper(BaseDataset):
                 got = f'{IGNORE_INDEX} and no 0 in {low} of {len(foreign)}, as if the classes were counted from 0'
             raise ValueError(f'{paths[0]}: expected {expected}, got masks with {got}')
         return masks
+
+    def with_true_masks(self, infos: list[dict]) -> list[dict]:
+        masked = [info for info in infos if self.true_masks and has_mask(info)]
+        loaded = any(isinstance(step, LoadAnnotations) for step in self.pipeline.transforms)
+        if self.true_masks and not (masked and loaded):
+            got = 'none' if loaded else 'a pipeline without LoadAnnotationsIfAny'
+            raise ValueError(f'true_masks: expected masks of some pictures in {self.inner.data_prefix}, got {got}')
+        return masked
 
     def classes_in(self, infos: list[dict], masks: list[dict]) -> list[np.ndarray]:
         """Multi-hot float32 vectors (C,) of the classes in masks that `require_masks` has read."""

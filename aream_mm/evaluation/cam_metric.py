@@ -16,6 +16,7 @@ from torch import Tensor
 
 from aream_mm.checks import require_whole
 from aream_mm.evaluation.sweep import confusion_matrices, count_pixels, intersection_over_union
+from aream_mm.masks import IGNORE_INDEX
 from aream_mm.registry import METRICS
 
 
@@ -38,7 +39,8 @@ class CAMMetric(BaseMetric):
     percent, the first of all `cam/mIoU_best`. A class that neither truth nor masks have does not count, as in mmseg.
 
     Without ground truth only the mask-free threshold is logged and there are no metrics, so that
-    `CheckpointHook(save_best='auto')` goes by the metric listed next, such as mmpretrain's mAP.
+    `CheckpointHook(save_best='auto')` goes by the metric listed next, such as mmpretrain's mAP. Where there is no
+    background there is no threshold: `fixed` is measured alone, of each pixel's best class.
 
     Memory does not grow with the number of images. After `evaluate`, `curve` holds the mIoU at every threshold.
 
@@ -70,20 +72,21 @@ class CAMMetric(BaseMetric):
             name = sample.get('img_path')
             if 'cam' not in sample:
                 raise ValueError(f'CAMMetric: expected a CAM in the prediction for {name}, got {sorted(sample)}')
-            if sample['background'] is None:
-                raise ValueError(
-                    'CAMMetric: expected CAMs with a background threshold, got none; use IoUMetric instead'
-                )
-            if self.background is None:
+            first = int(sample['background'] is None)  # where nothing has id 0: ids are counted from 1 here
+            if self.thresholds is None:
                 self.background = sample['background']
-                self.thresholds = torch.from_numpy(np.union1d(self.grid, self.background))
+                self.thresholds = torch.from_numpy(
+                    np.array([-1.0]) if first else np.union1d(self.grid, self.background)
+                )
             mask = sample['gt_sem_seg']['data'][0] if 'gt_sem_seg' in sample else None
+            if first and mask is not None:
+                mask = torch.where(mask == IGNORE_INDEX, mask, mask + 1)
             self.counts += self.last_counts
             self.pictures += 1
-            number = len(self.dataset_meta['classes'])
+            number = first + len(self.dataset_meta['classes'])
             try:
                 counts = [
-                    count_pixels(sample['cam_classes'], cam, truth, self.thresholds, number).cpu()
+                    count_pixels(sample['cam_classes'] + first, cam, truth, self.thresholds, number).cpu()
                     for cam, truth in ((sample['cam']['data'], mask), (sample['unpropagated_cam'], None))
                 ]
             except ValueError as error:
@@ -112,16 +115,20 @@ class CAMMetric(BaseMetric):
         logger = MMLogger.get_current_instance()
         thresholds = self.thresholds.numpy()
         scores, counts = counts[:, :, 1:].sum(dim=(1, 2)), counts[0]  # without pictures that have no class
-        mask_free = mask_free_threshold(*scores, self.thresholds)
-        chosen = dict(fixed=int(np.searchsorted(thresholds, self.background)), mask_free=mask_free)
+        chosen, first = dict(fixed=0), int(self.background is None)
+        if not first:
+            mask_free = mask_free_threshold(*scores, self.thresholds)
+            chosen = dict(fixed=int(np.searchsorted(thresholds, self.background)), mask_free=mask_free)
         if not counts[:-1].any():
-            logger.info(f'Threshold chosen without masks: {thresholds[chosen["mask_free"]]:.3g}')
+            if not first:
+                logger.info(f'Threshold chosen without masks: {thresholds[chosen["mask_free"]]:.3g}')
             return {}
-        confusion = confusion_matrices(counts)
+        confusion = confusion_matrices(counts)[:, first:, first:]
         iou = intersection_over_union(confusion)
         miou = iou.nanmean(dim=-1)
-        chosen = dict(best=int(miou.argmax()), **chosen)
-        self.curve = ThresholdCurve(thresholds, iou.numpy(), miou.numpy(), chosen)
+        if not first:
+            chosen = dict(best=int(miou.argmax()), **chosen)
+            self.curve = ThresholdCurve(thresholds, iou.numpy(), miou.numpy(), chosen)
 
         metrics, columns = {}, {}
         for name, index in chosen.items():
@@ -130,15 +137,14 @@ class CAMMetric(BaseMetric):
             shares = IoUMetric.total_area_to_metrics(hits, masks + truth - hits, masks, truth, ['mIoU', 'mFscore'])
             figures = {figure: 100 * shares[figure] for figure in ('IoU', 'Precision', 'Recall')}
             means = {f'm{figure}_{name}': round(float(np.nanmean(values)), 2) for figure, values in figures.items()}
-            metrics |= {**means, f'threshold_{name}': round(float(thresholds[index]), 4)}
+            metrics |= means if first else {**means, f'threshold_{name}': round(float(thresholds[index]), 4)}
             columns |= {f'{figure} {name}': values.tolist() for figure, values in figures.items()}
         table = PrettyTable()
         table.add_column('class', self.dataset_meta['classes'], align='l')
         for title, values in columns.items():
             table.add_column(title.replace('_', '-'), [f'{value:.1f}' for value in values], align='r')
-        logger.info(
-            f'CAMs at the thresholds { ({n: round(float(thresholds[i]), 4) for n, i in chosen.items()}) }\n{table}'
-        )
+        at = f' at the thresholds { ({n: round(float(thresholds[i]), 4) for n, i in chosen.items()}) }'
+        logger.info(f'CAMs{"" if first else at}\n{table}')
         return metrics
 
 

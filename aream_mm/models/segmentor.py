@@ -189,9 +189,11 @@ class CAMSegmentor(BaseSegmentor):
         if on_attention is not None:
             no_label = on_attention.label_affinity is None
             masks = None if no_label else self.label_masks(inputs, tags, class_map, attended)
-            if masks is not None and 'gt_sem_seg' in data_samples[0]:  # of `LoadImageArea`: 255 is padding
-                area = torch.stack([sample.gt_sem_seg.data[0] for sample in data_samples])
-                masks = masks.masked_fill(area == IGNORE_INDEX, IGNORE_INDEX)
+            for mask, sample in zip([] if masks is None else masks, data_samples, strict=False):
+                if 'gt_sem_seg' in sample:  # the true mask, or where no file was read `LoadImageArea`'s: 255 is padding
+                    truth = sample.gt_sem_seg.data[0]
+                    kept = truth if 'seg_map_path' in sample else mask.masked_fill(truth == IGNORE_INDEX, IGNORE_INDEX)
+                    mask.copy_(kept)
             losses[f'loss_{on_attention.name}'] = on_attention(attended, masks)
         return losses
 

@@ -2,7 +2,8 @@
 
     python tools/analysis/affinity_profile.py CONFIG CHECKPOINT [--vs CHECKPOINT]
 
-Measured on the config's test data with its test settings; figures that need masks are left out where there are none.
+Measured on the config's test data with its test settings; figures that need masks are left out where there
+are none, and where the classes have no background, whose share is measured.
 With --vs, a second checkpoint of the same config stands beside the first: before and after AReAM, for example.
 """
 
@@ -146,7 +147,7 @@ def draw_examples(dataset: BaseDataset, rows: tuple[str, ...], drawn: dict[str, 
     for number, example in enumerate(examples):
         info = dataset.get_data_info(example)
         photograph = mmcv.imrescale(read_picture(info['img_path'], dataset.value_range), (200, 200))
-        tags = [dataset.metainfo['classes'][1 + c] for c in np.flatnonzero(info['gt_score'])]
+        tags = dataset.names(info['gt_score'])
         for which, (checkpoint, cams) in enumerate(drawn.items()):
             line = grid[number * len(drawn) + which]
             line[0].imshow(photograph)

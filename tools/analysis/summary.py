@@ -49,14 +49,14 @@ def build_runner(config: str, work_dir: str | None, cfg_options: dict | None) ->
 def trivial_miou(dataset: BaseDataset) -> dict[str, float]:
     """mIoU in percent of the masks that need no training, over an `ImageTagDataset` with masks."""
     load, results = LoadAnnotations(), {}
-    for name in ('background everywhere', 'tag everywhere'):
+    for name in ('background everywhere', 'tag everywhere')[1 - dataset.first_id :]:
         metric = IoUMetric(iou_metrics=['mIoU'])
         metric.dataset_meta = dataset.metainfo
         for i in range(len(dataset)):
             info = dataset.get_data_info(i)
             truth = torch.from_numpy(load(info)['gt_seg_map'].astype(np.int64))[None]
             tagged = name.startswith('tag') and info['gt_score'].any()
-            label = 1 + int(info['gt_score'].argmax()) if tagged else 0
+            label = dataset.first_id + int(info['gt_score'].argmax()) if tagged else 0
             sample = SegDataSample(gt_sem_seg=PixelData(data=truth))
             sample.pred_sem_seg = PixelData(data=torch.full_like(truth, label))
             metric.process({}, [sample.to_dict()])

@@ -15,10 +15,19 @@ train_pipeline, test_pipeline, tta_pipeline, cam_pipeline = [
 own = dict(dataset=_base_.photographs)
 train_dataloader = dict(
     num_workers=2,
-    dataset=dict(own, mask_dir=mask_dir, tag_file=_base_.tag_file, pipeline=train_pipeline),
+    dataset=dict(
+        dataset=_base_.corrected,
+        mask_dir=mask_dir,
+        tag_file=_base_.tag_file,
+        true_masks=bool(_base_.true_masks),
+        left_out=_base_.left_out,
+        pipeline=train_pipeline,
+    ),
 )
 val_dataloader = val_evaluator = None
-test_dataloader = dict(num_workers=2, dataset=dict(own, drop_unmasked=True, pipeline=test_pipeline))
+test_dataloader = dict(
+    num_workers=2, dataset=dict(own, drop_unmasked=True, learnt=_base_.true_masks, pipeline=test_pipeline)
+)
 pseudo_mask_dataloader = dict(
     num_workers=2,
     dataset=dict(own, tag_file=_base_.tag_file, pipeline=cam_pipeline),

@@ -3,7 +3,9 @@ _base_ = ['own.py', 'tags.py']
 train_pipeline, cam_pipeline, tag_pipeline = [
     [*_base_.load, *pipeline[1:]] for pipeline in (_base_.light_pipeline, _base_.cam_pipeline, _base_.tag_pipeline)
 ]
-test_pipeline = [*cam_pipeline[:-1], dict(type='aream_mm.LoadAnnotationsIfAny'), cam_pipeline[-1]]
+load_mask = dict(type='aream_mm.LoadAnnotationsIfAny')
+train_pipeline = [*train_pipeline[: len(_base_.load)], load_mask, *train_pipeline[len(_base_.load) :]]
+test_pipeline = [*cam_pipeline[:-1], load_mask, cam_pipeline[-1]]
 
 tagged = dict(dataset=_base_.photographs, tag_file=_base_.tag_file)
 # Steps are counted, not epochs, so that 60 photographs get as many as 1,000; nothing is dropped at an epoch's end.
@@ -11,7 +13,12 @@ train_dataloader = dict(
     batch_size=16,
     num_workers=2,
     sampler=dict(type='InfiniteSampler'),
-    dataset=dict(tagged, pipeline=train_pipeline),
+    dataset=dict(
+        dataset=_base_.corrected,
+        tag_file=_base_.tag_file,
+        true_masks=bool(_base_.true_masks),
+        pipeline=train_pipeline,
+    ),
 )
 val_dataloader = dict(batch_size=4, num_workers=2, dataset=dict(tagged, pipeline=test_pipeline))
 test_dataloader = val_dataloader

@@ -47,7 +47,7 @@ train_pipeline = [  # DeiT's augmentation
 # For the networks that learn from few pictures on a CPU.
 light_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='mmpretrain.RandomResizedCrop', scale=crop_size, crop_ratio_range=(0.4, 1.0)),
+    dict(type='aream_mm.ResizedCrop', scale=crop_size, crop_ratio_range=(0.4, 1.0)),
     dict(type='mmpretrain.RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='mmpretrain.ColorJitter', brightness=0.3, contrast=0.3, saturation=0.3),
     dict(type='aream_mm.PackTagInputs'),
