@@ -108,7 +108,6 @@ class AttentionConformer(AttentionBackbone):
         """One layer over the weights of mmpretrain's block: its tokens, and the maps asked for."""
         attention = block.attn
         q, k, v = attention.qkv(block.ln1(x)).unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        scale = attention.head_dims**-0.5
-        out, found = attend(q, k, v, scale, self.num_class_tokens, self.num_prefix_tokens, **maps)
-        x = x + attention.out_drop(attention.proj(out))
+        out, found = attend(q, k, v, self.num_class_tokens, self.num_prefix_tokens, **maps)
+        x = x + attention.out_drop(attention.proj(out.transpose(1, 2).flatten(2)))
         return block.ffn(block.ln2(x), identity=x), found
