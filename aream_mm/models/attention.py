@@ -10,7 +10,8 @@ from torch.overrides import TorchFunctionMode
 
 from aream_mm.models.precision import at_least_float32
 
-LARGE = 3072  # tokens, above which an affinity that only propagates CAMs is not held: docs/scaling.md
+LARGE = 6000  # tokens, above which an affinity that only propagates CAMs is not held: docs/scaling.md
+MOST = 2**23  # weights that are held of it
 
 
 class Attended(NamedTuple):
@@ -50,10 +51,10 @@ class AffinityInRows(NamedTuple):
     layers: list[tuple[Tensor, Tensor, float | Tensor]]
 
     def weigh(self, sources: Tensor) -> Tensor:
-        """Each patch's sum of the sources (B, C, P) by its row: (B, C, P). No more than 2²⁵ weights are held."""
+        """Each patch's sum of the sources (B, C, P) by its row: (B, C, P). No more than `MOST` weights are held."""
         total = 0
         for q, k, weight in self.layers:
-            rows = max(2**25 // (len(k) * k.shape[2]), 1)
+            rows = max(MOST // (len(k) * k.shape[2]), 1)
             blocks = [
                 sum(sources @ weights[..., self.first_patch :].transpose(1, 2) for weights in head_weights(queries, k))
                 for queries in q[:, :, self.first_patch :].split(rows, dim=2)
