@@ -232,6 +232,11 @@ class AttentionViT(AttentionBackbone):
         return x, found
 
 
+def is_layer(module: nn.Module, recurse: bool, nonwrapped_numel: int) -> bool:
+    """The `auto_wrap_policy` of FSDP: it gathers the weights of one layer of a ViT at a time."""
+    return recurse or isinstance(module, LAYERS)
+
+
 def check_plain_vit(name: str, vit: nn.Module) -> None:
     """Refuse, by name, a timm model whose attention or patches are not those of a plain ViT."""
     if not isinstance(vit, VisionTransformer | Eva):
