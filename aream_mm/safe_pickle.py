@@ -23,6 +23,7 @@ ALLOWED = {
     'numpy.ndarray',
     *(f'numpy.{core}.multiarray.{name}' for core in ('core', '_core') for name in ('_reconstruct', 'scalar')),
     'torch.Size',
+    'torch.Tensor',
     'torch.device',
     'torch.storage.UntypedStorage',
     *(f'torch._utils._rebuild_{what}' for what in ('parameter', 'tensor', 'tensor_v2', 'tensor_v3')),
@@ -37,6 +38,11 @@ def history_method(owner: type, name: str) -> Callable:
     return getattr(owner, name)
 
 
+def without_attributes(rebuild: Callable, kind: type, arguments: tuple, attributes: dict) -> torch.Tensor:
+    """A tensor to which FSDP has given attributes."""
+    return rebuild(*arguments)
+
+
 class Unpickler(pickle._Unpickler):  # in Python, as torch.package's: the one in C lets a file set any attribute
     """Raises an UnpicklingError for anything else."""
 
@@ -45,6 +51,8 @@ class Unpickler(pickle._Unpickler):  # in Python, as torch.package's: the one in
     def find_class(self, module: str, name: str) -> object:
         if (module, name) in (('__builtin__', 'getattr'), ('builtins', 'getattr')):
             return history_method
+        if (module, name) == ('torch._tensor', '_rebuild_from_type_v2'):
+            return without_attributes
         is_dtype = module == 'torch' and isinstance(vars(torch).get(name), torch.dtype)
         if f'{module}.{name}' not in ALLOWED and not is_dtype:
             raise pickle.UnpicklingError(f'{module}.{name} does not belong in a file of data')

@@ -10,10 +10,12 @@ from pathlib import Path
 import torch
 from arguments import config_file, folder
 from launcher import join_processes_without_gpu
+from mmengine.config import Config
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.registry import MODELS
+from mmengine.runner import FlexibleRunner, Runner, find_latest_checkpoint
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from options import OptionAction, load_config
 from torch import nn
@@ -91,6 +93,16 @@ def pooled_norm(model: nn.Module) -> str | None:
     return None
 
 
+def require_hooks_for_shards(cfg: Config) -> None:
+    """Raise a ValueError for hooks that run the network themselves, of which each process has but a part."""
+    names = [hook['type'].rpartition('.')[2] for hook in cfg.get('custom_hooks') or ()]
+    if there := sorted({'PseudoMaskHook', 'LayerEntropyHook', 'AffinityProfileHook'} & set(names)):
+        raise ValueError(
+            f'custom_hooks: expected none that runs the network where `strategy` shards it, got {there}; the masks are '
+            'written from the checkpoint, by tools/test.py --pseudo-masks'
+        )
+
+
 @record  # torchrun then ends with the message of the process that failed first
 def main() -> None:
     args = parse_args()
@@ -104,11 +116,15 @@ def main() -> None:
     if cfg.resume and not cfg.get('load_from'):
         require_a_run(cfg.work_dir)
     join_processes_without_gpu(cfg)
-    runner = Runner.from_cfg(cfg)
+    sharded = 'strategy' in cfg
+    if sharded:
+        require_hooks_for_shards(cfg)
+    runner = (FlexibleRunner if sharded else Runner).from_cfg(cfg)
     runner.register_hook(FittingHook())
     checkpoint = cfg.get('load_from') or (find_latest_checkpoint(cfg.work_dir) if cfg.resume else None)
     if checkpoint:
-        require_fitting_shapes(runner.model, checkpoint, resume=cfg.resume)
+        model = MODELS.build(cfg.model) if sharded else runner.model
+        require_fitting_shapes(model, checkpoint, resume=cfg.resume)
     runner.train()
 
 
