@@ -38,11 +38,6 @@ def history_method(owner: type, name: str) -> Callable:
     return getattr(owner, name)
 
 
-def without_attributes(rebuild: Callable, kind: type, arguments: tuple, attributes: dict) -> torch.Tensor:
-    """A tensor to which FSDP has given attributes."""
-    return rebuild(*arguments)
-
-
 class Unpickler(pickle._Unpickler):  # in Python, as torch.package's: the one in C lets a file set any attribute
     """Raises an UnpicklingError for anything else."""
 
@@ -52,7 +47,7 @@ class Unpickler(pickle._Unpickler):  # in Python, as torch.package's: the one in
         if (module, name) in (('__builtin__', 'getattr'), ('builtins', 'getattr')):
             return history_method
         if (module, name) == ('torch._tensor', '_rebuild_from_type_v2'):
-            return without_attributes
+            return lambda rebuild, kind, arguments, state: rebuild(*arguments)  # FSDP's have attributes, for itself
         is_dtype = module == 'torch' and isinstance(vars(torch).get(name), torch.dtype)
         if f'{module}.{name}' not in ALLOWED and not is_dtype:
             raise pickle.UnpicklingError(f'{module}.{name} does not belong in a file of data')

@@ -13,6 +13,7 @@ from test_engine import run_config
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.testing import assert_close
 from toy_voc import make_voc
+from train import require_training_alone
 
 from aream_mm.models import vit
 from aream_mm.registry import MODELS
@@ -58,3 +59,15 @@ def test_a_sharded_run_is_that_of_ddp(tmp_path, with_cp):
     load_checkpoint(model, str(tmp_path / 'fsdp/epoch_2.pth'), strict=True)
     whole = sum(weight.numel() for weight in model.parameters())
     assert sum(torch.load(tmp_path / f'held_{number}') for number in range(2)) < 1.1 * whole
+
+
+@pytest.mark.parametrize('left', ['val_dataloader', 'PseudoMaskHook'])
+def test_what_runs_the_network_besides_training_is_refused(left):
+    cfg = Config(dict(custom_hooks=[dict(type='aream_mm.WarmUpHook', end=1)], val_dataloader=None, strategy=FSDP))
+    require_training_alone(cfg)
+    if left == 'val_dataloader':
+        cfg.val_dataloader = dict(batch_size=1)
+    else:
+        cfg.custom_hooks.append(dict(type=f'aream_mm.{left}'))
+    with pytest.raises(ValueError, match=f'strategy: expected training alone.*{left}'):
+        require_training_alone(cfg)

@@ -93,13 +93,18 @@ def pooled_norm(model: nn.Module) -> str | None:
     return None
 
 
-def require_hooks_for_shards(cfg: Config) -> None:
-    """Raise a ValueError for hooks that run the network themselves, of which each process has but a part."""
+def require_training_alone(cfg: Config) -> None:
+    """Raise a ValueError for what runs the network on other pictures where each process has but a part of it.
+
+    Hooks run it without gathering the parts; a validation waits forever for a process that has fewer pictures.
+    """
     names = [hook['type'].rpartition('.')[2] for hook in cfg.get('custom_hooks') or ()]
-    if there := sorted({'PseudoMaskHook', 'LayerEntropyHook', 'AffinityProfileHook'} & set(names)):
+    there = sorted({'PseudoMaskHook', 'LayerEntropyHook', 'AffinityProfileHook'} & set(names))
+    if there or cfg.get('val_dataloader'):
         raise ValueError(
-            f'custom_hooks: expected none that runs the network where `strategy` shards it, got {there}; the masks are '
-            'written from the checkpoint, by tools/test.py --pseudo-masks'
+            'strategy: expected training alone where the network is shared out among the processes, got '
+            f'{there + ["val_dataloader"] * bool(cfg.get("val_dataloader"))}; tools/test.py measures and writes masks '
+            'from the checkpoint, see docs/distributed.md'
         )
 
 
@@ -118,7 +123,7 @@ def main() -> None:
     join_processes_without_gpu(cfg)
     sharded = 'strategy' in cfg
     if sharded:
-        require_hooks_for_shards(cfg)
+        require_training_alone(cfg)
     runner = (FlexibleRunner if sharded else Runner).from_cfg(cfg)
     runner.register_hook(FittingHook())
     checkpoint = cfg.get('load_from') or (find_latest_checkpoint(cfg.work_dir) if cfg.resume else None)

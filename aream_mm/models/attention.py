@@ -1,6 +1,6 @@
 """Attention that shows its maps: A and Z of arXiv 2305.03112, averaged over heads one at a time."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,8 +20,8 @@ class Attended(NamedTuple):
     class_tokens    (B, T, D)         of the last layer, before any final norm; None if the network has none
     features        (B, D', h, w)     what the class map is read from
     class_affinity  (B, T, P)         mean over all layers of A[l][class → patch]; None if not asked for, or if T < 2
-    patch_affinity  (B, P, P)         Σ_l weight[l] · A[l][patch → patch]; (G, B, P, P) for weights of shape (G,); an
-                                      `AffinityInRows` of large images, if asked for
+    patch_affinity  (B, P, P)         Σ_l weight[l] · A[l][patch → patch]; (G, B, P, P) for weights of shape (G,);
+                                      for other weights, of large images, an `AffinityInRows`
     mean_logits     (L', B, P, P)     Z[l], the mean over heads of the pre-softmax logits, patch block
     layer_tokens    (L', B, P, D)     patch tokens after each layer
     layer_affinity  (L', B, P, P)     A[l][patch → patch] of each layer, with gradient
@@ -39,25 +39,23 @@ class Attended(NamedTuple):
 
 
 class AffinityInRows(NamedTuple):
-    """Σ_l weight[l] · A[l][patch → patch] of large images, made when it is needed from what is 10 to 100 times smaller.
+    """Σ_l weight[l] · A[l][patch → patch] of large images, which is never whole: it is made of what is far smaller.
 
     first_patch   the first token that is a patch
-    dtype         of the affinity
     layers        queries and keys (B, H, N, d) of each layer, and its weight
     """
 
     first_patch: int
-    dtype: torch.dtype
     layers: list[tuple[Tensor, Tensor, float | Tensor]]
 
     def weigh(self, sources: Tensor) -> Tensor:
         """Each patch's sum of the sources (B, C, P) by its row: (B, C, P). No more than `MOST` weights are held."""
-        total = 0
+        total, first = 0, self.first_patch
         for q, k, weight in self.layers:
             rows = max(MOST // (len(k) * k.shape[2]), 1)
             blocks = [
-                sum(sources @ weights[..., self.first_patch :].transpose(1, 2) for weights in head_weights(queries, k))
-                for queries in q[:, :, self.first_patch :].split(rows, dim=2)
+                sum(sources.to(each.dtype) @ each[..., first:].transpose(1, 2) for each in head_weights(queries, k))
+                for queries in q[:, :, first:].split(rows, dim=2)
             ]
             total = total + torch.cat(blocks, dim=2) * (weight / q.shape[1])
         return total
@@ -73,7 +71,7 @@ class AttentionMaps:
 
     Args:
         network: an `AttentionBackbone`.
-        affinity, logit_layers, token_layers, affinity_layers, in_rows: as for its `forward`.
+        affinity, logit_layers, token_layers, affinity_layers: as for its `forward`.
 
     Raises:
         ValueError: layers that the network does not have.
@@ -86,27 +84,26 @@ class AttentionMaps:
         logit_layers: Sequence[int] = (),
         token_layers: Sequence[int] = (),
         affinity_layers: Sequence[int] = (),
-        in_rows: bool = False,
     ) -> None:
         layers = (*(affinity or ()), *logit_layers, *token_layers, *affinity_layers)
         outside = [layer for layer in layers if not 0 <= layer < network.num_layers]
         if outside:
             there = f'layers in 0..{network.num_layers - 1}' if network.num_layers else 'no layers, it has no attention'
             raise ValueError(f'{type(network).__name__}: expected {there}, got {outside}')
-        self.network, self.affinity, self.in_rows = network, affinity, in_rows
+        self.network, self.affinity = network, affinity
         self.logit_layers, self.token_layers, self.affinity_layers = logit_layers, token_layers, affinity_layers
         self.class_affinity = self.patch_affinity = None
         self.mean_logits, self.layer_tokens, self.layer_affinity = [], [], []
 
     def asked(self, layer: int) -> dict[str, bool]:
         """Which maps of this layer are read: the last arguments of `attend`."""
-        every_row = self.affinity is not None and layer in self.affinity
+        weight = (self.affinity or {}).get(layer)
         return dict(
-            every_row=every_row,
+            every_row=weight is not None,
             class_rows=self.affinity is not None and self.network.num_class_tokens > 1,
             mean_logits=layer in self.logit_layers,
             with_gradient=layer in self.affinity_layers,
-            in_rows=every_row and self.in_rows,
+            in_rows=weight is not None and not getattr(weight, 'ndim', 0),
         )
 
     def add(self, layer: int, x: Tensor, maps: dict[str, Tensor]) -> None:
@@ -120,11 +117,8 @@ class AttentionMaps:
             term = weight * maps['patch']
             self.patch_affinity = term if self.patch_affinity is None else self.patch_affinity.add_(term)
         if 'rows' in maps:
-            q, k = maps['rows']
-            if self.patch_affinity is None:
-                dtype = torch.promote_types(q.dtype, torch.float32)
-                self.patch_affinity = AffinityInRows(self.network.num_prefix_tokens, dtype, [])
-            self.patch_affinity.layers.append((q, k, self.affinity[layer]))
+            self.patch_affinity = self.patch_affinity or AffinityInRows(self.network.num_prefix_tokens, [])
+            self.patch_affinity.layers.append((*maps['rows'], self.affinity[layer]))
         if 'logits' in maps:
             self.mean_logits.append(maps['logits'])
         if 'learnt' in maps:
@@ -145,20 +139,13 @@ class AttentionMaps:
 
 
 class AttentionRecorder(TorchFunctionMode):
-    """Within it a layer of another library's that calls torch's attention once calls `attend`: its maps are `found`.
+    """Within it, torch's attention in a layer of another library's is `attend`, whose maps are `found`."""
 
-    Args:
-        num_class_tokens, first_patch, asked: for `attend`.
-    """
-
-    def __init__(self, num_class_tokens: int, first_patch: int, **asked: bool) -> None:
+    def __init__(self, **arguments: int | bool) -> None:
         super().__init__()
-        self.arguments = dict(asked, num_class_tokens=num_class_tokens, first_patch=first_patch)
-        self.found = []
+        self.arguments, self.found = arguments, []
 
-    def __torch_function__(
-        self, function: Callable, types: Sequence[type], args: Sequence = (), kwargs: Mapping | None = None
-    ) -> object:
+    def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is not F.scaled_dot_product_attention:
             return function(*args, **(kwargs or {}))
         out, maps = attend(*args, **self.arguments, dropout=kwargs['dropout_p'])

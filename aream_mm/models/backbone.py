@@ -35,7 +35,6 @@ class AttentionBackbone(BaseModule):
         logit_layers: Sequence[int] = (),
         token_layers: Sequence[int] = (),
         affinity_layers: Sequence[int] = (),
-        in_rows: bool = False,
     ) -> Attended:
         """Tokens, features, and what is asked for of the affinities; a layer whose map nobody reads runs fused.
 
@@ -46,14 +45,12 @@ class AttentionBackbone(BaseModule):
             logit_layers: layers whose mean logits Z are returned, in rising order.
             token_layers: layers whose patch tokens are returned, in rising order.
             affinity_layers: layers whose affinity is returned with its gradient, in rising order.
-            in_rows: return the patch affinity of large images as an `AffinityInRows`, which only propagates CAMs; its
-                weights are numbers or tensors of shape ().
 
         Raises:
             ValueError: image sides that are no multiples of the patch size, layers that the network does not have, or
                 features that do not lie on the grid.
         """
-        maps = AttentionMaps(self, affinity, logit_layers, token_layers, affinity_layers, in_rows)
+        maps = AttentionMaps(self, affinity, logit_layers, token_layers, affinity_layers)
         grid = tuple(side // self.patch_size for side in images.shape[-2:])
         if tuple(cells * self.patch_size for cells in grid) != tuple(images.shape[-2:]):
             height, width = images.shape[-2:]

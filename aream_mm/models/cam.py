@@ -28,11 +28,10 @@ def propagate(cam: Tensor, affinity: Tensor | AffinityInRows, steps: int = 1) ->
     A row of the affinity belongs to the patch that receives and weighs the patches it receives from. Several affinities
     (G, B, P, P) give as many CAMs (G, B, C, h, w).
     """
-    sources = cam.flatten(2).to(affinity.dtype)  # (B, C, P)
+    sources, whole = cam.flatten(2), isinstance(affinity, Tensor)  # (B, C, P)
     with torch.autocast(sources.device.type, enabled=False):  # a small product, and the thresholds come after it
         for _ in range(steps):
-            in_rows = isinstance(affinity, AffinityInRows)
-            sources = affinity.weigh(sources) if in_rows else sources @ affinity.transpose(-2, -1)
+            sources = sources.to(affinity.dtype) @ affinity.transpose(-2, -1) if whole else affinity.weigh(sources)
     return sources.unflatten(-1, cam.shape[-2:])
 
 

@@ -248,7 +248,7 @@ class CAMSegmentor(BaseSegmentor):
             fit: how an image comes to whole patches: see `TestSettings`.
         """
         placed, scores = [], []
-        for view in self.views(images, affinity, scales, mirror, fit, in_rows=True):
+        for view in self.views(images, affinity, scales, mirror, fit):
             placed.extend(view.placed(propagated(view.cam, view.attended, steps)))
             scores.extend(view.logits)
         return RawCAM(placed, view.placed(view.cam)[0].cam, torch.stack(scores).mean(dim=0))
@@ -261,7 +261,6 @@ class CAMSegmentor(BaseSegmentor):
         mirror: bool = True,
         fit: str = 'resize',
         token_layers: Sequence[int] = (),
-        in_rows: bool = False,
     ) -> Iterator[View]:
         """What the network makes of images (B, 3, H, W) at each scale; with `mirror`, the mirror images follow them.
 
@@ -283,7 +282,7 @@ class CAMSegmentor(BaseSegmentor):
                 canvas = self.backbone.zero_colour.view(3, 1, 1).repeat(len(views), 1, *padded)
                 canvas[..., : size[0], : size[1]] = views
                 views = canvas
-            attended = self.backbone(views, affinity=affinity, token_layers=token_layers, in_rows=in_rows)
+            attended = self.backbone(views, affinity=affinity, token_layers=token_layers)
             class_map, logits = self.head(attended)
             cam = cams.activate(class_map, attended.class_affinity)
             scores = [logit.unflatten(0, (-1, batch)).mean(dim=0) for logit in logits.values()]

@@ -66,7 +66,7 @@ class AttentionViT(AttentionBackbone):
         stem: config of a `TimmCNN` whose features are added to the patch embedding, see `CNNStem`. It has weights,
             statistics and freezing of its own, and its projection is trained whatever is frozen. Learning rates are
             set in the config: optim_wrapper.paramwise_cfg.custom_keys 'backbone.stem'.
-        architecture: further arguments of timm's `VisionTransformer`, such as dict(depth=6, embed_dim=192).
+        architecture: further arguments of timm's `VisionTransformer` or `Eva`, such as dict(depth=6, embed_dim=192).
 
     Raises:
         TypeError: the timm model is no plain ViT, so its attention cannot be exposed.
@@ -139,29 +139,25 @@ class AttentionViT(AttentionBackbone):
         tokens = (vit.cls_token, getattr(vit, 'dist_token', None), vit.reg_token)
         prefix = [torch.zeros(1, 0, vit.embed_dim), *(token.detach() for token in tokens if token is not None)]
         prefix, own = torch.cat(prefix, dim=1), int(vit.cls_token is not None)  # (1, own + R, D)
+        positions = prefix[:, :0] if vit.pos_embed is None else vit.pos_embed.detach()
+        embedded = 0 if vit.pos_embed is None or vit.no_embed_class else prefix.shape[1]
+        class_positions, extra_positions, positions = positions.tensor_split((min(own, embedded), embedded), dim=1)
         embeddings = dict(
             class_tokens=prefix[:, :own].repeat(1, self.num_class_tokens, 1),  # (1, T, D)
-            extra_tokens=prefix[:, own:].clone(),  # (1, R, D)
+            extra_tokens=prefix[:, own:] + extra_positions if embedded else prefix[:, own:].clone(),  # (1, R, D)
+            pos_embed=positions.clone(),  # (1, P, D)
+            class_pos_embed=class_positions.repeat(1, self.num_class_tokens, 1),  # (1, T, D)
         )
-        if vit.pos_embed is not None:
-            embedded = 0 if vit.no_embed_class else prefix.shape[1]
-            parts = vit.pos_embed.detach().tensor_split((min(own, embedded), embedded), dim=1)
-            class_positions, extra_positions, positions = parts
-            embeddings['pos_embed'] = positions.clone()  # (1, P, D)
-            if embedded:
-                embeddings['extra_tokens'] += extra_positions
-            if class_positions.numel():
-                embeddings['class_pos_embed'] = class_positions.repeat(1, self.num_class_tokens, 1)  # (1, T, D)
-        return embeddings
+        return {key: value for key, value in embeddings.items() if value.numel() or key.endswith('tokens')}
 
     @staticmethod
     def _check_grid(vit: 'AttentionViT', state_dict: dict, prefix: str, *_) -> None:
         # mmengine only warns of a mismatch and goes on with an untrained position embedding.
-        positions = state_dict.get(f'{prefix}pos_embed')
-        if positions is not None and vit.pos_embed is not None and positions.shape[1] != vit.pos_embed.shape[1]:
+        positions, own = state_dict.get(f'{prefix}pos_embed'), 0 if vit.pos_embed is None else vit.pos_embed.shape[1]
+        if positions is not None and positions.shape[1] != own:
             raise ValueError(
-                f'AttentionViT: the config has a position embedding of {vit.pos_embed.shape[1]} patches, the '
-                f'checkpoint one of {positions.shape[1]}; set img_size as it was in training, inputs may have any size'
+                f'AttentionViT: the config has a position embedding of {own} patches, the checkpoint one of '
+                f'{positions.shape[1]}; set img_size as it was in training, inputs may have any size'
             )
 
     def init_weights(self) -> None:
@@ -226,7 +222,8 @@ class AttentionViT(AttentionBackbone):
         """One layer of timm's: its tokens, and the maps asked for."""
         if not any(maps.values()):
             return block(x, **rope), {}
-        with AttentionRecorder(self.num_class_tokens, self.num_prefix_tokens, **maps) as recorder:
+        prefix = dict(num_class_tokens=self.num_class_tokens, first_patch=self.num_prefix_tokens)
+        with AttentionRecorder(**prefix, **maps) as recorder:
             x = block(x, **rope)
         (found,) = recorder.found
         return x, found
