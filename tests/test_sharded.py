@@ -61,13 +61,15 @@ def test_a_sharded_run_is_that_of_ddp(tmp_path, with_cp):
     assert sum(torch.load(tmp_path / f'held_{number}') for number in range(2)) < 1.1 * whole
 
 
-@pytest.mark.parametrize('left', ['val_dataloader', 'PseudoMaskHook'])
+@pytest.mark.parametrize('left', ['val_dataloader', 'PseudoMaskHook', 'resume'])
 def test_what_runs_the_network_besides_training_is_refused(left):
-    cfg = Config(dict(custom_hooks=[dict(type='aream_mm.WarmUpHook', end=1)], val_dataloader=None, strategy=FSDP))
+    cfg = Config(dict(custom_hooks=[dict(type='aream_mm.WarmUpHook', end=1)], val_dataloader=None, resume=False))
     require_training_alone(cfg)
     if left == 'val_dataloader':
         cfg.val_dataloader = dict(batch_size=1)
+    elif left == 'resume':
+        cfg.resume = True
     else:
         cfg.custom_hooks.append(dict(type=f'aream_mm.{left}'))
-    with pytest.raises(ValueError, match=f'strategy: expected training alone.*{left}'):
+    with pytest.raises(ValueError, match=f'strategy: expected .*{left}'):
         require_training_alone(cfg)

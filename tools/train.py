@@ -94,10 +94,16 @@ def pooled_norm(model: nn.Module) -> str | None:
 
 
 def require_training_alone(cfg: Config) -> None:
-    """Raise a ValueError for what runs the network on other pictures where each process has but a part of it.
+    """Raise a ValueError for what goes wrong where each process has but a part of the network.
 
-    Hooks run it without gathering the parts; a validation waits forever for a process that has fewer pictures.
+    Hooks run it without gathering the parts; a validation waits forever for a process that has fewer pictures; and
+    mmengine 0.10 hands the state of the optimizer to torch in an order of arguments that torch has given up.
     """
+    if cfg.resume:
+        raise ValueError(
+            'strategy: expected no --resume, because mmengine cannot load the optimizer of a network that is shared out; '
+            'start from the weights with --cfg-options load_from=CHECKPOINT'
+        )
     names = [hook['type'].rpartition('.')[2] for hook in cfg.get('custom_hooks') or ()]
     there = sorted({'PseudoMaskHook', 'LayerEntropyHook', 'AffinityProfileHook'} & set(names))
     if there or cfg.get('val_dataloader'):
@@ -128,7 +134,7 @@ def main() -> None:
     runner.register_hook(FittingHook())
     checkpoint = cfg.get('load_from') or (find_latest_checkpoint(cfg.work_dir) if cfg.resume else None)
     if checkpoint:
-        model = MODELS.build(cfg.model) if sharded else runner.model
+        model = MODELS.build(cfg.model) if sharded else runner.model  # which is built when training starts
         require_fitting_shapes(model, checkpoint, resume=cfg.resume)
     runner.train()
 

@@ -153,6 +153,17 @@ class AttentionRecorder(TorchFunctionMode):
         return out
 
 
+def run_layer(network: nn.Module, layer: nn.Module, x: Tensor, asked: dict[str, bool], **arguments: Tensor) -> tuple:
+    """A layer of another library's, that calls torch's attention once: its tokens (B, N, D), and the maps asked for."""
+    if not any(asked.values()):
+        return layer(x, **arguments), {}
+    prefix = dict(num_class_tokens=network.num_class_tokens, first_patch=network.num_prefix_tokens)
+    with AttentionRecorder(**prefix, **asked) as recorder:
+        x = layer(x, **arguments)
+    (found,) = recorder.found
+    return x, found
+
+
 def attend(
     q: Tensor,
     k: Tensor,

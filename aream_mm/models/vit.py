@@ -11,7 +11,7 @@ from timm.models.vision_transformer import Block, ResPostBlock, VisionTransforme
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from aream_mm.models.attention import Attended, AttentionMaps, AttentionRecorder
+from aream_mm.models.attention import Attended, AttentionMaps, run_layer
 from aream_mm.models.backbone import AttentionBackbone
 from aream_mm.models.timm_networks import Normalize, create_timm_model, levels_on_grid
 from aream_mm.registry import MODELS
@@ -210,23 +210,13 @@ class AttentionViT(AttentionBackbone):
         rotation = None if self.rope is None else self.rope.get_embed(shape=(h, w))  # (P, 2d), or of each layer
         for layer, block in enumerate(self.blocks):
             rope = {} if self.rope is None else dict(rope=rotation[layer] if self.rope_mixed else rotation)
-            arguments = maps.asked(layer)
+            arguments = (self, block, x, maps.asked(layer))
             if self.with_cp and x.requires_grad:
-                x, attention = checkpoint(self._layer, block, x, rope, use_reentrant=False, **arguments)
+                x, attention = checkpoint(run_layer, *arguments, use_reentrant=False, **rope)
             else:
-                x, attention = self._layer(block, x, rope, **arguments)
+                x, attention = run_layer(*arguments, **rope)
             maps.add(layer, x, attention)
         return maps.attended(x, x[:, self.num_prefix_tokens :].transpose(1, 2).unflatten(2, (h, w)))
-
-    def _layer(self, block: nn.Module, x: Tensor, rope: dict[str, Tensor], **maps: bool) -> tuple[Tensor, dict]:
-        """One layer of timm's: its tokens, and the maps asked for."""
-        if not any(maps.values()):
-            return block(x, **rope), {}
-        prefix = dict(num_class_tokens=self.num_class_tokens, first_patch=self.num_prefix_tokens)
-        with AttentionRecorder(**prefix, **maps) as recorder:
-            x = block(x, **rope)
-        (found,) = recorder.found
-        return x, found
 
 
 def is_layer(module: nn.Module, recurse: bool, nonwrapped_numel: int) -> bool:
