@@ -101,7 +101,7 @@ def require_training_alone(cfg: Config) -> None:
     """
     if cfg.resume:
         raise ValueError(
-            'strategy: expected no --resume, because mmengine cannot load the optimizer of a network that is shared out; '
+            'strategy: expected no --resume, as mmengine cannot load the optimizer of a network that is shared out; '
             'start from the weights with --cfg-options load_from=CHECKPOINT'
         )
     names = [hook['type'].rpartition('.')[2] for hook in cfg.get('custom_hooks') or ()]
