@@ -23,6 +23,7 @@ ALLOWED = {
     'numpy.ndarray',
     *(f'numpy.{core}.multiarray.{name}' for core in ('core', '_core') for name in ('_reconstruct', 'scalar')),
     'torch.Size',
+    'torch.Tensor',
     'torch.device',
     'torch.storage.UntypedStorage',
     *(f'torch._utils._rebuild_{what}' for what in ('parameter', 'tensor', 'tensor_v2', 'tensor_v3')),
@@ -45,6 +46,8 @@ class Unpickler(pickle._Unpickler):  # in Python, as torch.package's: the one in
     def find_class(self, module: str, name: str) -> object:
         if (module, name) in (('__builtin__', 'getattr'), ('builtins', 'getattr')):
             return history_method
+        if (module, name) == ('torch._tensor', '_rebuild_from_type_v2'):
+            return lambda rebuild, kind, arguments, state: rebuild(*arguments)  # FSDP's have attributes, for itself
         is_dtype = module == 'torch' and isinstance(vars(torch).get(name), torch.dtype)
         if f'{module}.{name}' not in ALLOWED and not is_dtype:
             raise pickle.UnpicklingError(f'{module}.{name} does not belong in a file of data')

@@ -10,6 +10,7 @@
 _base_ = ['_base_/datasets/own_tags.py', '_base_/models/aream_dual.py', '_base_/default_runtime.py']
 
 model = dict(
+    # DINOv3 instead of DINOv2: vit=dict(name='vit_small_patch16_dinov3', frozen_layers=7), with timm from 1.0.20 on.
     backbone=dict(vit=dict(frozen_layers=7)),  # the shallow layers are the teacher, and frozen they cost less memory
     head=dict(num_classes=len(_base_.classes) - _base_.background),
     # Without background there is no threshold: each pixel is its best class.

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from aream_mm.models import AttentionBackbone
+from aream_mm.models import AttentionBackbone, attention
+from aream_mm.models.cam import propagate
 from aream_mm.registry import MODELS
 
 VIT = dict(type='aream_mm.AttentionViT', img_size=64, architecture=dict(embed_dim=24, depth=4, num_heads=3))
@@ -15,6 +16,7 @@ BACKBONES = {
     'a class token per class': dict(VIT, name='vit_tiny_patch16_224', num_class_tokens=5),
     'no class token': dict(VIT, name='vit_base_patch16_siglip_224', num_class_tokens=0),
     'register tokens': dict(VIT, name='vit_small_patch14_reg4_dinov2', img_size=56),
+    'rotary positions': dict(VIT, name='eva02_tiny_patch14_224', img_size=56, num_class_tokens=5),
     'a stem': dict(VIT, name='vit_tiny_patch16_224', stem=CNN),
     'two branches': dict(type='aream_mm.DualBranch', cnn=CNN, vit=dict(VIT, name='vit_tiny_patch16_224')),
     'a CNN': dict(type='aream_mm.CNNBackbone', cnn=CNN),
@@ -86,6 +88,25 @@ def test_maps_change_neither_tokens_nor_features(attending, images):
     assert_close(collected.features, fused.features, rtol=1e-4, atol=1e-5)
     assert collected.mean_logits.shape == collected.layer_affinity.shape
     assert collected.layer_tokens.shape[:3] == collected.mean_logits.shape[:3]
+
+
+@pytest.mark.parametrize('steps', [1, 3])
+def test_the_affinity_of_large_images_propagates_in_rows_as_it_does_whole(attending, images, steps, monkeypatch):
+    weights = {0: 0.25, attending.num_layers - 1: torch.tensor(3.0)}
+    groups = {layer: torch.as_tensor([weight, 1.0]) for layer, weight in weights.items()}
+    cam = torch.rand(2, 5, *(side // attending.patch_size for side in images.shape[-2:]))
+    with torch.no_grad():
+        whole = attending(images, weights)
+        monkeypatch.setattr(attention, 'LARGE', 1)
+        monkeypatch.setattr(attention, 'MOST', 100)  # so that no block has all rows
+        rows = attending(images, weights)
+        assert_close(attending(images, groups).patch_affinity[0], whole.patch_affinity, rtol=1e-5, atol=1e-6)
+    assert isinstance(rows.patch_affinity, attention.AffinityInRows)
+    assert_close(rows.features, whole.features, rtol=1e-4, atol=1e-5)
+    if whole.class_affinity is not None:
+        assert_close(rows.class_affinity, whole.class_affinity, rtol=1e-5, atol=1e-6)
+    expected = propagate(cam, whole.patch_affinity, steps)
+    assert_close(propagate(cam, rows.patch_affinity, steps), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_batch_gives_what_its_images_give_alone(backbone, images):

@@ -5,8 +5,8 @@ import reference
 import timm
 import torch
 from packaging.version import Version
-from timm.layers import Attention, resample_abs_pos_embed
-from timm.models.vision_transformer import Block, ParallelThingsBlock
+from timm.layers import resample_abs_pos_embed
+from timm.models.vision_transformer import ParallelThingsBlock, ResPostBlock
 from torch.testing import assert_close
 
 from aream_mm.models import AttentionViT
@@ -154,7 +154,9 @@ def test_tokens_of_layers_come_in_order_and_only_where_asked(images):
     assert every.mean_logits is None and vit(images).layer_tokens is None
 
 
-@pytest.mark.parametrize('option', [dict(qk_norm=True), dict(scale_attn_norm=True), dict(qkv_bias=False)])
+@pytest.mark.parametrize(
+    'option', [dict(qk_norm=True), dict(scale_attn_norm=True), dict(qkv_bias=False), dict(block_fn=ResPostBlock)]
+)
 @pytest.mark.parametrize('affinity', [None, {0: 1.0, 1: 1.0, 2: 1.0, 3: 1.0}], ids=['fused', 'collected'])
 def test_tokens_equal_timm_with_each_option_of_its_attention(save_timm, images, option, affinity):
     name = 'vit_tiny_patch16_224'
@@ -233,18 +235,11 @@ def test_other_image_sizes_are_refused_with_the_patch_size(size):
 since_timm_1_0_31 = pytest.mark.skipif(Version(timm.__version__) < Version('1.0.31'), reason='timm has no such block')
 
 
-def gated_block(dim, num_heads, depth, **options):
-    block = Block(dim, num_heads, depth=depth)
-    block.attn = Attention(dim, num_heads, gated=True)
-    return block
-
-
 @pytest.mark.parametrize(
     ('option', 'got'),
     [
         (dict(block_fn=ParallelThingsBlock), 'ParallelThingsBlock'),
         pytest.param(dict(attn_layer='diff'), 'Block with DiffAttention', marks=since_timm_1_0_31),
-        pytest.param(dict(block_fn=gated_block), 'Block with gated Attention', marks=since_timm_1_0_31),
     ],
 )
 def test_other_attention_inside_a_plain_vit_is_refused_by_name(option, got):

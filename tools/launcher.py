@@ -30,6 +30,9 @@ def join_processes_without_gpu(cfg: Config) -> None:
         )
     dist.init_process_group('gloo')
     atexit.register(leave_processes)
+    if 'strategy' in cfg:
+        cfg.strategy.model_wrapper.device_id = 'cpu'
+        return
     find_unused_parameters = cfg.get('find_unused_parameters', False)
     cfg.setdefault(
         'model_wrapper_cfg',

@@ -28,7 +28,7 @@ def arguments(called: Callable) -> set[str]:
 # What mmengine's runner is built from, and what it reads of the config itself.
 RUNNER = arguments(Runner) - {'cfg'} | {
     *('activation_checkpointing', 'compile', 'efficient_conv_bn_eval', 'find_unused_parameters'),
-    *('model_wrapper_cfg', 'sync_bn'),
+    *('model_wrapper_cfg', 'strategy', 'sync_bn'),
 }
 # What dicts at places that end so may have, beside the arguments of their type.
 TAKEN = {

@@ -11,10 +11,12 @@ import torch
 from arguments import config_file, folder
 from console import QuietRunner
 from launcher import join_processes_without_gpu
+from mmengine.config import Config
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.registry import MODELS
+from mmengine.runner import FlexibleRunner, Runner, find_latest_checkpoint
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from options import OptionAction, load_config
 from torch import nn
@@ -92,6 +94,27 @@ def pooled_norm(model: nn.Module) -> str | None:
     return None
 
 
+def require_training_alone(cfg: Config) -> None:
+    """Raise a ValueError for what goes wrong where each process has but a part of the network.
+
+    Hooks run it without gathering the parts; a validation waits forever for a process that has fewer pictures; and
+    mmengine 0.10 hands the state of the optimizer to torch in an order of arguments that torch has given up.
+    """
+    if cfg.resume:
+        raise ValueError(
+            'strategy: expected no --resume, as mmengine cannot load the optimizer of a network that is shared out; '
+            'start from the weights with --cfg-options load_from=CHECKPOINT'
+        )
+    names = [hook['type'].rpartition('.')[2] for hook in cfg.get('custom_hooks') or ()]
+    there = sorted({'PseudoMaskHook', 'LayerEntropyHook', 'AffinityProfileHook'} & set(names))
+    if there or cfg.get('val_dataloader'):
+        raise ValueError(
+            'strategy: expected training alone where the network is shared out among the processes, got '
+            f'{there + ["val_dataloader"] * bool(cfg.get("val_dataloader"))}; tools/test.py measures and writes masks '
+            'from the checkpoint, see docs/distributed.md'
+        )
+
+
 @record  # torchrun then ends with the message of the process that failed first
 def main() -> None:
     args = parse_args()
@@ -105,11 +128,15 @@ def main() -> None:
     if cfg.resume and not cfg.get('load_from'):
         require_a_run(cfg.work_dir)
     join_processes_without_gpu(cfg)
-    runner = QuietRunner.from_cfg(cfg)
+    sharded = 'strategy' in cfg
+    if sharded:
+        require_training_alone(cfg)
+    runner = (FlexibleRunner if sharded else QuietRunner).from_cfg(cfg)
     runner.register_hook(FittingHook())
     checkpoint = cfg.get('load_from') or (find_latest_checkpoint(cfg.work_dir) if cfg.resume else None)
     if checkpoint:
-        require_fitting_shapes(runner.model, checkpoint, resume=cfg.resume)
+        model = MODELS.build(cfg.model) if sharded else runner.model  # which is built when training starts
+        require_fitting_shapes(model, checkpoint, resume=cfg.resume)
     runner.train()
 
 

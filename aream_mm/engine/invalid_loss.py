@@ -36,8 +36,8 @@ class InvalidLossHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         weights = checkpoint['state_dict']
-        names = (name for name, _ in bare(runner.model).named_parameters())
-        bad = [name for name in names if not weights[name].isfinite().all()]
+        buffers = {name for name, _ in bare(runner.model).named_buffers()}
+        bad = [name for name, weight in weights.items() if name not in buffers and not weight.isfinite().all()]
         if bad:
             raise FloatingPointError(self._message(runner, f'finite weights, got others in {first_few(bad)}'))
 

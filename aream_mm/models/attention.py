@@ -6,8 +6,12 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from aream_mm.models.precision import at_least_float32
+
+LARGE = 6000  # tokens, above which an affinity that only propagates CAMs is not held: docs/scaling.md
+MOST = 2**23  # weights that are held of it
 
 
 class Attended(NamedTuple):
@@ -16,7 +20,8 @@ class Attended(NamedTuple):
     class_tokens    (B, T, D)         of the last layer, before any final norm; None if the network has none
     features        (B, D', h, w)     what the class map is read from
     class_affinity  (B, T, P)         mean over all layers of A[l][class → patch]; None if not asked for, or if T < 2
-    patch_affinity  (B, P, P)         Σ_l weight[l] · A[l][patch → patch]; (G, B, P, P) for weights of shape (G,)
+    patch_affinity  (B, P, P)         Σ_l weight[l] · A[l][patch → patch]; (G, B, P, P) for weights of shape (G,);
+                                      for other weights, of large images, an `AffinityInRows`
     mean_logits     (L', B, P, P)     Z[l], the mean over heads of the pre-softmax logits, patch block
     layer_tokens    (L', B, P, D)     patch tokens after each layer
     layer_affinity  (L', B, P, P)     A[l][patch → patch] of each layer, with gradient
@@ -27,10 +32,33 @@ class Attended(NamedTuple):
     class_tokens: Tensor | None
     features: Tensor
     class_affinity: Tensor | None = None
-    patch_affinity: Tensor | None = None
+    patch_affinity: 'Tensor | AffinityInRows | None' = None
     mean_logits: Tensor | None = None
     layer_tokens: Tensor | None = None
     layer_affinity: Tensor | None = None
+
+
+class AffinityInRows(NamedTuple):
+    """Σ_l weight[l] · A[l][patch → patch] of large images, which is never whole: it is made of what is far smaller.
+
+    first_patch   the first token that is a patch
+    layers        queries and keys (B, H, N, d) of each layer, and its weight
+    """
+
+    first_patch: int
+    layers: list[tuple[Tensor, Tensor, float | Tensor]]
+
+    def weigh(self, sources: Tensor) -> Tensor:
+        """Each patch's sum of the sources (B, C, P) by its row: (B, C, P). No more than `MOST` weights are held."""
+        total, first = 0, self.first_patch
+        for q, k, weight in self.layers:
+            rows = max(MOST // (len(k) * k.shape[2]), 1)
+            blocks = [
+                sum(sources.to(each.dtype) @ each[..., first:].transpose(1, 2) for each in head_weights(queries, k))
+                for queries in q[:, :, first:].split(rows, dim=2)
+            ]
+            total = total + torch.cat(blocks, dim=2) * (weight / q.shape[1])
+        return total
 
 
 def mean_of(layers: Sequence[int]) -> dict[int, float]:
@@ -69,11 +97,13 @@ class AttentionMaps:
 
     def asked(self, layer: int) -> dict[str, bool]:
         """Which maps of this layer are read: the last arguments of `attend`."""
+        weight = (self.affinity or {}).get(layer)
         return dict(
-            every_row=self.affinity is not None and layer in self.affinity,
+            every_row=weight is not None,
             class_rows=self.affinity is not None and self.network.num_class_tokens > 1,
             mean_logits=layer in self.logit_layers,
             with_gradient=layer in self.affinity_layers,
+            in_rows=weight is not None and not getattr(weight, 'ndim', 0),
         )
 
     def add(self, layer: int, x: Tensor, maps: dict[str, Tensor]) -> None:
@@ -86,6 +116,9 @@ class AttentionMaps:
             weight = weight[..., None, None, None] if isinstance(weight, Tensor) else weight
             term = weight * maps['patch']
             self.patch_affinity = term if self.patch_affinity is None else self.patch_affinity.add_(term)
+        if 'rows' in maps:
+            self.patch_affinity = self.patch_affinity or AffinityInRows(self.network.num_prefix_tokens, [])
+            self.patch_affinity.layers.append((*maps['rows'], self.affinity[layer]))
         if 'logits' in maps:
             self.mean_logits.append(maps['logits'])
         if 'learnt' in maps:
@@ -105,57 +138,85 @@ class AttentionMaps:
         )
 
 
+class AttentionRecorder(TorchFunctionMode):
+    """Within it, torch's attention in a layer of another library's is `attend`, whose maps are `found`."""
+
+    def __init__(self, **arguments: int | bool) -> None:
+        super().__init__()
+        self.arguments, self.found = arguments, []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is not F.scaled_dot_product_attention:
+            return function(*args, **(kwargs or {}))
+        out, maps = attend(*args, **self.arguments, dropout=kwargs['dropout_p'])
+        self.found.append(maps)
+        return out
+
+
+def run_layer(network: nn.Module, layer: nn.Module, x: Tensor, asked: dict[str, bool], **arguments: Tensor) -> tuple:
+    """A layer of another library's, that calls torch's attention once: its tokens (B, N, D), and the maps asked for."""
+    if not any(asked.values()):
+        return layer(x, **arguments), {}
+    prefix = dict(num_class_tokens=network.num_class_tokens, first_patch=network.num_prefix_tokens)
+    with AttentionRecorder(**prefix, **asked) as recorder:
+        x = layer(x, **arguments)
+    (found,) = recorder.found
+    return x, found
+
+
 def attend(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    scale: float,
     num_class_tokens: int,
     first_patch: int,
     every_row: bool,
     class_rows: bool,
     mean_logits: bool,
     with_gradient: bool = False,
+    in_rows: bool = False,
     dropout: float = 0.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Softmax attention of q, k, v (B, H, N, d): its output (B, N, H·d), and the maps asked for, means over the heads.
+    """Softmax attention of q, k, v (B, H, N, d): its output (B, H, N, d), and the maps asked for, means over the heads.
 
     'patch' (B, P, P) with `every_row`, 'class' (B, T, P) with `class_rows`, 'logits' (B, P, P) with `mean_logits`,
-    'learnt' (B, P, P) with `with_gradient`, which is 'patch' with the graph that made it.
-    Class tokens come first; patches start at token `first_patch`.
+    'learnt' (B, P, P) with `with_gradient`, which is 'patch' with the graph that made it. With `in_rows`, large images
+    have 'rows', q and k, instead of 'patch'. Class tokens come first; patches start at token `first_patch`.
     """
-    heads, maps, out = q.shape[1], {}, None
+    heads, scale, maps, out = q.shape[1], q.shape[-1] ** -0.5, {}, None
     if with_gradient:
         logits = at_least_float32(q * scale @ k.transpose(2, 3))  # (B, H, N, N), which the backward pass needs
         maps['learnt'] = logits.softmax(dim=-1).mean(dim=1)[:, first_patch:, first_patch:]
+    if every_row and in_rows and q.shape[2] > LARGE:
+        maps['rows'], every_row = (q.contiguous(), k.contiguous()), False  # copies, without the values beside them
     if every_row:
         # Without a gradient the weights of each head, which are there anyway, make its output too.
-        out = None if v.requires_grad else torch.empty_like(v)
+        out = None if v.requires_grad or dropout else torch.empty_like(v)
         mean = None
-        for head, weights in enumerate(head_weights(q, k, scale)):
+        for head, weights in enumerate(head_weights(q, k)):
             if out is not None:
-                out[:, head] = F.dropout(weights.to(v.dtype), dropout, training=dropout > 0) @ v[:, head]
+                out[:, head] = weights.to(v.dtype) @ v[:, head]
             mean = weights.div_(heads) if mean is None else mean.add_(weights, alpha=1 / heads)
         maps['patch'] = mean[:, first_patch:, first_patch:]  # (B, P, P)
         if class_rows:
             maps['class'] = mean[:, :num_class_tokens, first_patch:]  # (B, T, P)
     elif class_rows:
-        maps['class'] = sum(head_weights(q[:, :, :num_class_tokens], k, scale))[..., first_patch:] / heads
+        maps['class'] = sum(head_weights(q[:, :, :num_class_tokens], k))[..., first_patch:] / heads
     if out is None:
-        out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale)
+        out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
     if mean_logits:
         # Z = Q Kᵀ / (H √d) with the concatenated heads: one product, no (B, H, P, P) tensor.
         queries, keys = (t[:, :, first_patch:].transpose(1, 2).flatten(2) for t in (q, k))  # (B, P, H·d)
         maps['logits'] = (queries * (scale / heads)) @ keys.transpose(1, 2)  # (B, P, P)
-    return out.transpose(1, 2).flatten(2), maps
+    return out, maps
 
 
 @torch.no_grad()
-def head_weights(q: Tensor, k: Tensor, scale: float) -> Iterator[Tensor]:
-    """softmax(scale · q kᵀ) of one head after another, (B, N', N), so that no (B, H, N', N) tensor is held.
+def head_weights(q: Tensor, k: Tensor) -> Iterator[Tensor]:
+    """softmax(q kᵀ / √d) of one head after another, (B, N', N), so that no (B, H, N', N) tensor is held.
 
     q (B, H, N', d), k (B, H, N, d); float32 or wider.
     """
     for queries, keys in zip(q.unbind(1), k.unbind(1), strict=True):
-        logits = at_least_float32(queries * scale @ keys.transpose(1, 2))
+        logits = at_least_float32(queries * q.shape[-1] ** -0.5 @ keys.transpose(1, 2))
         yield torch.softmax(logits, dim=-1, out=logits)  # in place, which on a CPU takes half the time

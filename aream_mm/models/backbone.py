@@ -74,6 +74,6 @@ class AttentionBackbone(BaseModule):
     def run(self, images: Tensor, maps: AttentionMaps) -> Attended:
         """Run the network on images (B, 3, H, W).
 
-        Layer `l` gives its attention the flags `maps.asked(l)` (see `attention.attend`) and hands its tokens (B, N, D)
-        and maps to `maps.add`; `maps.attended` makes the result of all.
+        Layer `l` is run by `attention.run_layer` with `maps.asked(l)`, or gives those flags to `attention.attend`, and
+        hands its tokens (B, N, D) and maps to `maps.add`; `maps.attended` makes the result of all.
         """

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aream_mm.masks import IGNORE_INDEX
+from aream_mm.models.attention import AffinityInRows
 from aream_mm.models.precision import at_least_float32
 from aream_mm.models.refiner import Refiner
 
@@ -21,7 +22,7 @@ def activate(class_map: Tensor, class_affinity: Tensor | None = None) -> Tensor:
     return cam if class_affinity is None else cam * class_affinity.unflatten(2, cam.shape[-2:])
 
 
-def propagate(cam: Tensor, affinity: Tensor, steps: int = 1) -> Tensor:
+def propagate(cam: Tensor, affinity: Tensor | AffinityInRows, steps: int = 1) -> Tensor:
     """cam[p] ← Σ_q affinity[p, q] · cam[q], `steps` times: (B, C, h, w), (B, P, P) → (B, C, h, w).
 
     A row of the affinity belongs to the patch that receives and weighs the patches it receives from. Several affinities
@@ -31,10 +32,10 @@ def propagate(cam: Tensor, affinity: Tensor, steps: int = 1) -> Tensor:
     >>> propagate(cam, affinity).unique()
     tensor([0.2500])
     """
-    sources = cam.flatten(2).to(affinity.dtype)  # (B, C, P)
+    sources, whole = cam.flatten(2), isinstance(affinity, Tensor)  # (B, C, P)
     with torch.autocast(sources.device.type, enabled=False):  # a small product, and the thresholds come after it
         for _ in range(steps):
-            sources = sources @ affinity.transpose(-2, -1)
+            sources = sources.to(affinity.dtype) @ affinity.transpose(-2, -1) if whole else affinity.weigh(sources)
     return sources.unflatten(-1, cam.shape[-2:])
 
 

@@ -8,7 +8,7 @@ from mmengine.runner import CheckpointLoader
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from aream_mm.models.attention import Attended, AttentionMaps, attend
+from aream_mm.models.attention import Attended, AttentionMaps, run_layer
 from aream_mm.models.backbone import AttentionBackbone
 from aream_mm.models.timm_networks import Normalize
 from aream_mm.registry import MODELS
@@ -94,21 +94,12 @@ class AttentionConformer(AttentionBackbone):
         h, w = patches.shape[-2:]
         x = torch.cat([net.cls_token.expand(len(images), -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
         features = net.conv_1(stem, out_conv2=False)
-        x, attention = self._layer(net.trans_1, x, **maps.asked(0))
+        x, attention = run_layer(self, net.trans_1, x, maps.asked(0))
         maps.add(0, x, attention)
         for layer, stage in enumerate(self._stages, start=1):
             features, narrow = stage.cnn_block(features, out_conv2=True)
             x = x + stage.squeeze_block(narrow, x)
-            x, attention = self._layer(stage.trans_block, x, **maps.asked(layer))
+            x, attention = run_layer(self, stage.trans_block, x, maps.asked(layer))
             maps.add(layer, x, attention)
             features = stage.fusion_block(features, fusion_features=stage.expand_block(x, h, w), out_conv2=False)
         return maps.attended(x, features)
-
-    def _layer(self, block: nn.Module, x: Tensor, **maps: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        """One layer over the weights of mmpretrain's block: its tokens, and the maps asked for."""
-        attention = block.attn
-        q, k, v = attention.qkv(block.ln1(x)).unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        scale = attention.head_dims**-0.5
-        out, found = attend(q, k, v, scale, self.num_class_tokens, self.num_prefix_tokens, **maps)
-        x = x + attention.out_drop(attention.proj(out))
-        return block.ffn(block.ln2(x), identity=x), found

@@ -5,17 +5,20 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
-from timm.layers import Attention, PatchEmbed
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.layers import Attention, AttentionRope, PatchEmbed
+from timm.models.eva import Eva, EvaAttention, EvaBlock, EvaBlockPostNorm
+from timm.models.vision_transformer import Block, ResPostBlock, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from aream_mm.models.attention import Attended, AttentionMaps, attend
+from aream_mm.models.attention import Attended, AttentionMaps, run_layer
 from aream_mm.models.backbone import AttentionBackbone
 from aream_mm.models.timm_networks import Normalize, create_timm_model, levels_on_grid
 from aream_mm.registry import MODELS
 
-PLAIN_VIT = 'a plain timm VisionTransformer (all tokens attend to all, no windows, no rotary positions)'
+PLAIN_VIT = 'a plain timm VisionTransformer or Eva (all tokens attend to all, no windows, no biases of position)'
+LAYERS = (Block, ResPostBlock, EvaBlock, EvaBlockPostNorm)
+ATTENTION = (Attention, EvaAttention, AttentionRope)
 
 
 class CNNStem(BaseModule):
@@ -63,7 +66,7 @@ class AttentionViT(AttentionBackbone):
         stem: config of a `TimmCNN` whose features are added to the patch embedding, see `CNNStem`. It has weights,
             statistics and freezing of its own, and its projection is trained whatever is frozen. Learning rates are
             set in the config: optim_wrapper.paramwise_cfg.custom_keys 'backbone.stem'.
-        architecture: further arguments of timm's `VisionTransformer`, such as dict(depth=6, embed_dim=192).
+        architecture: further arguments of timm's `VisionTransformer` or `Eva`, such as dict(depth=6, embed_dim=192).
 
     Raises:
         TypeError: the timm model is no plain ViT, so its attention cannot be exposed.
@@ -105,8 +108,9 @@ class AttentionViT(AttentionBackbone):
         except TypeError as error:  # timm's other families do not take the arguments of a plain ViT
             raise TypeError(f'AttentionViT: expected {PLAIN_VIT}, got {name!r}: {error}') from error
         check_plain_vit(name, vit)
-        if num_class_tokens < 1 if vit.has_class_token else num_class_tokens != 0:
-            expected = 'at least 1 for a model with a class token' if vit.has_class_token else '0 for one without any'
+        own = vit.cls_token is not None
+        if num_class_tokens < 1 if own else num_class_tokens != 0:
+            expected = 'at least 1 for a model with a class token' if own else '0 for one without any'
             raise ValueError(f'AttentionViT: expected num_class_tokens of {expected}, got {num_class_tokens}, {name!r}')
         if not 0 <= frozen_layers <= len(vit.blocks):
             raise ValueError(f'AttentionViT: expected frozen_layers in 0..{len(vit.blocks)}, got {frozen_layers}')
@@ -116,40 +120,44 @@ class AttentionViT(AttentionBackbone):
         self.patch_size = vit.patch_embed.patch_size[0]
         self.num_layers = len(vit.blocks)
         self.stem = stem and CNNStem(stem, vit.embed_dim)
-        self.class_pos_embed = None  # of a model that gives its prefix tokens no positions
+        self.rope = getattr(vit, 'rope', None)  # of an Eva whose positions rotate the queries and keys of the patches
+        self.rope_mixed = getattr(vit, 'rope_mixed', False)  # those of each layer are other ones
+        self.pos_embed = self.class_pos_embed = None  # of a model that gives the patches or its prefix tokens none
         for key, value in self._embeddings(vit).items():
             setattr(self, key, nn.Parameter(value))
         self.num_prefix_tokens = num_class_tokens + self.extra_tokens.shape[1]
+        for block in self.blocks:
+            block.attn.num_prefix_tokens = self.num_prefix_tokens  # which have no position to rotate
+            block.attn.fused_attn = True
         for part in self._frozen_parts():
             part.requires_grad_(False)
         self._register_load_state_dict_pre_hook(self._check_grid, with_module=True)  # torch 2.1 has no public one
 
-    def _embeddings(self, vit: VisionTransformer) -> dict[str, Tensor]:
+    def _embeddings(self, vit: VisionTransformer | Eva) -> dict[str, Tensor]:
         """Class, extra and position embeddings; those of the other prefix tokens are folded into the tokens."""
         # timm orders the prefix class, distillation, register.
         tokens = (vit.cls_token, getattr(vit, 'dist_token', None), vit.reg_token)
-        positions, own = vit.pos_embed.detach(), int(vit.has_class_token)
-        prefix = [token.detach() for token in tokens if token is not None]
-        prefix = torch.cat([positions[:, :0], *prefix], dim=1)  # (1, own + R, D)
-        embedded = 0 if vit.no_embed_class else prefix.shape[1]
+        prefix = [torch.zeros(1, 0, vit.embed_dim), *(token.detach() for token in tokens if token is not None)]
+        prefix, own = torch.cat(prefix, dim=1), int(vit.cls_token is not None)  # (1, own + R, D)
+        positions = prefix[:, :0] if vit.pos_embed is None else vit.pos_embed.detach()
+        embedded = 0 if vit.pos_embed is None or vit.no_embed_class else prefix.shape[1]
         class_positions, extra_positions, positions = positions.tensor_split((min(own, embedded), embedded), dim=1)
         embeddings = dict(
             class_tokens=prefix[:, :own].repeat(1, self.num_class_tokens, 1),  # (1, T, D)
             extra_tokens=prefix[:, own:] + extra_positions if embedded else prefix[:, own:].clone(),  # (1, R, D)
             pos_embed=positions.clone(),  # (1, P, D)
+            class_pos_embed=class_positions.repeat(1, self.num_class_tokens, 1),  # (1, T, D)
         )
-        if class_positions.numel():
-            embeddings['class_pos_embed'] = class_positions.repeat(1, self.num_class_tokens, 1)  # (1, T, D)
-        return embeddings
+        return {key: value for key, value in embeddings.items() if value.numel() or key.endswith('tokens')}
 
     @staticmethod
     def _check_grid(vit: 'AttentionViT', state_dict: dict, prefix: str, *_) -> None:
         # mmengine only warns of a mismatch and goes on with an untrained position embedding.
-        positions = state_dict.get(f'{prefix}pos_embed')
-        if positions is not None and positions.shape[1] != vit.pos_embed.shape[1]:
+        positions, own = state_dict.get(f'{prefix}pos_embed'), 0 if vit.pos_embed is None else vit.pos_embed.shape[1]
+        if positions is not None and positions.shape[1] != own:
             raise ValueError(
-                f'AttentionViT: the config has a position embedding of {vit.pos_embed.shape[1]} patches, the '
-                f'checkpoint one of {positions.shape[1]}; set img_size as it was in training, inputs may have any size'
+                f'AttentionViT: the config has a position embedding of {own} patches, the checkpoint one of '
+                f'{positions.shape[1]}; set img_size as it was in training, inputs may have any size'
             )
 
     def init_weights(self) -> None:
@@ -165,9 +173,8 @@ class AttentionViT(AttentionBackbone):
         self.is_init = True
 
     def _frozen_parts(self) -> list[nn.Module | nn.Parameter]:
-        embeddings = [self.patch_embed, self.norm_pre, self.extra_tokens, self.pos_embed]
-        if self.class_pos_embed is not None:
-            embeddings.append(self.class_pos_embed)
+        embeddings = [self.patch_embed, self.norm_pre, self.extra_tokens]
+        embeddings += [part for part in (self.pos_embed, self.class_pos_embed, self.rope) if part is not None]
         if self.num_class_tokens <= 1:
             embeddings.append(self.class_tokens)
         return [*embeddings, *self.blocks[: self.frozen_layers]] if self.frozen_layers else []
@@ -192,49 +199,41 @@ class AttentionViT(AttentionBackbone):
     def run(self, images: Tensor, maps: AttentionMaps) -> Attended:
         patches = self.patch_embed(self.normalize(images))  # (B, h, w, D)
         batch, h, w, _ = patches.shape
-        patches = patches + self._position_embedding(h, w)
+        if self.pos_embed is not None:
+            patches = patches + self._position_embedding(h, w)
         if self.stem is not None:
             patches = patches + self.stem(images, (h, w))
         class_tokens = self.class_tokens if self.class_pos_embed is None else self.class_tokens + self.class_pos_embed
         prefix = torch.cat([class_tokens, self.extra_tokens], dim=1).expand(batch, -1, -1)
         x = self.norm_pre(torch.cat([prefix, patches.flatten(1, 2)], dim=1))  # (B, T + R + P, D)
 
+        rotation = None if self.rope is None else self.rope.get_embed(shape=(h, w))  # (P, 2d), or of each layer
         for layer, block in enumerate(self.blocks):
-            arguments = maps.asked(layer)
+            rope = {} if self.rope is None else dict(rope=rotation[layer] if self.rope_mixed else rotation)
+            arguments = (self, block, x, maps.asked(layer))
             if self.with_cp and x.requires_grad:
-                x, attention = checkpoint(self._layer, block, x, use_reentrant=False, **arguments)
+                x, attention = checkpoint(run_layer, *arguments, use_reentrant=False, **rope)
             else:
-                x, attention = self._layer(block, x, **arguments)
+                x, attention = run_layer(*arguments, **rope)
             maps.add(layer, x, attention)
         return maps.attended(x, x[:, self.num_prefix_tokens :].transpose(1, 2).unflatten(2, (h, w)))
 
-    def _layer(self, block: Block, x: Tensor, **maps: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        """One layer over the weights of timm's block: its tokens, and the maps asked for."""
-        attended, attention = self._attend(block.attn, block.norm1(x), **maps)
-        x = x + block.drop_path1(block.ls1(attended))
-        return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x)))), attention
 
-    def _attend(self, attention: Attention, x: Tensor, **maps: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        """One attention layer over the weights of timm's: its output, and the maps asked for."""
-        batch, tokens, _ = x.shape
-        q, k, v = attention.qkv(x).view(batch, tokens, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
-        q, k = attention.q_norm(q), attention.k_norm(k)
-        prefix = (self.num_class_tokens, self.num_prefix_tokens)
-        dropout = attention.attn_drop.p if attention.training else 0.0
-        out, found = attend(q, k, v, attention.scale, *prefix, **maps, dropout=dropout)
-        return attention.proj_drop(attention.proj(attention.norm(out))), found
+def is_layer(module: nn.Module, recurse: bool, nonwrapped_numel: int) -> bool:
+    """The `auto_wrap_policy` of FSDP: it gathers the weights of one layer of a ViT at a time."""
+    return recurse or isinstance(module, LAYERS)
 
 
 def check_plain_vit(name: str, vit: nn.Module) -> None:
     """Refuse, by name, a timm model whose attention or patches are not those of a plain ViT."""
-    if not isinstance(vit, VisionTransformer):
+    if not isinstance(vit, VisionTransformer | Eva):
         raise TypeError(f'AttentionViT: expected {PLAIN_VIT}, got {type(vit).__name__} for {name!r}')
     for block in vit.blocks:
-        gated = getattr(getattr(block, 'attn', None), 'gate', None) is not None
-        if type(block) is not Block or type(block.attn) is not Attention or gated:
+        attention = type(getattr(block, 'attn', None))
+        if type(block) not in LAYERS or attention not in ATTENTION:
             raise TypeError(
                 f'AttentionViT: expected blocks of plain softmax attention, got {type(block).__name__} with '
-                f'{"gated " * gated}{type(getattr(block, "attn", None)).__name__} for {name!r}'
+                f'{attention.__name__} for {name!r}'
             )
     patch_size = vit.patch_embed.patch_size
     if type(vit.patch_embed) is not PatchEmbed or patch_size[0] != patch_size[1]:
@@ -242,5 +241,5 @@ def check_plain_vit(name: str, vit: nn.Module) -> None:
             f'AttentionViT: expected square patches of the picture, got {type(vit.patch_embed).__name__} with '
             f'{patch_size} for {name!r}; for a CNN in front of a ViT there is the option `stem`'
         )
-    if vit.pos_embed is None or vit.pos_drop.p > 0 or not isinstance(vit.patch_drop, nn.Identity):
-        raise ValueError(f'AttentionViT: expected a position embedding and no dropout of tokens in {name!r}')
+    if vit.pos_drop.p > 0 or not isinstance(vit.patch_drop, nn.Identity | None):
+        raise ValueError(f'AttentionViT: expected no dropout of tokens in {name!r}')
