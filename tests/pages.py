@@ -310,6 +310,7 @@ def has(name: str) -> bool:
 
 
 def load(path: str, changes: dict | None, reads: tuple = ()) -> Config:
+    path = str(Path(path).resolve())  # the same in every clone
     return load_config(path, changes, reads) if changes else plain_config(path)
 
 
