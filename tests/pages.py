@@ -36,7 +36,7 @@ PLACEHOLDERS = {
     'SEG_CONFIG': 'configs/seg/deeplabv3plus_lite0_animals.py',
     'SEG_CHECKPOINT': 'work_dirs/deeplabv3plus_lite0_animals/iter_1000.pth',
 }
-COMMANDS = ('python', 'make', 'pip', 'mim', 'tools/')
+COMMANDS = ('python ', 'make ', 'pip ', 'mim ')  # which begin so in a sentence too
 PROGRAMS = ('cd', 'cp', 'git', 'ln', 'mkdir', 'source', 'tensorboard')  # not ours: nothing is known of their arguments
 LOADED = (PLACEHOLDERS['CONFIG'], PLACEHOLDERS['SEG_CONFIG'], 'configs/own_photographs.py', 'configs/aream_vit_voc.py')
 TOP = {path.name for path in ROOT.iterdir() if path.name[0] != '.'} - {'data', 'work_dirs', 'build', 'dist'}
@@ -128,6 +128,13 @@ def plain_config(path: str) -> Config:
     return load_config(path)
 
 
+@cache
+def writers() -> dict[str, Config]:
+    """Each config by the name of its work dir."""
+    loaded = {path: plain_config(str(path)) for path in CONFIGS}
+    return {Path(cfg.get('work_dir') or path.stem).name: cfg for path, cfg in loaded.items()}
+
+
 class Reached(BaseException):
     """A tool has read its arguments, and its config with their options."""
 
@@ -171,7 +178,7 @@ class Clone:
                     check_link(claim.text, where)
                 elif claim.kind == 'python':
                     self.check_python(claim.text)
-                elif claim.kind == 'command' or claim.text.startswith(tuple(f'{each} ' for each in COMMANDS[:-1])):
+                elif claim.kind == 'command' or claim.text.startswith(COMMANDS):
                     self.check_command(claim)
                 elif claim.text.startswith('tools/') and ' ' in claim.text:
                     self.check_command(claim)
@@ -270,8 +277,6 @@ class Clone:
                     raise Problem(f'expected the name of something registered, got {kind.value!r}')
                 if unknown := keywords.keys() - taken - {None, '_delete_', '_scope_'}:
                     raise Problem(f'{kind.value}: expected arguments of {sorted(taken)}, got {sorted(unknown)}')
-                if '.' in kind.value or kind.value == 'dict':
-                    continue
         for node in ast.parse(text).body:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 module = import_module(node.module if isinstance(node, ast.ImportFrom) else node.names[0].name)
@@ -283,21 +288,17 @@ class Clone:
         text = claim.text
         if text.startswith('--cfg-options '):
             check_setting(shlex.split(text)[1:])
-        elif (
-            '=' in text
-            and ' ' not in text
-            and '.' in (key := text.partition('=')[0])
-            and key.replace('.', '').replace('_', '').isalnum()
-        ):
+        elif ' ' not in text and '.' in (key := text.partition('=')[0]) and '=' in text and is_dotted(key):
             check_setting([text])
-        elif text.startswith('python -m '):
-            self.check_command(claim)
-        elif text.startswith('aream_mm.') and text.replace('.', '').replace('_', '').isalnum():
-            *module, name = text.split('.')
+        elif text.startswith('aream_mm.') and is_dotted(text):
             if not (registered(text, 'mmseg') or has(text)):
                 raise Problem(f'expected something of the package, got {text}')
         elif ' ' not in text:
             require_file(text, self.folder, {path.name for path in self.files()})
+
+
+def is_dotted(text: str) -> bool:
+    return all(part.replace('-', '_').isidentifier() or part.isdigit() for part in text.split('.'))
 
 
 def has(name: str) -> bool:
@@ -322,9 +323,7 @@ def parsed(script: Path, arguments: list[str], folder: Path) -> tuple[argparse.N
     def parse_args(parser: argparse.ArgumentParser, *given) -> argparse.Namespace:
         parser.allow_abbrev = False
         read['args'] = args = parse(parser, *given)
-        if not hasattr(args, 'cfg_options') or not (
-            getattr(args, 'config', None) or getattr(args, 'seed_config', None)
-        ):
+        if not hasattr(args, 'cfg_options') or not any(getattr(args, name, None) for name in ('config', 'seed_config')):
             raise Reached
         return args
 
@@ -355,21 +354,11 @@ def check_checkpoint(word: str, cfg: Config | None, args: argparse.Namespace) ->
     parts = Path(word).parts
     if parts[:1] != ('work_dirs',) or len(parts) != 3 or not parts[2].startswith(('epoch_', 'iter_')):
         return
-    named = {
-        Path(each.get('work_dir') or path.stem).name: each
-        for path in CONFIGS
-        if path.stem.startswith(parts[1][:5])
-        for each in [plain_config(str(path))]
-    }
     own = {Path(args.config).stem: cfg} if cfg and hasattr(args, 'config') else {}
-    writes = (named | own).get(parts[1])
+    writes = (own | writers()).get(parts[1])
     kind, _, number = Path(word).stem.partition('_')
     last = writes and writes.train_cfg and writes.train_cfg.get(f'max_{kind}s')
-    if (
-        not last
-        or int(number) > last
-        or int(number) not in (last, *range(0, last, writes.default_hooks.checkpoint.interval))
-    ):
+    if not last or int(number) not in (last, *range(0, last, writes.default_hooks.checkpoint.interval)):
         raise Problem(f'expected a checkpoint that a config writes, such as {kind}_{last}.pth, got {word}')
 
 

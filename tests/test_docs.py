@@ -2,6 +2,7 @@
 
 import ast
 import runpy
+import shlex
 import sqlite3
 import sys
 
@@ -99,6 +100,19 @@ def test_a_room_imports_only_from_those_before_it():
                 ]
 
 
+def test_converters_of_the_readme_run_on_toy_data(tmp_path, monkeypatch, toy_folders):
+    clone = Clone(tmp_path)
+    monkeypatch.chdir(clone.folder)
+    (clone.folder / 'data/VOCdevkit').mkdir(parents=True)
+    (clone.folder / 'data/VOCdevkit/VOC2012').symlink_to(toy_folders['voc'])
+    (clone.folder / 'my_tags.csv').write_text('photograph,cat,dog\ncats/1.jpg,1,0\nstreet.jpg,0,0\n')
+    for claim in claims((ROOT / 'README.md').read_text('utf-8')):
+        if claim.kind == 'command' and claim.text.startswith('python tools/converters/'):
+            _, script, *arguments = shlex.split(claim.text, comments=True)
+            run(monkeypatch, ROOT / script, *arguments)
+    assert read_tag_table('data/own/tags.csv') == {'cats/1.jpg': ['cat'], 'street.jpg': []}
+
+
 # What is broken is found
 
 
@@ -155,7 +169,10 @@ def test_a_page_with_something_broken_is_told_of(text, words, tmp_path):
 
 def run(monkeypatch, script, *arguments):
     monkeypatch.setattr(sys, 'argv', [str(script), *arguments])
-    runpy.run_path(str(script), run_name='__main__')
+    try:
+        runpy.run_path(str(script), run_name='__main__')
+    except SystemExit as end:
+        assert not end.code
 
 
 @pytest.fixture
