@@ -53,9 +53,9 @@ WRITERS, MAX_WAITING = 4, 64  # threads, and pictures that wait for them
 class PseudoMaskHook(Hook):
     """Runs a segmentor over the training images and writes their masks and a manifest.json.
 
-    That of stage 1, a `CAMSegmentor`, after training, with the weights of the checkpoint that `save_best` has chosen,
-    or the last ones where nothing is chosen; or that of stage 2, a `RefinedEncoderDecoder`, with
-    `tools/test.py --pseudo-masks`. Either predicts the classes that the image is tagged with, and background.
+    The segmentor of stage 1, a `CAMSegmentor`, is run after training, with the weights of the checkpoint that
+    `save_best` has chosen, or the last ones where nothing is chosen. That of stage 2, a `RefinedEncoderDecoder`, is run
+    by `tools/test.py --pseudo-masks`. Either predicts the classes that the image is tagged with, and background.
 
     A mask is a palette PNG of ids 0..C (255 ignored) at `out_dir/<sample_id>.png`. Its text says what it was made from:
     the digest of weights, network, settings, pipeline, classes and `METHOD`; the tags; the digest of the photograph.
