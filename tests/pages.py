@@ -177,7 +177,7 @@ class Clone:
                 if claim.kind == 'link':
                     check_link(claim.text, where)
                 elif claim.kind == 'python':
-                    self.check_python(claim.text)
+                    self.check_python(claim)
                 elif claim.kind == 'command' or claim.text.startswith(COMMANDS):
                     self.check_command(claim)
                 elif claim.text.startswith('tools/') and ' ' in claim.text:
@@ -266,8 +266,9 @@ class Clone:
         for word in arguments:
             check_checkpoint(word, cfg, args)
 
-    def check_python(self, text: str) -> None:
-        for node in ast.walk(ast.parse(text)):
+    def check_python(self, claim: Claim) -> None:
+        tree = ast.parse(claim.text)
+        for node in ast.walk(tree):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict'):
                 continue
             keywords = {keyword.arg: keyword.value for keyword in node.keywords}
@@ -277,11 +278,15 @@ class Clone:
                     raise Problem(f'expected the name of something registered, got {kind.value!r}')
                 if unknown := keywords.keys() - taken - {None, '_delete_', '_scope_'}:
                     raise Problem(f'{kind.value}: expected arguments of {sorted(taken)}, got {sorted(unknown)}')
-        for node in ast.parse(text).body:
+        for node in tree.body:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 module = import_module(node.module if isinstance(node, ast.ImportFrom) else node.names[0].name)
                 for name in node.names if isinstance(node, ast.ImportFrom) else ():
                     getattr(module, name.name)
+        if claim.name and '\n_base_ = ' in f'\n{claim.text}':
+            with pytest.MonkeyPatch.context() as patch:
+                patch.syspath_prepend(self.sections[claim.section])  # of what custom_imports names
+                load(str(self.sections[claim.section] / claim.name), None)
 
     def check_code(self, claim: Claim) -> None:
         """A path, something of the package, a command or a setting within a sentence."""
