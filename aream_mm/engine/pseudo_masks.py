@@ -62,8 +62,8 @@ class PseudoMaskHook(Hook):
     Masks that would be made from the same are kept, so an interrupted run goes on where it was, and corrected tags or
     photographs cost no more than their own masks. The manifest appears when all are there. It names checkpoint,
     settings and classes, and the mIoU over the images that have a mask to compare with.
-    With `test_cfg.band` that is the mIoU of the pixels that are not ignored, and `ignored` is the share of those that
-    are, in percent of all pixels of all masks: the higher it is, the easier the pixels that are left.
+    With `test_cfg.band` that is the mIoU of the pixels that are not ignored. `ignored` is then the share of those that
+    are, in percent of all pixels of all masks. The higher it is, the easier are the pixels that are left.
 
     Args:
         dataloader: config over an `ImageTagDataset` with test_mode=True.
