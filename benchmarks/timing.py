@@ -119,7 +119,7 @@ def plot(grown: dict[str, list[dict]], path: Path) -> None:
         for name in dict.fromkeys(row['variant'] for row in rows):
             own = [row for row in rows if row['variant'] == name]
             plane.loglog([row[axis] for row in own], [row['seconds'] / row['batch'] for row in own], 'o-', label=name)
-        plane.set(xlabel=axis.replace('_', ' '), ylabel='seconds a picture')
+        plane.set(xlabel=axis.replace('_', ' '), ylabel='seconds per picture')
         plane.set_xticks(values := sorted({row[axis] for row in rows}), labels=map(str, values))
         plane.yaxis.set_major_formatter('{x:.3g}')
         plane.yaxis.set_minor_formatter('{x:.2g}')

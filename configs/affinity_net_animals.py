@@ -1,7 +1,7 @@
 # Learned affinity (PSA, arXiv 1803.10464) on six animal-and-person classes of VOC 2012: an AffinityNet on
 # EfficientNet-Lite0, trained on the masks of aream_dual_animals.py where they are sure. Small enough for two CPU cores.
 #
-# Masks with a band, the AffinityNet, masks refined by its random walk:
+# The commands make masks with a band, the AffinityNet, and masks refined by its random walk:
 #
 #   python tools/test.py configs/aream_dual_animals.py work_dirs/aream_dual_animals/epoch_4.pth --pseudo-masks \
 #       --cfg-options custom_hooks.1.out_dir=work_dirs/aream_dual_animals/band_masks \
@@ -11,8 +11,8 @@
 #
 # Weights from a file: model.backbone.pretrained=… of the second command.
 #
-# Expect: 9.4 minutes on one of two CPU cores for the masks with a band, 11.8 for the training; what the walked masks
-# are, aream_dual_animals_walk.py says.
+# Expect: the masks with a band took 9.4 minutes on one of two CPU cores, and the training took 11.8.
+# aream_dual_animals_walk.py says what the walked masks are.
 _base_ = ['_base_/models/affinity_net_lite0.py', '_base_/datasets/animals_pseudo.py', '_base_/seg_runtime.py']
 model = dict(_base_.affinity_net, data_preprocessor=dict(_base_.affinity_net.data_preprocessor, size=_base_.crop_size))
 train_dataloader = dict(dataset=dict(mask_dir='work_dirs/aream_dual_animals/band_masks'))

@@ -1,15 +1,15 @@
 # Learned affinity (PSA, arXiv 1803.10464) on VOC train_aug: an AffinityNet on a dilated ResNet-50 (the paper has a
 # ResNet-38), trained on the masks of aream_vit_voc.py where they are sure. Loss, radius, heads and walk are the
-# paper's, crops, batch and epochs those that its authors publish; the optimiser is not theirs.
+# paper's. Crops, batch and epochs are those that its authors publish. The optimiser is not theirs.
 #
-# Masks with a band, the AffinityNet, masks refined by its random walk:
+# The commands make masks with a band, the AffinityNet, and masks refined by its random walk:
 #
 #   python tools/test.py configs/aream_vit_voc.py work_dirs/aream_vit_voc/epoch_60.pth --pseudo-masks \
 #       --cfg-options custom_hooks.1.out_dir=work_dirs/aream_vit_voc/band_masks custom_hooks.1.test_cfg.band=0.35,0.55
 #   python tools/train.py configs/affinity_net_voc.py
 #   python tools/test.py configs/aream_vit_voc_walk.py work_dirs/aream_vit_voc/epoch_60.pth --pseudo-masks
 #
-# Expect: not measured yet.
+# Expect: it has not been measured yet.
 _base_ = ['_base_/models/affinity_net_resnet50.py', '_base_/datasets/voc_pseudo.py', '_base_/seg_runtime.py']
 crop_size = (448, 448)
 model = dict(_base_.affinity_net, data_preprocessor=dict(_base_.affinity_net.data_preprocessor, size=crop_size))

@@ -5,8 +5,8 @@
 #
 # mmpretrain's ImageNet weights are fetched; from a file: --cfg-options model.backbone.pretrained=FILE
 #
-# Expect: the paper reports 70.69 mIoU for the seeds on VOC `train`, at the threshold that is best on `train`. Not yet
-# measured with this configuration. Pseudo masks are written to work_dirs/aream_conformer_voc/pseudo_masks.
+# Expect: the paper reports 70.69 mIoU for the seeds on VOC `train`, at the threshold that is best on `train`. This
+# config has not been measured yet. Pseudo masks are written to work_dirs/aream_conformer_voc/pseudo_masks.
 _base_ = ['_base_/datasets/voc_tags.py', '_base_/models/aream_conformer.py', '_base_/default_runtime.py']
 crop_size = 384
 train_pipeline = [  # TransCAM's augmentation; what is padded takes no part in the loss of AReAM

@@ -6,9 +6,10 @@
 #
 # `pretrained` takes a file in timm's key names; without the options timm's own weights are fetched.
 #
-# Expect: seeds 68.0, 67.3 and 68.7 mIoU in three runs, pseudo masks 68.8 and 69.6 (of the first and the third), on 437
-# `train` photographs; 43 minutes on two CPU cores with other work beside it, and 6.5 for the masks. The ViT weights of
-# these runs had been trained on saliency: see the README. What can be made of them: docs/chain.md.
+# Expect: in three runs the seeds have 68.0, 67.3 and 68.7 mIoU on 437 `train` photographs. The pseudo masks of the
+# first and the third have 68.8 and 69.6. Training took 43 minutes on two CPU cores with other work beside it, and the
+# masks took 6.5. The ViT weights of these runs had been trained on saliency: see docs/results.md, which also tells
+# what can be made of the masks.
 _base_ = ['_base_/models/aream_dual.py', '_base_/datasets/animals_tags.py', '_base_/schedules/animals.py']
 model = dict(
     backbone=dict(vit=dict(frozen_layers=7)),  # the shallow layers are the teacher

@@ -2,10 +2,10 @@
 #
 #   python tools/test.py configs/aream_dual_animals_walk.py work_dirs/aream_dual_animals/epoch_4.pth --pseudo-masks
 #
-# Expect: masks of 70.5 mIoU on 437 `train` photographs, where PAR has 69.6 and the CAMs have 68.7, in
-# work_dirs/aream_dual_animals/walked_masks; 9.0 minutes on one of two CPU cores.
+# Expect: the masks have 70.5 mIoU on 437 `train` photographs, where PAR has 69.6 and the CAMs have 68.7. They lie in
+# work_dirs/aream_dual_animals/walked_masks. Writing them took 9.0 minutes on one of two CPU cores.
 _base_ = ['aream_dual_animals.py', '_base_/models/affinity_net_lite0.py']
-# After so short a training the paper's 256 steps leak over borders: docs/chain.md.
+# After so short a training the paper's 256 steps leak over borders: docs/refining.md.
 walk = dict(_base_.random_walk, checkpoint='work_dirs/affinity_net_animals/iter_500.pth', steps=16)
 walked = dict(out_dir='work_dirs/aream_dual_animals/walked_masks', test_cfg=dict(refine_scale=1, refine=walk))
 custom_hooks = [dict(_base_.pseudo_masks, **walked)]

@@ -3,7 +3,7 @@
 #   python tools/converters/coco.py data/coco
 #   python tools/train.py configs/aream_dual_coco.py
 #
-# Expect: not yet measured. Pseudo masks are written to work_dirs/aream_dual_coco/pseudo_masks.
+# Expect: it has not been measured yet. Pseudo masks are written to work_dirs/aream_dual_coco/pseudo_masks.
 _base_ = ['_base_/datasets/coco_tags.py', '_base_/models/aream_dual.py', '_base_/schedules/aream_dual.py']
 num_classes = 80
 model = dict(head=dict(num_classes=num_classes))

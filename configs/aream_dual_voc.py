@@ -2,6 +2,6 @@
 #
 #   python tools/train.py configs/aream_dual_voc.py
 #
-# Expect: not yet measured. Pseudo masks are written to work_dirs/aream_dual_voc/pseudo_masks.
+# Expect: it has not been measured yet. Pseudo masks are written to work_dirs/aream_dual_voc/pseudo_masks.
 _base_ = ['_base_/datasets/voc_tags.py', '_base_/models/aream_dual.py', '_base_/schedules/aream_dual.py']
 custom_hooks = [dict(type='aream_mm.WarmUpHook', end=4), _base_.pseudo_masks, _base_.affinity_profile]

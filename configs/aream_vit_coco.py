@@ -4,7 +4,7 @@
 #   python tools/converters/coco.py data/coco
 #   python tools/train.py configs/aream_vit_coco.py
 #
-# Expect: not yet measured. Pseudo masks are written to work_dirs/aream_vit_coco/pseudo_masks.
+# Expect: it has not been measured yet. Pseudo masks are written to work_dirs/aream_vit_coco/pseudo_masks.
 _base_ = ['_base_/datasets/coco_tags.py', '_base_/models/aream_vit.py', '_base_/schedules/aream_vit.py']
 num_classes = 80
 model = dict(backbone=dict(num_class_tokens=num_classes), head=dict(num_classes=num_classes))

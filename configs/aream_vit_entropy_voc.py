@@ -3,7 +3,7 @@
 #   python tools/train.py configs/aream_vit_entropy_voc.py
 #
 # Expect: the paper reports 67.73 mIoU for the seeds on VOC `train`, at the threshold that is best on `train`, with
-# entropies of another model. Not yet measured with this configuration.
+# entropies of another model. This config has not been measured yet.
 _base_ = 'aream_vit_voc.py'
 model = dict(attention_loss=dict(weights='entropy'))
 custom_hooks = [

@@ -2,7 +2,7 @@
 #
 #   python tools/test.py configs/aream_vit_voc_walk.py work_dirs/aream_vit_voc/epoch_60.pth --pseudo-masks
 #
-# Expect: not measured yet. The masks are written to work_dirs/aream_vit_voc/walked_masks.
+# Expect: it has not been measured yet. The masks are written to work_dirs/aream_vit_voc/walked_masks.
 _base_ = ['aream_vit_voc.py', '_base_/models/affinity_net_resnet50.py']
 walk = dict(_base_.random_walk, checkpoint='work_dirs/affinity_net_voc/iter_10600.pth')
 walked = dict(out_dir='work_dirs/aream_vit_voc/walked_masks', test_cfg=dict(refine_scale=1, refine=walk))

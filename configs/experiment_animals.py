@@ -4,12 +4,12 @@
 #   python tools/experiment.py configs/experiment_animals.py --cfg-options data_root=… \
 #       model.backbone.cnn.pretrained=… model.backbone.vit.pretrained=…
 #
-# trains `start` once a seed, with the ViT as it was published, then from there each of `rows` once a seed, and measures
-# the CAMs of each, as each of `propagations` makes them, on `pictures` of `val_dataloader`, evenly spread over `train`.
+# trains `start` once per seed, with the ViT as it was published. From there it trains each of `rows` once per seed. It
+# measures the CAMs of each, as each of `propagations` makes them, on `pictures` of `val_dataloader`, evenly spread.
 # Nothing is chosen on `val`.
 #
-# Expect: seeds 62.8 ± 1.6 mIoU without AReAM, 65.9 ± 2.1 with it from layer 9 on, both with drop path; 4 to 5 minutes a
-# row and seed on one of two cores. See docs/results.md.
+# Expect: the seeds have 62.8 ± 1.6 mIoU without AReAM and 65.9 ± 2.1 with it from layer 9 on, both with drop path. It
+# takes 4 to 5 minutes per row and seed on one of two cores. See docs/results.md.
 _base_ = 'aream_dual_animals.py'
 # Of whole pictures: the label of a crop is worse, and a crop may have lost what the tags name.
 train_pipeline = [

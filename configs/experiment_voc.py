@@ -15,7 +15,7 @@
 # config keeps one, and runs without the hooks that write masks and affinity profiles; stage 2 goes on with its last
 # checkpoint, and runs without validations.
 #
-# Expect: of the seeds what stands as `paper` in each row. Not yet measured.
+# Expect: `paper` in each row is what the paper reports for the seeds. This config has not been measured yet.
 data_root = 'data/VOCdevkit/VOC2012'
 seeds = (0,)
 rows = {

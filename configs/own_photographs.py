@@ -3,8 +3,8 @@
 #
 #   python tools/train.py configs/own_photographs.py
 #
-# Expect: not measured on photographs of yours; aream_dual_animals.py, whose choices these are, has 68.8 mIoU on VOC's
-# and took half an hour on two CPU cores, two thirds of it the 260 steps.
+# Expect: it has not been measured on photographs of yours. The choices are those of aream_dual_animals.py, whose masks
+# have 68.8 mIoU on VOC's photographs. That took half an hour on two CPU cores, two thirds of it for the 260 steps.
 #
 # Folder, tags and classes are set in _base_/datasets/own.py; nothing has to be edited here.
 _base_ = ['_base_/datasets/own_tags.py', '_base_/models/aream_dual.py', '_base_/default_runtime.py']
@@ -15,9 +15,9 @@ model = dict(
     head=dict(num_classes=len(_base_.classes) - _base_.background),
     # Without background there is no threshold: each pixel is its best class.
     train_cfg=dict(low=0.35, high=0.55) if _base_.background else dict(low=None, high=None),
-    # background: the validation logs the threshold that your photographs suggest ("Threshold chosen without masks");
-    # where it is another, write the masks anew with it, see the README. The affinity of the last layer, applied three
-    # times, on pictures of two thirds of the size in tags.py was chosen on VOC.
+    # background: the validation logs the threshold that your photographs suggest ("Threshold chosen without masks").
+    # If it is another, write the masks anew with it: see docs/own_photographs.md. The rest was chosen on VOC: the
+    # affinity of the last layer is applied three times, on pictures of two thirds of the size in tags.py.
     test_cfg=dict(
         background=0.55 if _base_.background else None, propagate_layers=(11,), propagate_steps=3, scales=(2 / 3,)
     ),

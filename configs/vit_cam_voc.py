@@ -2,7 +2,7 @@
 #
 #   python tools/train.py configs/vit_cam_voc.py
 #
-# Expect: not measured yet. Pseudo masks are written to work_dirs/vit_cam_voc/pseudo_masks.
+# Expect: it has not been measured yet. Pseudo masks are written to work_dirs/vit_cam_voc/pseudo_masks.
 _base_ = 'aream_vit_voc.py'
 model = dict(
     backbone=dict(num_class_tokens=1),

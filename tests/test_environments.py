@@ -56,7 +56,7 @@ def test_a_report_of_a_bug_has_the_version_of_every_library():
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     for names in libraries.find().values():
         assert all(f'{name}: {version(name)}' in printed for name in names)
-    assert any(line.startswith('Python: 3.') for line in printed) and 'aream_mm: 0.1.0' in printed
+    assert any(line.startswith('Python: 3.') for line in printed) and f'aream_mm: {aream_mm.__version__}' in printed
 
 
 @pytest.mark.parametrize('kind', mmseg.registry.__all__)

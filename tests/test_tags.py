@@ -155,10 +155,10 @@ SOURCES = {
     'excel': (write_excel_csv, 'image and tags in two columns, with header, delimiter ;'),
     'unicode text': (write_excel_unicode_text, 'image and tags in two columns, without header, delimiter tab'),
     'tsv': (write_tsv, 'image and tags in two columns, with header, delimiter tab'),
-    '1': (marks('1', '0'), 'one column a class, delimiter ;'),
-    'x': (marks('x', ''), 'one column a class, delimiter ;'),
-    'true': (marks('TRUE', 'False'), 'one column a class, delimiter ;'),
-    'yes': (marks('Yes', 'no'), 'one column a class, delimiter ;'),
+    '1': (marks('1', '0'), 'one column per class, delimiter ;'),
+    'x': (marks('x', ''), 'one column per class, delimiter ;'),
+    'true': (marks('TRUE', 'False'), 'one column per class, delimiter ;'),
+    'yes': (marks('Yes', 'no'), 'one column per class, delimiter ;'),
     'npy': (write_npy, 'cls_labels.npy'),
     'table': (write_table, 'image and tags in two columns, with header, delimiter ,'),
 }
@@ -249,9 +249,9 @@ def test_paths_of_windows_get_forward_slashes(tmp_path):
         ('Datei;Inhalt\na.jpg;cat\n\n;\nb.jpg', 'with header', {'a.jpg': ['cat'], 'b.jpg': []}),
         ('"file"\t"labels"\n"a"\t"cat, ; dog |cat"\n', 'with header', {'a': ['cat', 'dog']}),
         ('image,label\na,1\nb,0', 'with header', {'a': ['1'], 'b': ['0']}),
-        ('id,cat\na,1\nb,0', 'one column a class', {'a': ['cat'], 'b': []}),
-        ('image,cat,dog,,\na,1,0,,\nb\na,0,1', 'one column a class', {'a': ['cat', 'dog'], 'b': []}),
-        ('image\tcat, small\tdog\na\tX\t\n', 'one column a class', {'a': ['cat, small']}),
+        ('id,cat\na,1\nb,0', 'one column per class', {'a': ['cat'], 'b': []}),
+        ('image,cat,dog,,\na,1,0,,\nb\na,0,1', 'one column per class', {'a': ['cat', 'dog'], 'b': []}),
+        ('image\tcat, small\tdog\na\tX\t\n', 'one column per class', {'a': ['cat, small']}),
     ],
 )
 def test_delimiter_header_and_layout_are_found(tmp_path, text, kind, tags):

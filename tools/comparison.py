@@ -248,7 +248,7 @@ def masks_table(results: dict[str, dict[int, dict]]) -> str:
 
 
 def plot(results: dict[str, dict[int, dict]], path: Path) -> None:
-    """A panel for each propagation: mIoU at the best threshold, a point a seed, mean and deviation."""
+    """A panel for each propagation: mIoU at the best threshold, one point per seed, mean and deviation."""
     ways = ways_of(results)
     figure = Figure(figsize=(3 + 2.2 * len(ways), 1.2 + 0.35 * len(results)), layout='constrained')
     for way, axes in zip(ways, figure.subplots(1, len(ways), sharey=True, squeeze=False)[0], strict=True):

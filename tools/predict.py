@@ -1,6 +1,7 @@
-"""Masks of new photographs, by a checkpoint of either stage.
+r"""Masks of new photographs, by a checkpoint of either stage.
 
-python tools/predict.py PHOTOGRAPHS configs/seg/own_photographs.py work_dirs/own_photographs_seg/iter_1000.pth --out out
+python tools/predict.py NEW_PHOTOGRAPHS configs/seg/own_photographs.py \
+    work_dirs/own_photographs_seg/iter_1000.pth --out out
 
 Writes OUT/masks/<path of the photograph>.png, class ids in a palette PNG of the size of the photograph as it is shown,
 and OUT/overlays/<path of the photograph>.jpg, at most 1024 pixels wide or high, to look at. Stage 1 gives the classes

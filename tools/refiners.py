@@ -1,4 +1,4 @@
-r"""Masks before and after refiners: mIoU, and what each costs a picture.
+r"""Masks before and after refiners: mIoU, and what each costs per picture.
 
     python tools/refiners.py configs/aream_vit_voc.py work_dirs/aream_vit_voc/epoch_60.pth --pictures 40 \
         --out work_dirs/bench/refiners.json
@@ -9,14 +9,14 @@ r"""Masks before and after refiners: mIoU, and what each costs a picture.
         "net": "configs/affinity_net_animals.py", "checkpoint": "work_dirs/affinity_net_animals/iter_500.pth"}'
 
 The config is one of stage 1: pictures, tags and masks are those of its val_dataloader, the settings those of its
-model.test_cfg. The network is run once a picture and all refiners get its CAM, at each background score: the best one
+model.test_cfg. The network is run once per picture and all refiners get its CAM, at each background score: the best one
 is another for each. Or it is one of stage 2: refined is what the network predicts for the pictures of its
 pseudo_mask_dataloader that have a true mask, restricted to their tags. The `net` of a random walk may be the path of
 the config that trains it.
 
-`change` is that from the row 'none' of the same score. `seconds` are those from the CAM, or prediction, to the mask, a
-picture, in batches as the loader has them; those of the row 'none' are in all others. The network's own stand above the
-table.
+`change` is that from the row 'none' of the same score. `seconds` per picture are those from the CAM, or prediction, to
+the mask, in batches as the loader has them. Those of the row 'none' are in all others. The network's own stand above
+the table.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """What the steps of a table take on this machine, measured before the first of them, without data and weights.
 
 Each network is built with random weights and trains and predicts on drawn photographs, through the pipelines of its own
-config, in a process of its own: seconds a step and a picture, memory, size of the checkpoints. The schedules and the
-numbers of pictures make hours of that.
+config, in a process of its own: seconds per step and per picture, memory, size of the checkpoints. The schedules and
+the numbers of pictures make hours of that.
 
 On a CPU, steps are measured on small batches and extrapolated to that of the config.
 """

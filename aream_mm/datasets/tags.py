@@ -67,7 +67,7 @@ def class_name(name: str) -> str:
 def read_tag_table(path: str | Path) -> dict[str, list[str]]:
     """Read a tag table: the path of each picture below its image folder → names of the classes in it.
 
-    The table is a CSV in UTF-8 with the header `image,tags` and one row a picture, whose tags are joined by `;`:
+    The table is a CSV in UTF-8 with the header `image,tags` and one row per picture, whose tags are joined by `;`:
     `cats/0001.jpg,cat;sofa`. A picture without tags has an empty cell.
 
     Raises:

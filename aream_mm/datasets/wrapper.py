@@ -30,7 +30,7 @@ from aream_mm.datasets.tags import load_tag_file
 from aream_mm.masks import IGNORE_INDEX
 
 UNCHECKED, WHOLE, UNREADABLE = range(3)
-# Of float32 planes of a picture's full size that predicting and measuring a CAM hold at most: two a class and these.
+# Predicting and measuring a CAM hold at most two float32 planes of the picture's full size per class, and these.
 OTHER_PLANES = 15
 WARN_FROM = 2e9  # bytes
 

@@ -21,7 +21,7 @@ class RandomStateHook(Hook):
 
     The place counts the items that the process has drawn since the training began. A training resumed from any
     checkpoint of an epoch or iteration makes the steps of an uninterrupted one: the same pictures, augmented alike, and
-    the same drop path. That they give the same weights, bit for bit, takes
+    the same drop path. They give the same weights, bit for bit, with
 
     - `EpochBasedTrainLoop`, or `IterBasedTrainLoop` with the `InfiniteSampler`, which skips what was drawn before;
     - as many processes, and threads of each, as before; the number of workers may change;

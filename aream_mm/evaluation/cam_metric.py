@@ -150,7 +150,7 @@ class CAMMetric(BaseMetric):
 
 @METRICS.register_module()
 class AveragePrecision(evaluation.AveragePrecision):
-    """mmpretrain's, of each class and mAP at once. A class that no picture has is nan, no 0, and left out of mAP."""
+    """mmpretrain's, of each class and mAP at once. A class that no picture has is nan, and mAP leaves it out."""
 
     def compute_metrics(self, results: list[dict]) -> dict:
         score, tags = (torch.stack([result[key] for result in results]) for key in ('pred_score', 'gt_score'))

@@ -36,7 +36,7 @@ def pair_counts(pairs: Tensor) -> Tensor:
 
 
 def affinity_loss(mean_logits: Tensor, pairs: Tensor, counts: Tensor | None = None) -> Tensor:
-    """L_aff[l] = ½ Σ_pos (1 − σ(Z[l])) / (n_pos + 1) + ½ Σ_neg σ(Z[l]) / (n_neg + 1): one value a layer.
+    """L_aff[l] = ½ Σ_pos (1 − σ(Z[l])) / (n_pos + 1) + ½ Σ_neg σ(Z[l]) / (n_neg + 1): one value per layer.
 
     Counts are over the batch. Without a labelled pair the loss is 0 and so is its gradient.
 

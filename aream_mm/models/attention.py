@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from aream_mm.models.precision import at_least_float32
 
-LARGE = 6000  # tokens, above which an affinity that only propagates CAMs is not held: docs/scaling.md
+LARGE = 6000  # tokens, above which an affinity that only propagates CAMs is not held: docs/speed.md
 MOST = 2**23  # weights that are held of it
 
 

@@ -20,9 +20,9 @@ class AttentionConformer(AttentionBackbone):
 
     A convolution and an attention layer at a time exchange their features. The class map is read from the CNN branch,
     and the affinity of the transformer branch propagates it, as in TransCAM (arXiv 2203.07239). As there, the last
-    convolution block keeps its resolution, where the published network halves it: the CNN's features lie on the token
-    grid, and at every other place of it they are those of the published network; `features` are (B, D', h, w),
-    D' is 1024 for 'small'. There is no final norm.
+    convolution block keeps its resolution, where the published network halves it. So the CNN's features lie on the
+    token grid, and at every other place of it they are those of the published network. `features` are (B, D', h, w),
+    and D' is 1024 for 'small'. There is no final norm.
 
     Args:
         arch: 'tiny', 'small', 'base', or mmpretrain's dict of embed_dims, channel_ratio, num_heads and depths.

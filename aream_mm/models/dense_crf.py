@@ -40,7 +40,7 @@ class DenseCRF(Refiner):
     defaults are DeepLab's at half the resolution, at which stage 1 refines; for whole pictures, as stage 2 has them,
     bilateral_sxy=67. Others in use are PSA's gaussian_sxy=3, bilateral_sxy=80, bilateral_srgb=13, bilateral_compat=10
     and IRN's label_confidence=0.7, gaussian_sxy=3, bilateral_sxy=50, bilateral_srgb=5, bilateral_compat=10. The planes
-    of a CAM are nearly equal, and wide kernels ruin them: docs/chain.md has figures.
+    of a CAM are nearly equal, and wide kernels ruin them: docs/refining.md has figures.
 
     Pictures are computed side by side on the CPU by loky's pool of processes, for pydensecrf holds Python's lock while
     it computes.

@@ -87,8 +87,9 @@ class RefinedEncoderDecoder(EncoderDecoder):
 
 @MODELS.register_module()
 class RefinedTTAModel(SegTTAModel):
-    """mmseg's `SegTTAModel` over a `RefinedEncoderDecoder`: not the views are refined, but the mean of their
-    probabilities, at the picture's original size.
+    """mmseg's `SegTTAModel` over a `RefinedEncoderDecoder`.
+
+    It refines the mean of the views' probabilities, at the picture's original size, and not the views.
     """
 
     def __init__(self, module: dict, data_preprocessor: dict | None = None) -> None:

@@ -1,4 +1,4 @@
-# Of stage 1: loops, checkpoints, the best of them, logs, and pictures of the CAMs. docs/interruptions.md tells what a
+# This is stage 1's: loops, checkpoints, the best of them, logs, and pictures of the CAMs. docs/running.md tells what a
 # run that is interrupted finds again.
 default_scope = 'mmseg'
 env_cfg = dict(

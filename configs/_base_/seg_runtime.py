@@ -1,5 +1,5 @@
-# Of stage 2: mmseg's, with loops and hooks by iterations, and what a run that is interrupted needs: see
-# docs/interruptions.md. A config says how long; the learning rate of its network goes by that.
+# This is stage 2's: mmseg's, with loops and hooks by iterations, and what a run that is interrupted needs (see
+# docs/running.md). A config says how long it trains, and the learning rate of its network goes by that.
 _base_ = 'mmseg::_base_/default_runtime.py'
 train_cfg = dict(type='IterBasedTrainLoop')
 val_cfg = dict(type='ValLoop')

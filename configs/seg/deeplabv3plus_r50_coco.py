@@ -3,7 +3,8 @@
 #   python tools/train.py configs/seg/deeplabv3plus_r50_coco.py
 #   python tools/test.py configs/seg/deeplabv3plus_r50_coco.py work_dirs/deeplabv3plus_r50_coco/iter_80000.pth --tta
 #
-# Expect: not yet measured. Other masks: --cfg-options train_dataloader.dataset.mask_dir=work_dirs/…/pseudo_masks
+# Expect: it has not been measured yet.
+# Other masks: --cfg-options train_dataloader.dataset.mask_dir=work_dirs/…/pseudo_masks
 _base_ = ['../_base_/models/deeplabv3plus_r50.py', '../_base_/datasets/coco_pseudo.py', '../_base_/seg_runtime.py']
 model = dict(
     data_preprocessor=dict(size=_base_.crop_size),

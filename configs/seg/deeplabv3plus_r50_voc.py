@@ -3,7 +3,8 @@
 #   python tools/train.py configs/seg/deeplabv3plus_r50_voc.py
 #   python tools/test.py configs/seg/deeplabv3plus_r50_voc.py work_dirs/deeplabv3plus_r50_voc/iter_20000.pth --tta
 #
-# Expect: not yet measured. Other masks: --cfg-options train_dataloader.dataset.mask_dir=work_dirs/…/pseudo_masks
+# Expect: it has not been measured yet.
+# Other masks: --cfg-options train_dataloader.dataset.mask_dir=work_dirs/…/pseudo_masks
 _base_ = ['../_base_/models/deeplabv3plus_r50.py', '../_base_/datasets/voc_pseudo.py', '../_base_/seg_runtime.py']
 model = dict(
     data_preprocessor=dict(size=_base_.crop_size),

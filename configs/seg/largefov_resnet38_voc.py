@@ -7,7 +7,8 @@
 #
 # The weights come with PSA's and MCTformer's programs; timm and mmpretrain have neither them nor the network.
 #
-# Expect: not yet measured. Other masks: --cfg-options train_dataloader.dataset.mask_dir=work_dirs/…/pseudo_masks
+# Expect: it has not been measured yet.
+# Other masks: --cfg-options train_dataloader.dataset.mask_dir=work_dirs/…/pseudo_masks
 _base_ = ['../_base_/models/largefov_resnet38.py', '../_base_/datasets/voc_pseudo.py', '../_base_/seg_runtime.py']
 crop_size = (321, 321)
 train_pipeline = [

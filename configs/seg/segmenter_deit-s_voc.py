@@ -4,7 +4,8 @@
 #       --to mmseg
 #   python tools/train.py configs/seg/segmenter_deit-s_voc.py
 #
-# Expect: not measured yet. Other masks: --cfg-options train_dataloader.dataset.mask_dir=work_dirs/…/pseudo_masks
+# Expect: it has not been measured yet.
+# Other masks: --cfg-options train_dataloader.dataset.mask_dir=work_dirs/…/pseudo_masks
 _base_ = 'segmenter_vit-s_voc.py'
 model = dict(
     pretrained='work_dirs/aream_vit_voc/vit.pth',

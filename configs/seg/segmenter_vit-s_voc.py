@@ -3,7 +3,8 @@
 #   python tools/train.py configs/seg/segmenter_vit-s_voc.py
 #   python tools/test.py configs/seg/segmenter_vit-s_voc.py work_dirs/segmenter_vit-s_voc/iter_20000.pth --tta
 #
-# Expect: not yet measured. Other masks: --cfg-options train_dataloader.dataset.mask_dir=work_dirs/…/pseudo_masks
+# Expect: it has not been measured yet.
+# Other masks: --cfg-options train_dataloader.dataset.mask_dir=work_dirs/…/pseudo_masks
 _base_ = ['../_base_/models/segmenter_vit-s.py', '../_base_/datasets/voc_pseudo.py', '../_base_/seg_runtime.py']
 model = dict(data_preprocessor=dict(size=_base_.crop_size), decode_head=dict(num_classes=21))
 train_cfg = dict(max_iters=20000, val_interval=2000)

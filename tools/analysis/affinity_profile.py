@@ -1,6 +1,6 @@
 """What each layer's affinity does to the CAM: one page of figures, curves and pictures, and a CSV.
 
-    python tools/analysis/affinity_profile.py CONFIG CHECKPOINT [--vs CHECKPOINT]
+    python tools/analysis/affinity_profile.py CONFIG CHECKPOINT --vs ANOTHER_CHECKPOINT
 
 Measured on the config's test data with its test settings; figures that need masks are left out where there
 are none, and where the classes have no background, whose share is measured.

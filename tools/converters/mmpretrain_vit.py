@@ -1,7 +1,7 @@
 """Convert a ViT between the key names of timm, mmpretrain and mmseg, or take it out of a checkpoint of stage 1.
 
     python tools/converters/mmpretrain_vit.py MMPRETRAIN.pth TIMM.pth --to timm            # for AttentionViT.pretrained
-    python tools/converters/mmpretrain_vit.py work_dirs/…/epoch_60.pth VIT.pth --to mmseg  # for stage 2's pretrained
+    python tools/converters/mmpretrain_vit.py OURS.pth VIT.pth --to mmseg             # for stage 2's pretrained
 
 The keys tell what the source is. Heads are left out. mmseg's ViT has no LayerScale: it is multiplied into the layer
 before it. It has a single class token: C of them become their mean, and the tokens are then near those of stage 1; with

@@ -54,7 +54,7 @@ UNDERSTOOD = """
   CVAT for images 1.1 (.xml); Label Studio's JSON, JSON-MIN or CSV
   COCO instances (.json)
   JSON: {"file": ["tag", …], …} or [{"image": "file", "tags": ["tag", …]}, …], the latter also as JSON lines (.jsonl)
-  CSV, TSV or Excel's Unicode text (.csv, .tsv, .txt): image and tags in two columns, or one column a class
+  CSV, TSV or Excel's Unicode text (.csv, .tsv, .txt): image and tags in two columns, or one column per class
   a cls_labels.npy, with the classes in the order of its columns unless they are VOC's 20"""
 VOC_CLASSES = PascalVOCDataset.METAINFO['classes'][1:]
 PARALLEL_FROM = 10_000  # masks; for fewer, and for XML files, starting processes costs more time than they save
@@ -416,7 +416,7 @@ def is_texts(value: Any) -> bool:
 
 
 def spreadsheet_tags(path: Path) -> tuple[str, Tags]:
-    """What the columns are, and the tags: image and tags in two columns, or one column a class.
+    """What the columns are, and the tags: image and tags in two columns, or one column per class.
 
     Tags in a cell are separated by `;`, `,` or `|`, or are a list as Python, NumPy or JSON write it. A cell of a class
     says one of `PRESENT`, such as 1, x, true or yes, or of `ABSENT`, such as 0, nothing, false or no. Several rows for
@@ -442,7 +442,7 @@ def spreadsheet_tags(path: Path) -> tuple[str, Tags]:
         kind = f'image and tags in two columns, {"with" if header else "without"} header'
         tags = add_up((as_image(row[0]), filter(None, map(class_name, names_in(row[1])))) for _, row in rows)
     else:
-        kind = 'one column a class'
+        kind = 'one column per class'
         tags = add_up(rows_of_marks(path, [class_name(name) for name in header[1:]], rows))
     return f'{kind}, delimiter {DELIMITERS[delimiter]}', tags
 
@@ -498,7 +498,7 @@ def has_header(rows: list[tuple[int, list[str]]]) -> bool:
 
 
 def rows_of_marks(path: Path, names: list[str], rows: list[tuple[int, list[str]]]) -> list[tuple[str, list[str]]]:
-    """Images and their tags from rows with one mark a class."""
+    """Images and their tags from rows with one mark per class."""
     bad = [f'column {i}' for i, name in enumerate(names, start=2) if not name or names.count(name) > 1]
     refuse(path, 'a class name of its own at the head of each column', bad)
     pairs, bad = [], []

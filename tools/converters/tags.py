@@ -2,9 +2,9 @@
 
     python tools/converters/tags.py data/VOCdevkit/VOC2012/Annotations tags.csv
 
-What the source is, it tells by itself: annotations of VOC, LabelMe, Label Studio, CVAT, Roboflow or COCO, masks,
+It tells by itself what the source is: annotations of VOC, LabelMe, Label Studio, CVAT, Roboflow or COCO, masks,
 folders named after classes, JSON, CSV or Excel's exports, a cls_labels.npy. The table has the header `image,tags` and
-one row a picture, tags joined by `;`. A bar chart of the classes is written beside it (tags.png).
+one row per picture, tags joined by `;`. A bar chart of the classes is written beside it (tags.png).
 """
 
 import argparse
@@ -87,7 +87,7 @@ def main() -> None:
         help='names of the classes, background left out or first; needed, in the order of the ids, for masks, and for '
         'a cls_labels.npy of other classes than VOC. A tag that is not among them is an error',
     )
-    names.add_argument('--classes-file', help='the same from a text file, one name a line')
+    names.add_argument('--classes-file', help='the same from a text file, one name per line')
     parser.add_argument('--skip-difficult', action='store_true', help='leave out the difficult objects of VOC')
     args = parser.parse_args()
     if args.out.suffix != '.csv':

@@ -1,7 +1,7 @@
 r"""Pack predictions on VOC 2012 as the evaluation server takes them, competition 6 (any training data).
 
-    python tools/test.py CONFIG CHECKPOINT --tta --out predictions --cfg-options test_evaluator.format_only=True \
-        test_dataloader.dataset.dataset.ann_file=ImageSets/Segmentation/test.txt
+    python tools/test.py SEG_CONFIG SEG_CHECKPOINT --tta --out predictions --cfg-options \
+        test_evaluator.format_only=True test_dataloader.dataset.dataset.ann_file=ImageSets/Segmentation/test.txt
     python tools/converters/voc_submission.py predictions data/VOCdevkit/VOC2012 submission.tar
 
 The archive holds results/VOC2012/Segmentation/comp6_test_cls/<id>.png, in VOC's colours.
