@@ -111,7 +111,7 @@ def require_training_alone(cfg: Config) -> None:
         raise ValueError(
             'strategy: expected training alone where the network is shared out among the processes, got '
             f'{there + ["val_dataloader"] * bool(cfg.get("val_dataloader"))}; tools/test.py measures and writes masks '
-            'from the checkpoint, see docs/distributed.md'
+            'from the checkpoint, see docs/running.md'
         )
 
 

@@ -1,5 +1,5 @@
 # The weights, gradients and optimizer of stage 1 shared out among the processes, for networks too large for one GPU: a
-# further base of a config, see docs/distributed.md.
+# further base of a config, see docs/running.md.
 strategy = dict(
     type='FSDPStrategy',
     model_wrapper=dict(type='MMFullyShardedDataParallel', auto_wrap_policy='aream_mm.models.vit.is_layer'),
