@@ -40,13 +40,10 @@ def test_plain_label_equals_the_golden_vectors(golden):
     assert torch.equal(plain.reliable_masks(*arguments), golden['seg_uni'])
 
 
-@pytest.mark.parametrize('drop_path_rate', [0.0, 0.1])  # the pass that is trained serves for the label, or not
-def test_the_loss_and_its_gradient_equal_those_of_the_plain_version(build_toy, golden, make_samples, drop_path_rate):
+def test_the_loss_and_its_gradient_equal_those_of_the_plain_version(build_toy, golden, make_samples):
     images, tags = golden['denormalized'], golden['labels']
-    models = [build_toy(backbone=dict(drop_path_rate=drop_path_rate)).train() for _ in range(2)]
-    torch.manual_seed(0)
+    models = [build_toy().train() for _ in range(2)]
     ours = sum(models[0].loss(images, make_samples(tags)).values())
-    torch.manual_seed(0)
     expected = plain.loss(models[1], images, tags)
     assert_close(ours, expected, rtol=1e-5, atol=0)
     ours.backward(), expected.backward()

@@ -6,10 +6,12 @@ import random
 import shutil
 from pathlib import Path
 
+import mmengine
 import pytest
 from mmengine.config import Config
 from mmengine.runner import Runner
 from options import ARGUMENTS, MISSING, OptionAction, Options, find, leaves, load_config, read
+from packaging.version import Version
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 RUNS = sorted(path for path in CONFIGS.rglob('*.py') if '_base_' not in path.parts)
@@ -17,6 +19,9 @@ BUILT = [name for name in inspect.signature(Runner).parameters if name != 'cfg']
 VIT = 'model.backbone.vit'
 OWN, OWN_SEG, ANIMALS = (
     CONFIGS / name for name in ('own_photographs.py', 'seg/own_photographs.py', 'aream_dual_animals.py')
+)
+imports_in_configs = pytest.mark.skipif(
+    Version(mmengine.__version__) < Version('0.10.8'), reason='this mmengine takes imports in a venv for lazy ones'
 )
 PICTURES, MASKS = 'train_dataloader.dataset.dataset', 'custom_hooks.1.dataloader.dataset'
 
@@ -230,6 +235,7 @@ def test_a_tilde_is_the_home_folder(by_option, tmp_path, monkeypatch):
     assert cfg.train_dataloader.dataset.tag_file == '/people/me/photos/tags.csv'
 
 
+@imports_in_configs
 def test_a_path_that_is_an_object_of_pathlib_stays_one(tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', '/people/me')
     text = "from pathlib import Path\nroot = Path('~/a')\nload_from = root / 'b'\n"
@@ -238,6 +244,7 @@ def test_a_path_that_is_an_object_of_pathlib_stays_one(tmp_path, monkeypatch):
     assert load_config(tmp_path / 'config.py', typed('root=2012')).load_from == Path('2012/b')
 
 
+@imports_in_configs
 def test_however_a_file_sets_a_variable_its_option_wins(tmp_path):
     (tmp_path / 'base.json').write_text('{"log_level": "INFO"}')
     (tmp_path / 'base.py').write_text("""

@@ -162,7 +162,8 @@ def test_mmsegs_inferencer_takes_the_checkpoint_of_either_stage(two_stages, stag
     cfg: Config = load_config(ROOT / (SEED if stage == 'seed' else SEG))
     cfg.visualizer.save_dir = str(folder / 'vis')
     cfg.dump(folder / f'{stage}.py')
-    inferencer = MMSegInferencer(str(folder / f'{stage}.py'), str(folder / f'{stage}/iter_4.pth'), show_progress=False)
+    inferencer = MMSegInferencer(str(folder / f'{stage}.py'), str(folder / f'{stage}/iter_4.pth'))
+    inferencer.show_progress = False
     photograph = str(folder / 'drawn/images/00009.jpg')
     result = inferencer(photograph, out_dir=str(folder / f'inferred_{stage}'))
     assert result['predictions'].shape == (64, 64)

@@ -77,7 +77,7 @@ def stage_2_config(folder, work_dir, **changes):
             ),
             val_evaluator=dict(type='IoUMetric', iou_metrics=['mIoU']),
             val_cfg=dict(type='ValLoop'),
-            optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-2)),
+            optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3)),
             param_scheduler=[dict(type='PolyLR', end=STEPS, by_epoch=False)],
             train_cfg=dict(type='IterBasedTrainLoop', max_iters=STEPS, val_interval=STEPS),
             custom_hooks=[

@@ -18,8 +18,8 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import Iterable
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
@@ -278,6 +278,12 @@ def report(work_dir: Path, rows: Iterable[str], baselines: Iterable[str]) -> str
     return text
 
 
+def in_a_new_process(function: Callable, *arguments: object) -> None:
+    """mmengine keeps loggers and more of a training before."""
+    with ProcessPoolExecutor(1, get_context('spawn')) as process:
+        process.submit(function, *arguments).result()
+
+
 def run(cfg: Config, args: argparse.Namespace, rows: list[str], seeds: list[int]) -> None:
     """Do what is left of a comparison, and print its tables; the arguments are those of tools/experiment.py."""
     processes = args.processes or 1
@@ -299,17 +305,20 @@ def run(cfg: Config, args: argparse.Namespace, rows: list[str], seeds: list[int]
             for follower in jobs_after(job):
                 submit(follower)
         elif job.stage == 1:
-            running[pool.submit(train_and_measure, *common, args.work_dir, job.row, job.seed, threads)] = job
+            running[
+                pool.submit(in_a_new_process, train_and_measure, *common, args.work_dir, job.row, job.seed, threads)
+            ] = job
         else:
             options = (*common, args.stage_2_options)
-            running[pool.submit(train_stage_2, *options, args.work_dir, job.row, job.seed, threads)] = job
+            running[
+                pool.submit(in_a_new_process, train_stage_2, *options, args.work_dir, job.row, job.seed, threads)
+            ] = job
 
     for row in (START, *rows):
         config_of_row(args.config, args.cfg_options, row)  # whether all that they change is there
     starts, common, running = [Job(1, START, seed) for seed in seeds], (args.config, args.cfg_options), {}
     left = [job for start in starts for job in with_all_after(start) if not file_of(job).is_file()]
-    # A new process for each training, for mmengine keeps loggers and more of the one before.
-    with ProcessPoolExecutor(processes, get_context('spawn'), max_tasks_per_child=1) as pool:
+    with ThreadPoolExecutor(processes) as pool:
         for start in sorted(starts, key=lambda job: file_of(job).is_file()):  # first those that others wait for
             submit(start)
         progress = ProgressBar(len(left))

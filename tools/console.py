@@ -3,6 +3,7 @@
 import logging
 
 from imports import warned
+from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.runner import EpochBasedTrainLoop, Runner
@@ -34,7 +35,10 @@ class FirstScreen(Hook):
         loop, size = runner.train_loop, runner.train_dataloader.batch_size
         by_epoch = isinstance(loop, EpochBasedTrainLoop)
         done, end, unit = (loop.epoch, loop.max_epochs, 'epochs') if by_epoch else (loop.iter, loop.max_iters, 'steps')
-        steps = f'{end} {unit} in batches of {size}' + (f', {done} of them are done' if done else '')
+        steps = f'{end} {unit} in batches of {size}' + f' on each of {get_world_size()} processes' * (
+            get_world_size() > 1
+        )
+        steps += f', {done} of them are done' * (done > 0)
         self.begin(runner, 'Training', runner.train_dataloader, f'{steps}; the time left is the eta of each line below')
 
     def before_test(self, runner: Runner) -> None:

@@ -165,9 +165,11 @@ def put_special(rng: random.Random, path: Path) -> str:
     elif what == 'FIFO':
         os.mkfifo(path)
     elif what == 'socket':
-        with contextlib.chdir(path.parent), socket.socket(socket.AF_UNIX) as server:
-            server.bind('socket')  # its address may have 107 bytes only
-            os.rename('socket', path.name)
+        before = os.getcwd()
+        os.chdir(path.parent)  # the address may have 107 bytes only
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(path.name)
+        os.chdir(before)
     elif what == 'two links':
         path.symlink_to(f'{path.name}.other')
         path.with_name(f'{path.name}.other').symlink_to(path.name)
