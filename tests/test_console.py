@@ -5,6 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from console import QuietRunner
+from test_engine import run_config
+from toy_voc import make_voc
 
 from aream_mm import progress as module
 from aream_mm.progress import progress
@@ -53,6 +56,14 @@ def test_the_log_file_keeps_all_that_the_terminal_does_not_show(run):
     for text in ('System environment:', 'Config:', 'paramwise_options', 'requires_grad=False', 'UserWarning'):
         assert text in kept and text not in done.stdout
     assert 'Training CAMSegmentor' in kept and 'dog is in every picture' in kept
+
+
+def test_groups_of_weights_are_plain_dicts_as_torch_compile_wants_them(tmp_path):
+    cfg = run_config(make_voc(tmp_path / 'voc'), tmp_path / 'work')
+    cfg.optim_wrapper.paramwise_cfg = dict(custom_keys={'backbone': dict(lr_mult=0.1)})
+    runner = QuietRunner.from_cfg(cfg)
+    groups = runner.build_optim_wrapper(cfg.optim_wrapper).optimizer.param_groups
+    assert {type(group) for group in groups} == {dict} and len({group['lr'] for group in groups}) == 2
 
 
 def test_a_loop_in_a_file_or_pipe_tells_of_itself_now_and_then(monkeypatch):

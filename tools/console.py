@@ -6,8 +6,10 @@ from imports import warned
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
+from mmengine.optim import BaseOptimWrapper, OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from aream_mm.datasets.pictures import first_few
@@ -69,6 +71,13 @@ class QuietRunner(Runner):
         terminal.addFilter(self.first_screen)
         warned.setTarget(files[0] if files else logging.NullHandler())
         return logger
+
+    def build_optim_wrapper(self, optim_wrapper: Optimizer | OptimWrapper | dict) -> BaseOptimWrapper:
+        """mmengine's, but its groups of weights are plain dicts, as torch.compile wants them."""
+        built = super().build_optim_wrapper(optim_wrapper)
+        if isinstance(built, OptimWrapper):
+            built.optimizer.param_groups[:] = map(dict, built.optimizer.param_groups)
+        return built
 
     def train(self) -> nn.Module:
         self.register_hook(self.first_screen)
