@@ -2,11 +2,10 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
 from mmengine.dist import is_main_process
-from mmengine.logging import print_log
 from mmengine.utils import track_iter_progress
 
 INTERVAL = 30  # seconds between two lines
@@ -14,7 +13,7 @@ INTERVAL = 30  # seconds between two lines
 
 def progress(items: Iterable, number: int | None = None) -> Iterable:
     """The items, while a bar shows how many of `number` (default: their length) are done; in a file or pipe, a line."""
-    number = len(items) if number is None and isinstance(items, Sized) else number
+    number = len(items) if number is None else number
     if not is_main_process():
         return items
     return track_iter_progress((items, number)) if sys.stdout.isatty() else lines(items, number)
@@ -27,5 +26,5 @@ def lines(items: Iterable, number: int) -> Iterator:
         now = time.monotonic()
         if now - said >= INTERVAL:
             left = timedelta(seconds=round((now - start) * (number - done) / done))
-            print_log(f'{done} of {number}, {left} left', logger='current')
+            print(f'{done} of {number}, {left} left', flush=True)
             said = now

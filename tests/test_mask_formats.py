@@ -222,6 +222,17 @@ def test_what_is_not_of_these_photographs_and_classes_is_refused_and_nothing_is_
     assert not (data / 'back').exists()
 
 
+def test_a_photograph_that_a_source_has_twice_is_refused(data):
+    export('cvat')
+    path = data / 'exported/annotations.xml'
+    text = path.read_text()
+    image = text[text.index('<image') : text.index('</image>') + len('</image>')]
+    path.write_text(text.replace(image, image + image))
+    with pytest.raises(ValueError, match='twice'):
+        bring_back(source_of('cvat'))
+    assert not (data / 'back').exists()
+
+
 def test_a_source_that_is_none_of_these_is_refused(data):
     for source in ('images', 'nowhere', 'masks/manifest.json'):
         with pytest.raises(ValueError, match=f'{source}: .*expected'):

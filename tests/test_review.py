@@ -26,7 +26,7 @@ from PIL import Image
 from tag_table import write_tag_table
 from toy_own import CLASSES, make_own, own_config
 
-from aream_mm.datasets import ImageTagDataset, MaskDataset, PseudoMaskDataset, ResizedCrop
+from aream_mm.datasets import ImageTagDataset, LoadImageArea, MaskDataset, PseudoMaskDataset, ResizedCrop
 from aream_mm.datasets.contents import read_digest
 from aream_mm.datasets.tags import read_tag_table
 from aream_mm.registry import DATASETS, MODELS
@@ -39,7 +39,7 @@ def load_tool(name):
     return module
 
 
-review, pick_true_masks = load_tool('review'), load_tool('pick_true_masks')
+review = load_tool('review')
 
 LOAD = [dict(type='LoadImageFromFile'), dict(type='mmseg.LoadAnnotations')]
 LOAD_IF_ANY = [LOAD[0], dict(type='aream_mm.LoadAnnotationsIfAny')]
@@ -252,14 +252,6 @@ def test_the_most_doubtful_masks_come_first_and_names_are_quoted(own, monkeypatc
     with pytest.raises(SystemExit):  # an earlier review is not overwritten
         look(monkeypatch, own)
 
-    masked = [picture['image'] for picture in data['pictures'] if picture['image'] in ('1', '3', 'sub/0')]
-    for name, seed in (('doubtful', ()), ('random', ('--seed', 0))):
-        arguments = ('--page', own / 'page', '--number', 2, '--out', own / name, *seed)
-        run(monkeypatch, pick_true_masks, own / 'first.py', *arguments)
-        picked = {path.relative_to(own / name).with_suffix('').as_posix() for path in (own / name).rglob('*.png')}
-        assert len(picked) == 2 and (seed or picked == set(masked[:2]))
-        assert all((own / name / f'{i}.png').read_bytes() == (own / f'masks/{i}.png').read_bytes() for i in picked)
-
 
 def test_doubt_is_what_mask_and_mirror_image_do_not_share(own):
     mask, other = np.zeros((2, 4, 5), np.uint8)
@@ -443,6 +435,20 @@ def test_a_crop_takes_the_mask_with_it():
         cropped = crop(dict(img=np.repeat(ids[..., None], 3, axis=2), gt_seg_map=ids))
         assert np.array_equal(cropped['img'][..., 0], cropped['gt_seg_map'])
     assert 'gt_seg_map' not in crop(dict(img=np.zeros((40, 60, 3), np.uint8)))
+
+
+def test_a_true_mask_is_kept_where_the_area_of_the_picture_is_loaded_too():
+    mask = np.ones((4, 6), np.uint8)
+    area = LoadImageArea()(dict(img_shape=(4, 6), seg_fields=[]))
+    kept = LoadImageArea()(dict(img_shape=(4, 6), gt_seg_map=mask, seg_fields=['gt_seg_map']))
+    assert not area['gt_seg_map'].any() and kept['gt_seg_map'] is mask and area['seg_fields'] == kept['seg_fields']
+
+
+def test_true_masks_are_refused_where_a_transform_would_move_pictures_alone(own):
+    write_mask(own / 'masks/1', 1)
+    pipeline = [*LOAD_IF_ANY, dict(type='mmpretrain.RandomResizedCrop', scale=32)]
+    with pytest.raises(ValueError, match=r"that move masks with their pictures, got \['RandomResizedCrop'\]"):
+        ImageTagDataset(own_config(own), str(own / 'tags.csv'), true_masks=True, pipeline=pipeline)
 
 
 def test_a_true_mask_is_the_label_of_the_attention_loss_of_its_picture(toy_config, make_samples, monkeypatch):

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from aream_mm.engine.pseudo_masks import fingerprint
 from aream_mm.models import SegmentVote
+from aream_mm.registry import MODELS
 
 pytest.importorskip('skimage', reason='segments are made by scikit-image')
 coder = pytest.importorskip('pycocotools.mask', reason="SAM's masks are run-length codes of pycocotools")
@@ -143,8 +144,9 @@ def test_what_is_no_file_of_the_picture_is_refused_by_name(tmp_path):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (dict(folder='nowhere'), "SegmentVote.folder: expected a folder .*'nowhere'"),
-        (dict(folder='.', n_segments=3), 'SegmentVote.folder: expected a folder and no options'),
+        (dict(folder='nowhere'), "SegmentVote.folder: expected a folder, .*'nowhere'"),
+        (dict(folder='.', n_segments=3), 'SegmentVote.folder: expected a folder, and no method or options'),
+        (dict(folder='.', method='slic'), 'SegmentVote.folder: expected a folder, and no method or options'),
         (dict(method='watershed'), "SegmentVote.method: expected 'felzenszwalb' or 'slic', got 'watershed'"),
         (dict(n_segment=3), 'n_segment'),
         (dict(method='felzenszwalb', n_segments=3), 'n_segments'),
@@ -154,6 +156,12 @@ def test_settings_are_refused_when_it_is_built(options, message, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     with pytest.raises((TypeError, ValueError), match=message):
         SegmentVote(**options)
+
+
+def test_labels_of_training_are_not_refined_by_files_of_whole_pictures(tmp_path, toy_config):
+    refiner = dict(type='aream_mm.SegmentVote', folder=str(tmp_path))
+    with pytest.raises(ValueError, match='refiner: expected one that does not read which pictures it gets'):
+        MODELS.build(dict(toy_config, refiner=refiner))
 
 
 def test_the_segmentor_says_which_pictures_they_are(tmp_path, build_toy, golden, make_samples):

@@ -4,12 +4,14 @@ import pytest
 import reference
 import timm
 import torch
+import torch.nn.functional as F
 from packaging.version import Version
 from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import ParallelThingsBlock, ResPostBlock
 from torch.testing import assert_close
 
 from aream_mm.models import AttentionViT
+from aream_mm.models.attention import AttentionRecorder
 
 SMALL = dict(embed_dim=24, depth=4, num_heads=3)
 close = dict(rtol=1e-5, atol=1e-5)
@@ -303,3 +305,13 @@ def test_drop_path_acts_in_training_only(images):
 def test_unknown_architecture_option_is_refused():
     with pytest.raises(TypeError, match='embed_dims'):
         AttentionViT('vit_tiny_patch16_224', architecture=dict(embed_dims=24))
+
+
+@pytest.mark.parametrize('options', [dict(is_causal=True), dict(scale=0.5), dict(attn_mask=torch.zeros(4, 4))])
+def test_attention_that_is_no_plain_one_is_refused_where_its_maps_are_asked_for(options):
+    q = torch.rand(1, 2, 4, 8)
+    asked = dict(num_class_tokens=1, first_patch=1, every_row=True, class_rows=False, mean_logits=False)
+    with AttentionRecorder(**asked):
+        assert_close(F.scaled_dot_product_attention(q, q, q), (q @ q.mT / 8**0.5).softmax(dim=-1) @ q)
+        with pytest.raises(ValueError, match='expected no mask, scale or causality'):
+            F.scaled_dot_product_attention(q, q, q, **options)

@@ -16,7 +16,9 @@ stage 2       on the val_dataloader of its config, once, trained on such masks o
 import argparse
 import contextlib
 import json
+import os
 import re
+import signal
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
@@ -26,6 +28,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from children import end_with
 from console import QuietRunner
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -280,7 +283,8 @@ def report(work_dir: Path, rows: Iterable[str], baselines: Iterable[str]) -> str
 
 def in_a_new_process(function: Callable, *arguments: object) -> None:
     """mmengine keeps loggers and more of a training before."""
-    with ProcessPoolExecutor(1, get_context('spawn')) as process:
+    ends = dict(initializer=end_with, initargs=(os.getpid(), signal.SIGKILL))
+    with ProcessPoolExecutor(1, get_context('spawn'), **ends) as process:
         process.submit(function, *arguments).result()
 
 
@@ -322,16 +326,18 @@ def run(cfg: Config, args: argparse.Namespace, rows: list[str], seeds: list[int]
         for start in sorted(starts, key=lambda job: file_of(job).is_file()):  # first those that others wait for
             submit(start)
         progress = ProgressBar(len(left))
-        while running:
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                job = running.pop(future)
-                if future.exception():
-                    pool.shutdown(cancel_futures=True)  # of what has not begun
-                future.result()
-                for follower in jobs_after(job):
-                    submit(follower)
-                if job.row != START:
-                    report(args.work_dir, cfg.rows, cfg.baselines)
-                progress.update()
+        try:
+            while running:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    job = running.pop(future)
+                    future.result()
+                    for follower in jobs_after(job):
+                        submit(follower)
+                    if job.row != START:
+                        report(args.work_dir, cfg.rows, cfg.baselines)
+                    progress.update()
+        except BaseException:  # Ctrl-C among them
+            pool.shutdown(wait=False, cancel_futures=True)  # of what has not begun
+            raise
     print()
     print(report(args.work_dir, cfg.rows, cfg.baselines))

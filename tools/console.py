@@ -35,13 +35,15 @@ class FirstScreen(Hook):
 
     def before_train(self, runner: Runner) -> None:
         loop, size = runner.train_loop, runner.train_dataloader.batch_size
+        trained = sum(weight.numel() for weight in runner.model.parameters() if weight.requires_grad)
         by_epoch = isinstance(loop, EpochBasedTrainLoop)
         done, end, unit = (loop.epoch, loop.max_epochs, 'epochs') if by_epoch else (loop.iter, loop.max_iters, 'steps')
         steps = f'{end} {unit} in batches of {size}' + f' on each of {get_world_size()} processes' * (
             get_world_size() > 1
         )
         steps += f', {done} of them are done' * (done > 0)
-        self.begin(runner, 'Training', runner.train_dataloader, f'{steps}; the time left is the eta of each line below')
+        steps += f', {trained / 1e6:.1f} M weights; the time left is the eta of each line below'
+        self.begin(runner, 'Training', runner.train_dataloader, steps)
 
     def before_test(self, runner: Runner) -> None:
         self.begin(runner, 'Testing', runner.test_dataloader)
@@ -50,9 +52,8 @@ class FirstScreen(Hook):
         self.begun = True
         model, classes = bare(runner.model), getattr(loader.dataset, 'metainfo', {}).get('classes', ())
         parts = [type(part).__name__ for part in (model, getattr(model, 'backbone', None)) if part is not None]
-        trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
         lines = [
-            f'{what} {" on ".join(parts)}, {trained / 1e6:.1f} M weights to train',
+            f'{what} {" on ".join(parts)}',
             f'{len(loader.dataset)} photographs of {len(classes)} classes: {first_few(list(classes))}',
             *more,
             f'results: {runner.work_dir}',
@@ -70,6 +71,8 @@ class QuietRunner(Runner):
         self.first_screen = FirstScreen(files[0].baseFilename if files else '')
         terminal.addFilter(self.first_screen)
         warned.setTarget(files[0] if files else logging.NullHandler())
+        warned.flush()
+        warned.capacity = 1  # from here on at once
         return logger
 
     def build_optim_wrapper(self, optim_wrapper: Optimizer | OptimWrapper | dict) -> BaseOptimWrapper:

@@ -24,6 +24,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from aream_mm.checkpoint import require_fitting_shapes
 from aream_mm.datasets.pictures import first_few
+from aream_mm.engine.warm_up import bare
 
 
 def parse_args() -> argparse.Namespace:
@@ -73,6 +74,11 @@ class FittingHook(Hook):
                     f'({first_few(list(classes))}), got {module.num_classes}'
                 )
         loader, size = runner.train_dataloader, runner.train_dataloader.batch_size
+        learns = getattr(bare(runner.model), 'attention_loss', True)
+        if getattr(loader.dataset, 'true_masks', False) and not learns:
+            raise ValueError(
+                'train_dataloader.dataset.true_masks: expected a model.attention_loss to learn them, got None'
+            )
         endless = isinstance(loader.sampler, InfiniteSampler) or loader.drop_last
         rest = 0 if endless or not size else len(loader.sampler) % size
         if 1 in (size, rest) and (name := pooled_norm(runner.model)):

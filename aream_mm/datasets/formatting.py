@@ -68,8 +68,9 @@ class LoadImageArea(BaseTransform):
     """
 
     def transform(self, results: dict) -> dict:
-        results['gt_seg_map'] = np.zeros(results['img_shape'], np.uint8)
-        results['seg_fields'].append('gt_seg_map')
+        if 'gt_seg_map' not in results:  # a true mask knows its padding too
+            results['gt_seg_map'] = np.zeros(results['img_shape'], np.uint8)
+            results['seg_fields'].append('gt_seg_map')
         return results
 
 

@@ -30,6 +30,7 @@ from aream_mm.datasets.tags import load_tag_file
 from aream_mm.masks import IGNORE_INDEX
 
 UNCHECKED, WHOLE, UNREADABLE = range(3)
+COLOURS_ALONE = ('ColorJitter', 'GaussianBlur', 'Lighting', 'RandomErasing')  # mmpretrain's that move nothing
 # Predicting and measuring a CAM hold at most two float32 planes of the picture's full size per class, and these.
 OTHER_PLANES = 15
 WARN_FROM = 2e9  # bytes
@@ -190,6 +191,9 @@ class SegDatasetWrapper(BaseDataset):
         if self.true_masks and not (masked and loaded):
             got = 'none' if loaded else 'a pipeline without LoadAnnotationsIfAny'
             raise ValueError(f'true_masks: expected masks of some pictures in {self.inner.data_prefix}, got {got}')
+        moved = [type(step) for step in self.pipeline.transforms if type(step).__module__.startswith('mmpretrain.')]
+        if self.true_masks and (moved := [step.__name__ for step in moved if step.__name__ not in COLOURS_ALONE]):
+            raise ValueError(f'true_masks: expected transforms that move masks with their pictures, got {moved}')
         return masked
 
     def classes_in(self, infos: list[dict], masks: list[dict]) -> list[np.ndarray]:

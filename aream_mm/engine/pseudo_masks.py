@@ -121,6 +121,10 @@ class PseudoMaskHook(Hook):
                 f'PseudoMaskHook: expected a data set of {expected} classes, {"with" if background else "without"} '
                 f'background, as the network has them, got {tuple(classes)}'
             )
+        if not background and getattr(self.refiner, 'background', False):
+            raise ValueError(
+                'PseudoMaskHook: expected refine.background=False for a data set without background, got True'
+            )
         for own in classes_of_loops(runner):
             require_same_classes('PseudoMaskHook: dataloader', own, classes)
 

@@ -148,7 +148,12 @@ class AttentionRecorder(TorchFunctionMode):
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is not F.scaled_dot_product_attention:
             return function(*args, **(kwargs or {}))
-        out, maps = attend(*args, **self.arguments, dropout=kwargs['dropout_p'])
+        q, k, v, *rest = args
+        options = {name: value for name, value in (kwargs or {}).items() if value is not None and value is not False}
+        dropout = options.pop('dropout_p', 0.0)
+        if rest or options:
+            raise ValueError(f'attention: expected no mask, scale or causality, got {[*options, *rest]}')
+        out, maps = attend(q, k, v, **self.arguments, dropout=dropout)
         self.found.append(maps)
         return out
 
@@ -160,8 +165,10 @@ def run_layer(network: nn.Module, layer: nn.Module, x: Tensor, asked: dict[str, 
     prefix = dict(num_class_tokens=network.num_class_tokens, first_patch=network.num_prefix_tokens)
     with AttentionRecorder(**prefix, **asked) as recorder:
         x = layer(x, **arguments)
-    (found,) = recorder.found
-    return x, found
+    if len(recorder.found) != 1:
+        times = f'called {len(recorder.found)} times'
+        raise ValueError(f"{type(layer).__name__}: expected torch's attention to be called once, got it {times}")
+    return x, recorder.found[0]
 
 
 def attend(
@@ -191,7 +198,8 @@ def attend(
         maps['rows'], every_row = (q.contiguous(), k.contiguous()), False  # copies, without the values beside them
     if every_row:
         # Without a gradient the weights of each head, which are there anyway, make its output too.
-        out = None if v.requires_grad or dropout else torch.empty_like(v)
+        trained = any(tensor.requires_grad for tensor in (q, k, v))
+        out = None if trained or dropout else torch.empty_like(v)
         mean = None
         for head, weights in enumerate(head_weights(q, k)):
             if out is not None:

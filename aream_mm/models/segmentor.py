@@ -12,6 +12,7 @@ from mmseg.models.segmentors import BaseSegmentor
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from aream_mm.checks import require
 from aream_mm.masks import IGNORE_INDEX
 from aream_mm.models import cam as cams
 from aream_mm.models.attention import Attended, mean_of
@@ -130,6 +131,8 @@ class CAMSegmentor(BaseSegmentor):
             {**attention_loss, 'num_layers': self.backbone.num_layers}
         )
         self.refiner = MODELS.build(refiner or dict(type='aream_mm.PAR'))
+        name = type(self.refiner).__name__
+        require('refiner', name, 'one that does not read which pictures it gets', not self.refiner.reads_samples)
         self.train_cfg = TrainSettings(**(train_cfg or {}))
         self.test_cfg = TestSettings(**(test_cfg or {}))
         self.settings_with()

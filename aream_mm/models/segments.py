@@ -33,28 +33,30 @@ class SegmentVote(Refiner):
         background: whether the first plane is the background.
     """
 
-    mixes_planes = reads_samples = True
+    mixes_planes = True
 
     def __init__(
-        self, folder: str | None = None, method: str = 'slic', background: bool = True, **options: Any
+        self, folder: str | None = None, method: str | None = None, background: bool = True, **options: Any
     ) -> None:
         super().__init__()
-        self.folder, self.background = folder and Path(folder), background
+        self.folder, self.background, self.reads_samples = folder and Path(folder), background, bool(folder)
         library = 'pycocotools' if folder else 'skimage'
         if find_spec(library) is None:
             raise ImportError(f"SegmentVote: expected {library}, got none; pip install 'aream_mm[segments]'")
         if folder:
-            require('SegmentVote.folder', folder, 'a folder and no options', self.folder.is_dir() and not options)
+            good = self.folder.is_dir() and not (method or options)
+            require('SegmentVote.folder', folder, 'a folder, and no method or options beside it', good)
             files = files_below(self.folder)
             content = json.dumps([files, contents(read_digest, [self.folder / file for file in files])]).encode()
             # A buffer, so that masks by other segments are not taken for the same.
             self.register_buffer('digest', torch.tensor(list(hashlib.sha256(content).digest())))
         else:
+            method = method or 'slic'
             require('SegmentVote.method', method, "'felzenszwalb' or 'slic'", method in ('felzenszwalb', 'slic'))
             self.make = partial(getattr(import_module('skimage.segmentation'), method), **options)
             self.make(np.zeros((8, 8, 3)))  # refuses options that it does not have
 
-    def refine(self, images: Tensor, planes: Tensor, samples: Sequence[SegDataSample] | None) -> Tensor:
+    def refine(self, images: Tensor, planes: Tensor, samples: Sequence[SegDataSample] | None = None) -> Tensor:
         refined, (classes, height, width) = planes.detach().flatten(2).clone(), planes.shape[1:]
         labels = planes.flatten(2).max(dim=1).indices.cpu().numpy()
         for i, (answer, label) in enumerate(zip(refined, labels, strict=True)):

@@ -85,7 +85,10 @@ def mirror_settings(model: BaseSegmentor, manifest: dict) -> RefineSettings:
         return model.settings_with(refine=None)  # which would read the photograph, not its mirror image
     known = {field.name for field in dataclasses.fields(model.test_cfg)}
     made = {key: value for key, value in manifest.get('settings', {}).items() if key in known}
-    return model.settings_with(**{**made, 'band': None, 'mirror': False})
+    settings = model.settings_with(**{**made, 'band': None, 'mirror': False})
+    if settings.refiner and settings.refiner.reads_samples:
+        settings = dataclasses.replace(settings, refine=None)
+    return settings
 
 
 @torch.no_grad()
@@ -169,8 +172,11 @@ def main() -> None:
     pictures, rated = [], []
     for i in progress(range(len(dataset))):
         info, mask = infos[i], np.array(Image.open(masks[i]))
-        ids = (np.flatnonzero(info['gt_score']) + dataset.first_id).tolist()
-        doubt = 1 - mean_iou(mask, mirrored_mask(model, dataset[i], settings), ids)
+        mirrored = mirrored_mask(model, dataset[i], settings)
+        present = set(np.unique(mask)) | set(np.unique(mirrored))  # of a negative's false objects, for it has no tags
+        ids = np.flatnonzero(info['gt_score']) + dataset.first_id
+        ids = ids.tolist() or [each for each in present if dataset.first_id <= each != IGNORE_INDEX]
+        doubt = 1 - mean_iou(mask, mirrored, ids)
         if truths[i]:
             truth = load(dict(info, seg_fields=[]))['gt_seg_map']
             there = np.union1d(truth, mask[truth != IGNORE_INDEX])

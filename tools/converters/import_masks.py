@@ -197,11 +197,13 @@ def main() -> None:
                 problems.append(f'{picture.name} (classes {", ".join(unknown)})')
             elif not labels:
                 empty.append(picture.name)
+            elif (file := (args.out / known).with_suffix('.png')) in masks:
+                problems.append(f'{picture.name} (twice)')
             else:
                 mask = np.full(picture.size, without, np.uint8)
                 for label, (_, plane) in zip(labels, picture.shapes, strict=True):
                     mask[plane] = ids[label]
-                masks[(args.out / known).with_suffix('.png')] = mask
+                masks[file] = mask
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f'{args.source}: taken for {kind}; {error}') from error
     expected = f'photographs of {args.images} (height, width) and the classes {", ".join(classes)}'
