@@ -64,6 +64,11 @@ def train_stage_1(project: Path, path: Path | str, **options: str) -> str:
     return run(project, path, '-m', 'aream_mm', 'train', 'stage_1.py', *changes, **options)
 
 
+def train_stage_2(project: Path, path: Path | str, **options: str) -> str:
+    changes = ['--cfg-options', *COMMON.split(), STAGE_2]
+    return run(project, path, '-m', 'aream_mm', 'train', 'stage_2.py', *changes, **options)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('environment', type=Path, help='folder of the virtual environment')
@@ -82,8 +87,7 @@ def main() -> None:
         train_stage_1(project, '', python=python)
         masks = len(list((project / 'work_dirs/stage_1/pseudo_masks').glob('*.png')))
         print(f'stage 1: {masks} pseudo masks of {NUM_TRAIN} pictures')
-        changes = ['--cfg-options', *COMMON.split(), STAGE_2]
-        run(project, '', '-m', 'aream_mm', 'train', 'stage_2.py', *changes, python=python)
+        train_stage_2(project, '', python=python)
         predict = ['predict', 'data/images', 'stage_2.py', 'work_dirs/stage_2/iter_2.pth', '--out', 'predicted']
         run(project, '', '-m', 'aream_mm', *predict, python=python)
         print(f'stage 2: {len(list((project / "predicted/masks").glob("*.png")))} predicted masks')

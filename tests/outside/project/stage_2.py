@@ -6,6 +6,10 @@ pictures = dict(_delete_=True, type='Scenes', data_root='data')
 
 model = dict(decode_head=dict(num_classes=6))  # with background
 train_dataloader = dict(
-    dataset=dict(dataset=dict(pictures, ann_file='train.txt'), mask_dir='work_dirs/stage_1/pseudo_masks')
+    dataset=dict(
+        dataset=dict(pictures, ann_file='train.txt'),
+        mask_dir='work_dirs/stage_1/pseudo_masks',
+        tag_file='data/tags.csv',
+    )
 )
 test_dataloader = dict(dataset=dict(dataset=dict(pictures, ann_file='val.txt')))
