@@ -62,7 +62,6 @@ def test_a_config_is_inherited_and_found_by_its_name_in_the_package(site, tmp_pa
 
 
 def test_a_project_of_ones_own_inherits_a_config_and_brings_its_data_set(site, tmp_path):
-    """Prediction: tests/proofs/wheel_project.py."""
     project = wheel_project.make_project(tmp_path / 'project')
     wheel_project.train_stage_1(project, site)
     masks = project / 'work_dirs/stage_1/pseudo_masks'
@@ -75,7 +74,8 @@ def test_a_project_of_ones_own_inherits_a_config_and_brings_its_data_set(site, t
         'ball',
     ]
     wheel_project.train_stage_2(project, site)
-    assert (project / 'work_dirs/stage_2/iter_2.pth').is_file()
+    wheel_project.predict(project, site)
+    assert len(list((project / 'predicted/masks').glob('*.png'))) == len(list((project / 'data/images').iterdir()))
 
 
 def test_a_tool_that_does_not_exist_is_answered_with_those_that_do(site, tmp_path):

@@ -105,7 +105,8 @@ def classes_of_config(cfg: Config) -> Sequence[str] | None:
         dataset = dataset.dataset
     classes = dataset.get('metainfo', {}).get('classes')
     if classes is None and 'type' in dataset:
-        classes = DATASETS.get(dataset.type).METAINFO.get('classes')
+        with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+            classes = registry.get(dataset.type).METAINFO.get('classes')
     return classes
 
 

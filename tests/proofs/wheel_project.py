@@ -69,6 +69,11 @@ def train_stage_2(project: Path, path: Path | str, **options: str) -> str:
     return run(project, path, '-m', 'aream_mm', 'train', 'stage_2.py', *changes, **options)
 
 
+def predict(project: Path, path: Path | str, **options: str) -> str:
+    arguments = ['data/images', 'stage_2.py', 'work_dirs/stage_2/iter_2.pth', '--out', 'predicted']
+    return run(project, path, '-m', 'aream_mm', 'predict', *arguments, **options)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('environment', type=Path, help='folder of the virtual environment')
@@ -88,8 +93,7 @@ def main() -> None:
         masks = len(list((project / 'work_dirs/stage_1/pseudo_masks').glob('*.png')))
         print(f'stage 1: {masks} pseudo masks of {NUM_TRAIN} pictures')
         train_stage_2(project, '', python=python)
-        predict = ['predict', 'data/images', 'stage_2.py', 'work_dirs/stage_2/iter_2.pth', '--out', 'predicted']
-        run(project, '', '-m', 'aream_mm', *predict, python=python)
+        predict(project, '', python=python)
         print(f'stage 2: {len(list((project / "predicted/masks").glob("*.png")))} predicted masks')
         mim = Path(python).with_name('mim')
         if mim.exists():
