@@ -35,7 +35,8 @@ warm_up = max_iters * 3 // 4  # steps of classification alone, before its CAMs t
 param_scheduler = dict(type='CosineAnnealingLR', T_max=max_iters, eta_min_ratio=0.01, by_epoch=False)
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
 default_hooks = dict(
-    logger=dict(log_metric_by_epoch=False), checkpoint=dict(by_epoch=False, interval=max_iters // 4, max_keep_ckpts=2)
+    logger=dict(log_metric_by_epoch=False),
+    checkpoint=dict(by_epoch=False, interval=max(max_iters // 4, 1), max_keep_ckpts=2),
 )
 log_processor = dict(by_epoch=False)
 custom_hooks = [dict(type='aream_mm.WarmUpHook', end=warm_up, by_epoch=False), _base_.pseudo_masks]

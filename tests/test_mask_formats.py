@@ -237,3 +237,24 @@ def test_a_source_that_is_none_of_these_is_refused(data):
     for source in ('images', 'nowhere', 'masks/manifest.json'):
         with pytest.raises(ValueError, match=f'{source}: .*expected'):
             bring_back(source)
+
+
+def test_a_labelme_file_of_two_photographs_is_refused_and_its_path_finds_one_elsewhere(data):
+    for folder in ('images', 'images/A'):
+        (data / folder).mkdir(exist_ok=True)
+        Image.new('RGB', (6, 4)).save(data / folder / 'foto.jpg')
+    Image.new('RGB', (6, 4)).save(data / 'images/A/other.jpg')
+    shape = dict(label=CLASSES[1], points=[[0, 0], [3, 0], [3, 2]], shape_type='polygon')
+    content = dict(shapes=[shape], imageHeight=4, imageWidth=6)
+    (data / 'ann').mkdir()
+    (data / 'ann/other.json').write_text(json.dumps(dict(content, imagePath='..\\images\\A\\other.jpg')))
+    bring_back('ann')
+    assert [path.relative_to(data / 'back').as_posix() for path in (data / 'back').rglob('*.png')] == ['A/other.png']
+    (data / 'ann/foto.json').write_text(json.dumps(dict(content, imagePath='../images/A/foto.jpg')))
+    with pytest.raises(ValueError, match='foto.json: expected one photograph, but its own place is that of foto.jpg'):
+        bring_back('ann', out='again')
+    outside = dict(content, imagePath='foto.jpg', shapes=[dict(shape, points=[[50, 50], [60, 50], [60, 60]])])
+    (data / 'ann/foto.json').write_text(json.dumps(outside))
+    with pytest.raises(ValueError, match='shapes outside of the picture'):
+        bring_back('ann', out='again')
+    assert not (data / 'again').exists()

@@ -297,14 +297,14 @@ def ids_of(dataset):
 
 
 def test_marks_correct_the_tags_and_leave_bad_masks_out(own, monkeypatch):
-    before = (own / 'tags.csv').read_bytes()
+    before = (own / 'tags.csv').read_bytes()  # which the fixture has changed once
     marks = {'1': ('good', 'cat;dog', ''), ODD: ('wrong tag', 'dog', 'cat'), 'sub/0': ('bad mask', 'cat;dog', '')}
     path = mark(own, marks)
     for _ in range(2):  # the second time there is nothing to do
         take_over(own, monkeypatch, path)
         table = read_tag_table(own / 'tags.csv')
         assert table.pop(f'{ODD}.jpeg') == ['cat'] and all(tags == ['cat', 'dog'] for tags in table.values())
-        assert (own / 'tags.csv.1').read_bytes() == before and not (own / 'tags.csv.2').exists()
+        assert (own / 'tags.csv.2').read_bytes() == before and not (own / 'tags.csv.3').exists()
     left_out = str(own / 'left_out.txt')
     assert ids_of(pseudo_masks(own, left_out=left_out)) == ['1', '3', '5', 'sub/deep/4']
     write_mask(own / 'pseudo/sub/0', 2)  # painted since

@@ -721,3 +721,17 @@ def test_the_fields_tag_file_survives_the_conversion(tmp_path, monkeypatch, caps
     assert 'Images: 12031' in capsys.readouterr().out
     assert before.keys() == after.keys()
     np.testing.assert_array_equal(np.stack(list(before.values())), np.stack([after[image] for image in before]))
+
+
+def test_a_table_that_is_there_is_kept_and_no_other_file_is_replaced(tmp_path, monkeypatch, capsys):
+    old, new = {'a.jpg': ['cat']}, {'a.jpg': ['dog']}
+    for tags in (old, old, new, old):
+        write_tag_table(tmp_path / 'tags.csv', tags)
+    kept = [read_tag_table(tmp_path / f'tags.csv{end}') for end in ('.1', '.2', '')]
+    assert kept == [old, new, old] and not (tmp_path / 'tags.csv.3').exists()
+    assert f'what was there is now {tmp_path}/tags.csv.2' in capsys.readouterr().out
+    (tmp_path / 'mine.csv').write_text('file;cat\na.jpg;1\n')
+    command = [sys.executable, CONVERTER, tmp_path / 'tags.csv', tmp_path / 'mine.csv']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and 'out: expected a new name or a tag table' in done.stderr
+    assert (tmp_path / 'mine.csv').read_text() == 'file;cat\na.jpg;1\n'

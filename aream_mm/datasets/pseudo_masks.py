@@ -59,9 +59,10 @@ class PseudoMaskDataset(MaskDataset):
         for info in pseudo:
             # Pseudo masks hold the ids of this problem already, so the map from the data set's ids must not apply.
             info.update(seg_map_path=str(self.mask_dir / f'{info["sample_id"]}.png'), label_map=None)
-        bad = self._listed(infos, self.left_out) if self.left_out else set()
-        if true or bad:
-            warn(f'{self.mask_dir}: {len(true)} true masks are learnt, {len(bad)} pictures of bad masks left out')
+        bad, listed = self._listed(infos, self.left_out) if self.left_out else (set(), 0)
+        if true or listed:
+            told = f'{len(true)} true masks are learnt; {len(bad)} of {listed} bad masks are left out'
+            warn(f'{self.mask_dir}: {told}' + ', the others are not as they were marked' * (len(bad) < listed))
         self.tags = {}  # by `sample_id`, of masks that know theirs
         if self.tag_file and 'identity' in self.manifest:
             tags = self.tags_from_file(infos, self.tag_file)
@@ -73,14 +74,18 @@ class PseudoMaskDataset(MaskDataset):
             raise ValueError(f'{self.left_out}: expected some masks that are not bad, got none')
         return [*true, *super().change(pseudo)]
 
-    def _listed(self, infos: list[dict], file: str) -> set[str]:
-        """The ids of a list whose masks have not changed since."""
+    def _listed(self, infos: list[dict], file: str) -> tuple[set[str], int]:
+        """The ids of a list whose masks have not changed since, and how many are in it."""
+        if not Path(file).is_file():
+            raise FileNotFoundError(
+                f'left_out: expected a list as tools/converters/reviewed.py writes it, got {file!r}'
+            )
         rows = [line.partition('  ')[::2] for line in read_lines(file) if line]
         masks = {info['sample_id']: info['seg_map_path'] for info in infos}
         wrong = ['  '.join(row) for row in rows if len(row[0]) != 64 or row[1] not in masks]
         refuse(file, 'lines of a SHA-256, two blanks, and the id of a picture', wrong)
         now = contents(read_digest, [masks[sample_id] for _, sample_id in rows])
-        return {sample_id for (digest, sample_id), same in zip(rows, now, strict=True) if digest == same}
+        return {sample_id for (digest, sample_id), same in zip(rows, now, strict=True) if digest == same}, len(rows)
 
     def require_masks(self, infos: list[dict], what: str) -> list[dict]:
         """As in the base class, and those of `PseudoMaskHook` are made from what is there now."""

@@ -15,7 +15,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 from xml.etree import ElementTree
 
@@ -106,11 +106,19 @@ def read_cvat(path: Path) -> Iterator[Drawn]:
         yield Drawn(image.get('name'), size, shapes)
 
 
-def read_labelme_shapes(folder: Path) -> Iterator[Drawn]:
+def read_labelme_shapes(folder: Path, photographs: dict[str, str]) -> Iterator[Drawn]:
     for file in [file for file in files_below(folder) if file.lower().endswith('.json')]:
         (name, _), shapes = read_labelme(folder, file), []
         content = json.loads((folder / file).read_text(encoding='utf-8-sig'))
-        size = content['imageHeight'], content['imageWidth']
+        if not {'imageHeight', 'imageWidth'} <= content.keys():
+            raise ValueError(f'{file}: expected imageHeight and imageWidth, got none')
+        size, parts = (content['imageHeight'], content['imageWidth']), PureWindowsPath(content['imagePath']).parts
+        tails = (image_id('/'.join(parts[n:])) for n in range(len(parts)))
+        said = next((tail for tail in tails if tail in photographs), None)  # the longest that there is
+        if said and image_id(name) in photographs and said != image_id(name):
+            places = f'that of {photographs[image_id(name)]}, its imagePath {photographs[said]}'
+            raise ValueError(f'{file}: expected one photograph, but its own place is {places}')
+        name = name if image_id(name) in photographs else said or name
         for shape in content['shapes']:
             kind = shape.get('shape_type') or 'polygon'
             if kind == 'polygon' and len(shape['points']) > 2:
@@ -163,7 +171,7 @@ def reader_of(source: Path, photographs: dict[str, str], images: Path) -> tuple[
     if (source / 'SegmentationClass').is_dir() and (source / 'labelmap.txt').is_file():
         return 'VOC', read_voc(source)
     if source.is_dir() and any(file.lower().endswith('.json') for file in files_below(source)):
-        return 'LabelMe', read_labelme_shapes(source)
+        return 'LabelMe', read_labelme_shapes(source, photographs)
     if source.is_file() and source.suffix.lower() in ('.json', '.xml'):
         return ('COCO', read_coco(source)) if source.suffix.lower() == '.json' else ('CVAT', read_cvat(source))
     raise ValueError('expected a .json of COCO, a .xml of CVAT, or a folder of LabelMe, YOLO or VOC')
@@ -195,6 +203,8 @@ def main() -> None:
                 problems.append(f'{picture.name} ({picture.size}, photograph {header and header.size[::-1]})')
             elif unknown := sorted(set(labels) - ids.keys()):
                 problems.append(f'{picture.name} (classes {", ".join(unknown)})')
+            elif labels and not any(plane.any() for _, plane in picture.shapes):
+                problems.append(f'{picture.name} (shapes outside of the picture)')
             elif not labels:
                 empty.append(picture.name)
             elif (file := (args.out / known).with_suffix('.png')) in masks:

@@ -9,10 +9,8 @@ an older one that this review does not mark stay in it.
 
 import argparse
 import csv
-import shutil
 import sys
 from collections import Counter
-from itertools import count
 from pathlib import Path
 from unicodedata import normalize
 
@@ -94,6 +92,11 @@ def main() -> None:
     digests = contents(read_digest, [paths[image] for image in review])
     others = [row['image'] for row, now in zip(review.values(), digests, strict=True) if row['photograph'] != now]
     refuse(args.review, 'photographs as they were when they were marked', others)
+    marked = [row for row in review.values() if row['mark'] == 'bad mask']
+    files = [Path(source.mask_dir, f'{row["image"]}.png') for row in marked]
+    digests = contents(read_digest, [file if file.is_file() else args.review for file in files])
+    others = [row['image'] for row, now in zip(marked, digests, strict=True) if row['mask'] != now]
+    refuse(args.review, f'masks in {source.mask_dir} as they were when they were marked', others)
 
     wrong = [row for row in review.values() if row['mark'] == 'wrong tag']
     before = read_tag_table(tag_file)
@@ -106,10 +109,8 @@ def main() -> None:
     bad = [f'{row["mask"]}  {row["image"]}' for row in review.values() if row['mark'] != 'good']
     changed = sum(set(table[image]) != set(before[image]) for image in table)
     if changed:
-        copy = next(path for i in count(1) if not (path := tag_file.with_name(f'{tag_file.name}.{i}')).exists())
-        shutil.copy2(tag_file, copy)
         write_tag_table(tag_file, table)
-        print(f'{tag_file}: {changed} rows corrected; as it was: {copy}. Write their masks anew before stage 2')
+        print(f'{tag_file}: tags corrected of {changed}. Write their masks anew before stage 2')
     write_atomically(list_file, ''.join(f'{line}\n' for line in [*kept, *bad]).encode())
     print(f'{list_file}: {len(bad)} masks of this review, {len(kept)} of older ones')
     if bad and not source.get('left_out'):

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import shutil
 from collections.abc import Iterable, Mapping
+from itertools import count
 from pathlib import Path
 
 from aream_mm.datasets.tags import HEADER, class_name, refuse, refuse_collisions
@@ -11,6 +13,8 @@ from aream_mm.files import write_atomically
 
 def write_tag_table(path: str | Path, tags: Mapping[str, Iterable[str]]) -> None:
     """Write the names of the classes in each image, sorted by image and, within a row, by name.
+
+    Another table that is there stays beside it, as `<name>.1` or the next number, and a line says so.
 
     Raises:
         ValueError: names that the table cannot hold, or images of one id with different tags.
@@ -26,7 +30,12 @@ def write_tag_table(path: str | Path, tags: Mapping[str, Iterable[str]]) -> None
     writer = csv.writer(content, lineterminator='\n')
     writer.writerow(HEADER)
     writer.writerows([image, ';'.join(sorted(set(tags[image])))] for image in sorted(tags))
-    write_atomically(path, content.getvalue().encode())
+    table = content.getvalue().encode()
+    if path.is_file() and path.read_bytes() != table:
+        copy = next(copy for i in count(1) if not (copy := path.with_name(f'{path.name}.{i}')).exists())
+        shutil.copy2(path, copy)
+        print(f'{path}: what was there is now {copy}')
+    write_atomically(path, table)
 
 
 def is_line(text: str) -> bool:

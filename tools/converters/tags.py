@@ -20,7 +20,7 @@ from tag_sources import read_tags
 from tag_table import write_tag_table
 
 from aream_mm.datasets.pictures import first_few
-from aream_mm.datasets.tags import class_name, refuse
+from aream_mm.datasets.tags import class_name, read_tag_table, refuse
 from aream_mm.files import read_lines, write_atomically
 
 BARS, LABEL = 300, 100  # bars in the chart, and characters of a name, at most: drawing thousands takes minutes
@@ -94,6 +94,11 @@ def main() -> None:
         parser.error(f'out: expected a name that ends in .csv, got {args.out}')
     if Path(os.path.realpath(args.out)).is_relative_to(os.path.realpath(args.source)):
         parser.error(f'out: expected a name outside of the source, got {args.out} in {args.source}')
+    if args.out.exists():
+        try:
+            read_tag_table(args.out)
+        except ValueError as error:
+            parser.error(f'out: expected a new name or a tag table, which is then kept beside it; {error}')
     classes = None
     if args.classes_file:
         classes = class_list(read_lines(args.classes_file, 'utf-8-sig'), args.classes_file)
