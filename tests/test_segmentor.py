@@ -163,6 +163,7 @@ def test_gradient_checkpointing_keeps_less_of_a_layer(build_toy, images, tagged)
     assert kept[1] < kept[0] / 2
 
 
+@pytest.mark.skipif(Version(torch.__version__) < Version('2.2'), reason='torch 2.1 cannot trace recorded attention')
 def test_a_compiled_loss_is_the_same(build_toy, images, tagged):
     model = build_toy().train()
     expected = model.loss(images, tagged)

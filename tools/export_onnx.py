@@ -208,10 +208,12 @@ def main() -> None:
     parser.add_argument('--cfg-options', nargs='+', action=OptionAction, help='override settings, key=value')
     args = parser.parse_args()
     if args.out.suffix != '.onnx' or args.out.exists():
-        parser.error(f'out: expected the name of a new file that ends in .onnx, got {args.out}')
+        there = ', which exists' * args.out.exists()
+        parser.error(f'out: expected the name of a new file that ends in .onnx, got {args.out}{there}')
+    cfg = load_config(args.config, args.cfg_options)
     if missing := [name for name in ('onnx', 'onnxruntime', 'onnxscript') if find_spec(name) is None]:
         parser.error(f"expected {', '.join(missing)}, got none; pip install 'aream_mm[export]'")
-    print(export(load_config(args.config, args.cfg_options), args.checkpoint, args.out, args.photograph))
+    print(export(cfg, args.checkpoint, args.out, args.photograph))
 
 
 if __name__ == '__main__':
