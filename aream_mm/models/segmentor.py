@@ -192,11 +192,11 @@ class CAMSegmentor(BaseSegmentor):
         if on_attention is not None:
             no_label = on_attention.label_affinity is None
             masks = None if no_label else self.label_masks(inputs, tags, class_map, attended)
-            for mask, sample in zip([] if masks is None else masks, data_samples, strict=False):
+            for i, sample in enumerate(() if masks is None else data_samples):
                 if 'gt_sem_seg' in sample:  # the true mask, or where no file was read `LoadImageArea`'s: 255 is padding
                     truth = sample.gt_sem_seg.data[0]
-                    kept = truth if 'seg_map_path' in sample else mask.masked_fill(truth == IGNORE_INDEX, IGNORE_INDEX)
-                    mask.copy_(kept)
+                    padded = masks[i].masked_fill(truth == IGNORE_INDEX, IGNORE_INDEX)
+                    masks[i] = truth if 'seg_map_path' in sample else padded
             losses[f'loss_{on_attention.name}'] = on_attention(attended, masks)
         return losses
 
