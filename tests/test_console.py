@@ -1,5 +1,6 @@
 """What the terminal shows of a run, and what the log file keeps."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -77,3 +78,36 @@ def test_at_a_terminal_a_loop_has_a_bar(monkeypatch):
     monkeypatch.setattr('sys.stdout.isatty', lambda: True)
     monkeypatch.setattr(module, 'track_iter_progress', lambda task: f'a bar of {task[1]}')
     assert progress([1, 2, 3]) == 'a bar of 3'
+
+
+TOOLS = [path for path in sorted((ROOT / 'tools').rglob('*.py')) if '__main__' in path.read_text()]
+
+
+@pytest.mark.parametrize('tool', TOOLS, ids=lambda tool: tool.stem)
+def test_a_tool_imports_first_what_keeps_libraries_quiet(tool):
+    names = []
+    for node in ast.walk(ast.parse(tool.read_text())):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names += [node.module] if isinstance(node, ast.ImportFrom) else [each.name for each in node.names]
+    others = [name for name in names if name.partition('.')[0] not in sys.stdlib_module_names]
+    assert others[0] == 'aream_mm.quiet' or not any(name.startswith(('mm', 'aream_mm')) for name in others)
+
+
+def test_the_help_of_the_tools_is_all_that_they_print():
+    """In one process, since another one for each would import everything again."""
+    script = """if True:
+        import runpy, sys
+        for tool in sys.argv[1:]:
+            sys.argv, sys.path[0] = [tool, '--help'], tool.rpartition('/')[0]
+            print('TOOL', flush=True)
+            try:
+                runpy.run_path(tool, run_name='__main__')
+            except SystemExit as end:
+                assert not end.code, tool
+    """
+    tools = [str(tool) for tool in TOOLS if 'ArgumentParser' in tool.read_text()]
+    done = subprocess.run([sys.executable, '-c', script, *tools], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    helps = done.stdout.split('TOOL\n')[1:]
+    assert len(helps) == len(tools) > 15 and all(text.startswith('usage: ') for text in helps)
+    assert 'Could not import' not in done.stdout

@@ -274,7 +274,7 @@ def mark(root, changes=None, **marks):
     rows = []
     for image, given in {**marks, **(changes or {})}.items():
         photograph = next(root.glob(f'images/{image}.*'), None)
-        digests = [read_digest(path) for path in (photograph, root / f'pseudo/{image}.png')] if photograph else ['', '']
+        digests = [read_digest(path) for path in (photograph, root / f'pseudo/{image}.png')] if photograph else '01'
         rows.append([image, *given, *digests])
     with open(root / 'review.csv', 'w', newline='') as file:
         csv.writer(file, lineterminator='\n').writerows([reviewed.HEADER, *rows])
@@ -311,6 +311,21 @@ def test_marks_correct_the_tags_and_leave_bad_masks_out(own, monkeypatch):
     assert ids_of(pseudo_masks(own, left_out=left_out)) == ['1', '3', '5', 'sub/0', 'sub/deep/4']
     take_over(own, monkeypatch, mark(own, {'3': ('bad mask', 'cat;dog', '')}))  # a second review adds to the first
     assert ids_of(pseudo_masks(own, left_out=left_out)) == ['1', '5', 'sub/0', 'sub/deep/4']
+
+
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16'])
+@pytest.mark.parametrize('delimiter', [',', ';', '\t'])
+def test_a_review_that_a_spreadsheet_has_saved_again_is_the_same_review(own, monkeypatch, encoding, delimiter):
+    path = mark(own, {'1': ('good', '', ''), ODD: ('wrong tag', 'dog', 'cat;dog'), '3': ('bad mask', 'cat;dog', '')})
+    before = reviewed.read_review(path)
+    with path.open(newline='') as file:
+        rows = list(csv.reader(file))
+    with path.open('w', newline='', encoding=encoding) as file:
+        csv.writer(file, delimiter=delimiter).writerows(rows)
+    assert reviewed.read_review(path) == before
+    take_over(own, monkeypatch, path)
+    assert read_tag_table(own / 'tags.csv')[f'{ODD}.jpeg'] == ['cat', 'dog']
+    assert (own / 'left_out.txt').read_text().count('\n') == 2
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """What the terminal shows of a run: before the first step what begins, on what, and where all the rest is logged."""
 
 import logging
+from logging.handlers import MemoryHandler
 
-from imports import warned
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
@@ -17,6 +17,10 @@ from aream_mm.engine.warm_up import bare
 
 # mmengine's warnings of each weight that is not trained, and of its own old names
 OF_NO_USE = ('is skipped since its requires_grad=False', 'deprecated in future')
+
+logging.captureWarnings(True)
+warned = MemoryHandler(capacity=1000, flushLevel=logging.CRITICAL)  # until there is a log file
+logging.getLogger('py.warnings').addHandler(warned)
 
 
 class FirstScreen(Hook):

@@ -11,6 +11,8 @@ below 1 %   percent of the pairs that fill less than a hundredth of the crop, lo
 
 import argparse
 
+import aream_mm.quiet  # noqa: F401
+
 import numpy as np
 from mmcv.transforms import TRANSFORMS, BaseTransform
 from mmengine.dataset import BaseDataset

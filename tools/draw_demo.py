@@ -12,6 +12,8 @@ import os
 import tempfile
 from pathlib import Path
 
+import aream_mm.quiet  # noqa: F401
+
 import numpy as np
 from converters.tag_table import write_tag_table
 from demo_scenes import CLASSES, draw_picture

@@ -23,6 +23,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import aream_mm.quiet  # noqa: F401
+
 import comparison
 from options import OptionAction, load_config
 from table import LOG, READ, Step, Table

@@ -15,6 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import aream_mm.quiet  # noqa: F401
+
 import torch
 import torch.nn.functional as F
 from arguments import checkpoint_file, config_file

@@ -17,8 +17,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import aream_mm.quiet  # noqa: F401
+
 import cv2
-import imports  # noqa: F401
 import mmcv
 import numpy as np
 import torch

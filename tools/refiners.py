@@ -25,6 +25,8 @@ from collections import defaultdict
 from itertools import product
 from pathlib import Path
 
+import aream_mm.quiet  # noqa: F401
+
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device

@@ -18,6 +18,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import NamedTuple
 
+import aream_mm.quiet  # noqa: F401
+
 import numpy as np
 import torch
 from children import run_command

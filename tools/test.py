@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
+import aream_mm.quiet  # noqa: F401
+
 from arguments import checkpoint_file, config_file, folder
 from console import QuietRunner
 from launcher import join_processes_without_gpu

@@ -7,6 +7,8 @@ import argparse
 import os
 from pathlib import Path
 
+import aream_mm.quiet  # noqa: F401
+
 import torch
 from arguments import config_file, folder
 from console import QuietRunner

@@ -15,6 +15,8 @@ import sys
 from html import escape
 from pathlib import Path
 
+import aream_mm.quiet  # noqa: F401
+
 import mmcv
 import numpy as np
 import torch

@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+import aream_mm.quiet  # noqa: F401
+
 import mmcv
 import numpy as np
 import torch

@@ -13,6 +13,8 @@ import json
 import sys
 from pathlib import Path
 
+import aream_mm.quiet  # noqa: F401
+
 import matplotlib
 import numpy as np
 import torch

@@ -5,6 +5,8 @@ python tools/converters/authors_checkpoint.py SRC.pth DST.pth
 
 import argparse
 
+import aream_mm.quiet  # noqa: F401
+
 import torch
 from torch import Tensor
 

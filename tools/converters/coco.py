@@ -26,6 +26,8 @@ from collections import Counter, defaultdict
 from multiprocessing import Pool
 from pathlib import Path
 
+import aream_mm.quiet  # noqa: F401
+
 import numpy as np
 from PIL.PngImagePlugin import PngInfo
 from tag_table import write_tag_table

@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+import aream_mm.quiet  # noqa: F401
+
 import cv2
 import numpy as np
 from mmengine.config import Config

@@ -19,6 +19,8 @@ from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+import aream_mm.quiet  # noqa: F401
+
 import cv2
 import numpy as np
 import yaml

@@ -12,6 +12,8 @@ the bias in silence.
 import argparse
 import math
 
+import aream_mm.quiet  # noqa: F401
+
 import torch
 from torch import Tensor
 

@@ -8,11 +8,12 @@ an older one that this review does not mark stay in it.
 """
 
 import argparse
-import csv
 import sys
 from collections import Counter
 from pathlib import Path
 from unicodedata import normalize
+
+import aream_mm.quiet  # noqa: F401
 
 from mmengine.registry import DATASETS, init_default_scope
 
@@ -23,6 +24,7 @@ from aream_mm.files import read_lines, write_atomically
 sys.path.append(str(Path(__file__).parents[1]))
 from arguments import config_file  # noqa: E402
 from options import OptionAction, load_config  # noqa: E402
+from tag_sources import read_rows  # noqa: E402
 from tag_table import write_tag_table  # noqa: E402
 
 # The id of a picture; one of the marks; tags as they were shown and as they should be; SHA-256 of photograph and mask.
@@ -34,15 +36,11 @@ def read_review(path: Path) -> dict[str, dict[str, str]]:
     """Id of a picture → its row."""
     if not path.is_file():
         raise FileNotFoundError(f'expected a review.csv as the page saves it, got {str(path)!r}, no file')
-    try:
-        with path.open(newline='', encoding='utf-8-sig') as file:
-            header, *rows = list(csv.reader(file, strict=True)) or [[]]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f'{path}: expected a CSV file in UTF-8, got {error}') from error
+    (_, header), *rows = read_rows(path)[1]
     if header != HEADER:
         raise ValueError(f'{path}: expected the header {",".join(HEADER)!r}, got {",".join(header)[:80]!r}')
-    refuse(path, f'{len(HEADER)} cells in a row', [str(row) for row in rows if row and len(row) != len(HEADER)])
-    table = [dict(zip(HEADER, row, strict=True)) for row in rows if row]
+    refuse(path, f'{len(HEADER)} cells in a row', [str(row) for _, row in rows if len(row) != len(HEADER)])
+    table = [dict(zip(HEADER, row, strict=True)) for _, row in rows]
     unknown = [f'{row["image"]} ({row["mark"]!r})' for row in table if row['mark'] not in MARKS]
     refuse(path, f'marks among {", ".join(MARKS)}', unknown)
     numbers = Counter(row['image'] for row in table)

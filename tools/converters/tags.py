@@ -13,6 +13,8 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import aream_mm.quiet  # noqa: F401
+
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from prettytable import PrettyTable

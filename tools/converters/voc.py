@@ -21,6 +21,8 @@ from multiprocessing import Pool
 from pathlib import Path
 from typing import NamedTuple
 
+import aream_mm.quiet  # noqa: F401
+
 import numpy as np
 from mmseg.datasets import PascalVOCDataset
 from prettytable import PrettyTable

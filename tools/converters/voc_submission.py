@@ -15,6 +15,8 @@ from functools import partial
 from multiprocessing import Pool
 from pathlib import Path
 
+import aream_mm.quiet  # noqa: F401
+
 import numpy as np
 from voc import NUM_CLASSES, counted, list_path, read_list, read_mask
 
