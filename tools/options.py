@@ -172,7 +172,8 @@ class Options:
         places = {place[:i] for place, _ in leaves(built) for i in range(len(place)) if '.' not in ''.join(place[:i])}
         for place in places:
             if isinstance(inside := find(built, place), dict):
-                known = {*inside, *(taken('.'.join(place), inside, self.scope) if place else ())}
+                known = taken('.'.join(place), inside, self.scope) if place else {*self.plain} - {key}
+                known = {*inside, *known}
                 names |= {'.'.join((*place, name)): name for name in known if '.' not in name}
         same = [each for each, name in names.items() if name == key.split('.')[-1]]
         nearest = difflib.get_close_matches(key, same or names, n=5, cutoff=0 if same else 0.6)
@@ -191,7 +192,7 @@ class Options:
                     names = taken(place, new, self.scope) if place else self.known
                     free = told and not names and old is MISSING  # of a known argument that is new as a whole
                     if part not in names and not free:
-                        self.refuse(key)
+                        self.refuse('.'.join(parts))
                     told = True
                 old, new, place = find(old, [part]), find(new, [part]), f'{place}.{part}'.lstrip('.')
 
