@@ -325,6 +325,7 @@ def test_pretrained_true_takes_mmpretrains_address_and_the_architecture_has_the_
         return dict(state_dict={})
 
     monkeypatch.setattr(CheckpointLoader, 'load_checkpoint', load)
+    monkeypatch.setattr('aream_mm.models.conformer.download', lambda url: url)
     ours = AttentionConformer(arch, pretrained=True)
     tokens, features = ours.conformer.embed_dims, ours.conformer.conv_trans_12.fusion_block.conv3.out_channels
     beside = 2 * tokens + 1000 * (tokens + 1) + 1000 * (features + 1)  # the final norm and two classifiers

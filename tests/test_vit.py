@@ -1,5 +1,7 @@
 """AttentionViT: timm's tokens, the affinities of the paper, and what is done with pretrained weights and bad input."""
 
+from urllib.error import URLError
+
 import pytest
 import reference
 import timm
@@ -10,7 +12,7 @@ from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import ParallelThingsBlock, ResPostBlock
 from torch.testing import assert_close
 
-from aream_mm.models import AttentionViT
+from aream_mm.models import AttentionConformer, AttentionViT
 from aream_mm.models.attention import AttentionRecorder
 
 SMALL = dict(embed_dim=24, depth=4, num_heads=3)
@@ -214,6 +216,17 @@ def test_missing_pretrained_file_is_named(tmp_path):
     vit = AttentionViT('vit_tiny_patch16_224', pretrained=path, img_size=64, architecture=SMALL)
     with pytest.raises(FileNotFoundError, match='vit_tiny_patch16_224.*nowhere.pth'):
         vit.init_weights()
+
+
+def test_a_download_that_fails_says_how_a_file_is_given(monkeypatch):
+    def unreachable(*_, **__):
+        raise URLError('no network')
+
+    monkeypatch.setattr('timm.models._hub.hf_hub_download', unreachable)
+    monkeypatch.setattr('torch.hub.download_url_to_file', unreachable)
+    for network in (AttentionViT('vit_tiny_patch16_224', pretrained=True), AttentionConformer('tiny', pretrained=True)):
+        with pytest.raises(OSError, match='no network.*--cfg-options model.backbone.pretrained=FILE'):
+            network.init_weights()
 
 
 @pytest.mark.parametrize(('height', 'width'), [(64, 64), (48, 96), (112, 16), (16, 16)])

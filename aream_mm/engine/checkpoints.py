@@ -30,15 +30,10 @@ register_backend('aream_mm.atomic', AtomicBackend, force=True)
 class SafeCheckpointHook(CheckpointHook):
     """mmengine's `CheckpointHook` for local files, safe against a kill or a full disk at any moment.
 
-    mmengine opens `epoch_N.pth`, `best_*.pth` and `last_checkpoint` themselves for writing, so that a kill leaves half
-    of one, or an empty `last_checkpoint`. It removes the oldest checkpoint before there is a new one. It forgets a
-    validation that a kill cut short, with the best checkpoint it might have given. Here files appear whole, and the
-    oldest goes last. A run that is resumed from a checkpoint whose validation was due begins with that validation,
-    unless the checkpoint says that it was the best so far. Temporary files of runs that were killed are removed at
-    start, in the work dir and its folders. Where a run begins in the work dir of an earlier one, the best checkpoints
-    of that one and its `last_checkpoint`, which would pass for this one's, are moved to a folder `before_<timestamp>`.
-    A checkpoint that was trained with other classes than those of the config's data sets, or with the same in another
-    order, is refused, wherever the Runner loads it.
+    Files appear whole, and the oldest checkpoint goes last. Temporary files of killed runs are removed at the start.
+    Where validation was due at a checkpoint, a resumed run begins with it, unless that checkpoint is the best so far.
+    A new run moves the best checkpoints of an earlier one, and its `last_checkpoint`, to a folder `before_<timestamp>`.
+    The Runner loads no checkpoint of other classes than those of the config's data sets, or of another order of them.
 
     Takes the arguments of mmengine's except `backend_args` and `file_client_args`.
     """

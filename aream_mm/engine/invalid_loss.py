@@ -14,9 +14,8 @@ from aream_mm.registry import HOOKS
 class InvalidLossHook(Hook):
     """Stops the training at the first step whose loss is NaN or infinite, and before such weights would be saved.
 
-    Each process reads its own loss where mmengine's RuntimeInfoHook has brought it to the host for the log, which costs
-    a GPU nothing. The error names the files of the step, and those of the step before, because a gradient that is not
-    finite under a loss that is shows only in the next loss. Weights are looked at when they are saved.
+    Each process reads its own loss, which mmengine's RuntimeInfoHook has brought to the host for the log. The error
+    names the files of the step and of the one before: a gradient that is not finite shows in the next loss alone.
 
     Raises:
         FloatingPointError: with the iteration, the values, the files and the last checkpoint.

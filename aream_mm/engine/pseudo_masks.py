@@ -53,17 +53,14 @@ WRITERS, MAX_WAITING = 4, 64  # threads, and pictures that wait for them
 class PseudoMaskHook(Hook):
     """Runs a segmentor over the training images and writes their masks and a manifest.json.
 
-    The segmentor of stage 1, a `CAMSegmentor`, is run after training, with the weights of the checkpoint that
-    `save_best` has chosen, or the last ones where nothing is chosen. That of stage 2, a `RefinedEncoderDecoder`, is run
-    by `tools/test.py --pseudo-masks`. Either predicts the classes that the image is tagged with, and background.
+    A `CAMSegmentor` runs after its training, with the checkpoint of `save_best` or else the last weights. A
+    `RefinedEncoderDecoder` of stage 2 runs by `tools/test.py --pseudo-masks`. Both predict tags and background alone.
 
     A mask is a palette PNG of ids 0..C (255 ignored) at `out_dir/<sample_id>.png`. Its text says what it was made from:
     the digest of weights, network, settings, pipeline, classes and `METHOD`; the tags; the digest of the photograph.
-    Masks that would be made from the same are kept, so an interrupted run goes on where it was, and corrected tags or
-    photographs cost no more than their own masks. The manifest appears when all are there. It names checkpoint,
-    settings and classes, and the mIoU over the images that have a mask to compare with.
-    With `test_cfg.band` that is the mIoU of the pixels that are not ignored. `ignored` is then the share of those that
-    are, in percent of all pixels of all masks. The higher it is, the easier are the pixels that are left.
+    A mask that would be made from the same is kept. The manifest appears when all are there. It names checkpoint,
+    settings and classes, and the mIoU over the images that have a mask to compare with. With `test_cfg.band` that is
+    the mIoU of the pixels that are not ignored, and `ignored` is the percentage of the others.
 
     Args:
         dataloader: config over an `ImageTagDataset` with test_mode=True.

@@ -20,15 +20,14 @@ class RandomStateHook(Hook):
     """Seeds all generators with (seed, process, step) before each step, and with (seed, process, place) for each item.
 
     The place counts the items that the process has drawn since the training began. A training resumed from any
-    checkpoint of an epoch or iteration makes the steps of an uninterrupted one: the same pictures, augmented alike, and
-    the same drop path. They give the same weights, bit for bit, with
+    checkpoint of an epoch or iteration ends with the weights of an uninterrupted one, bit for bit, with
 
     - `EpochBasedTrainLoop`, or `IterBasedTrainLoop` with the `InfiniteSampler`, which skips what was drawn before;
     - as many processes, and threads of each, as before; the number of workers may change;
     - on a GPU randomness.deterministic=True, as far as torch has such operations.
 
-    The seed is that of the first start, whatever the config has when it is resumed. The items of a data set that is not
-    wrapped by one of ours are not seeded, which is logged.
+    The seed is that of the first start, also when resumed. Without one of our wrappers a data set's items are not
+    seeded, and the log says so.
     """
 
     priority = 'LOWEST'  # what other hooks draw before a step makes no difference to it

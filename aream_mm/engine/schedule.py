@@ -12,7 +12,7 @@ from aream_mm.registry import PARAM_SCHEDULERS
 
 @PARAM_SCHEDULERS.register_module()
 class TimmCosineLR(LRSchedulerMixin, _ParamScheduler):
-    """timm's cosine schedule with a linear warm-up, by epoch; stepped as its training script does, one epoch late.
+    """timm's cosine schedule with a linear warm-up, by epoch; one epoch late, as in its training script.
 
         rate(t) = warm_up_lr + (lr − warm_up_lr) · t / warm_up                  for t < warm_up
         rate(t) = eta_min + (lr − eta_min) · (1 + cos(π t / epochs)) / 2        after it

@@ -125,8 +125,8 @@ def walk(planes: Tensor, transitions: Sequence[Tensor], steps: int) -> Tensor:
 class AffinityNet(BaseModel):
     """Features whose distance tells whether two near places belong to one class, learned from masks.
 
-    Each level of the backbone has a 1×1 convolution with ReLU; they are brought to one grid, ⌈H / 8⌉ × ⌈W / 8⌉, and
-    concatenated, and another 1×1 convolution makes of them the features f. The loss, over the pairs of the batch, is
+    A 1×1 convolution with ReLU reads each level of the backbone. At ⌈H / 8⌉ × ⌈W / 8⌉ cells another one makes the
+    features f of all levels. The loss, over the pairs of the batch, is
 
         −mean_{background} log W − mean_{one other class} log W − 2 · mean_{two classes} log(1 − W),   see `pair_sums`.
 
@@ -195,23 +195,21 @@ class AffinityNet(BaseModel):
 class RandomWalk(Refiner):
     """Planes walk over the cells of the picture, T^steps · planes with T = D⁻¹ W^β of an `AffinityNet`.
 
-    The planes come to the cells by their mean over each, and back by bilinear interpolation. T is sparse, which a power
-    of it is not. A cell is 8 pixels of the pictures as the refiner gets them, so that it needs the full resolution:
-    refine_scale=1 beside `refine` in the test settings.
+    A cell has the mean of its plane; bilinear interpolation brings the result back to pixels. T is sparse. A cell is 8
+    pixels of what the refiner gets, so it needs refine_scale=1 beside `refine` in the test settings.
 
     Args:
         net: config of an `AffinityNet`, as in configs/_base_/models/affinity_net_resnet50.py.
         checkpoint: its weights, as its training wrote them.
         beta: β, 8 in the paper; the higher, the more does a small distance hold up the walk.
-        steps: how many, 256 in the paper. A network that has not been trained for long leaks over borders in so many;
-            fewer steps or a higher β keep them.
+        steps: how many, 256 in the paper. Fewer steps or a higher β suit a network of short training.
 
     Raises:
         FileNotFoundError: no such checkpoint.
         ValueError: the net is another model, the checkpoint of another net, or a number is out of range.
 
-    Shapes: images (B, 3, H, W) RGB in 0..1, planes (B, K, H, W) of any scale → (B, K, H, W) float32. A constant plane
-    stays as it is; so a sum over planes of 1 does, and a plane of zeros.
+    Shapes: images (B, 3, H, W) RGB in 0..1, planes (B, K, H, W) of any scale → (B, K, H, W) float32.
+    Constant planes and sums over planes stay.
     """
 
     def __init__(self, net: dict, checkpoint: str, beta: float = 8, steps: int = 256) -> None:

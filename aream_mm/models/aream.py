@@ -93,19 +93,17 @@ class AReAMLoss(AttentionLoss):
 
     The same w weighs the shallow layers that make the label: affinity l < k counts (1 − w_l) / k.
 
-    L_aff divides by the pairs of the batch, which several processes share: each divides by the pairs of all, and its
-    loss is its share times the number of processes. The mean over the processes, which is what DDP takes of the
-    gradients, is then the loss of the whole batch, however unevenly the pairs lie.
+    Several processes share a batch. Each divides by the pairs of all and multiplies by the number of processes: the
+    mean over processes, as DDP takes of the gradients, is the loss of the whole batch.
 
     Args:
         layer_index: k; layers 0 … k−1 are shallow (the teacher), k … L−1 deep (supervised).
         loss_weight: 0.1 in the paper.
         weights: 'uniform' (w = 0 for shallow and 1 for deep layers; the better one in the paper), or 'entropy': the
             buffer `layer_weights`, min-max of the layers' entropies, which `LayerEntropyHook` measures.
-        propagate_layers: layers whose mean affinity propagates the label CAM; None for the shallow ones, weighed as
-            above; () for no propagation, so that the class map alone makes the label, for a transformer that has not
-            been pretrained and whose shallow affinity knows nothing yet.
-        propagate_steps: how often it does.
+        propagate_layers: layers whose mean affinity propagates the label CAM. None: the shallow ones, weighed as above.
+            (): no propagation, for a transformer without pretrained weights.
+        propagate_steps: how often it propagates.
         num_layers: L, the depth of the transformer; `CAMSegmentor` fills it in.
 
     Raises:

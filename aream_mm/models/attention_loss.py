@@ -11,8 +11,8 @@ from aream_mm.models.attention import Attended
 class AttentionLoss(nn.Module, ABC):
     """Base class of the losses that `CAMSegmentor` takes as `attention_loss`.
 
-    One of your own inherits it, is registered, and is named by a config. `CAMSegmentor` adds `num_layers`, the depth of
-    the network, to its arguments. It says what it reads, and nothing else is computed for it:
+    A config names your own subclass, registered. `CAMSegmentor` adds `num_layers`, the depth of the network, to its
+    arguments. Only what it reads is computed:
 
     name             its value is logged as `loss_<name>`
     logit_layers     layers whose mean logits it reads, `attended.mean_logits`

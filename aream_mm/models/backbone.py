@@ -47,8 +47,7 @@ class AttentionBackbone(BaseModule):
             affinity_layers: layers whose affinity is returned with its gradient, in rising order.
 
         Raises:
-            ValueError: image sides that are no multiples of the patch size, layers that the network does not have, or
-                features that do not lie on the grid.
+            ValueError: image sides that are no multiples of the patch size, unknown layers, or features off the grid.
         """
         maps = AttentionMaps(self, affinity, logit_layers, token_layers, affinity_layers)
         grid = tuple(side // self.patch_size for side in images.shape[-2:])

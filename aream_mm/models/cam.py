@@ -112,8 +112,8 @@ def refine(
 ) -> Tensor:
     """CAM → refined planes, for several background scores at once, which share the affinity of the image.
 
-    A constant background plane goes in front of the classes, the resolution is halved, and a softmax over the planes is
-    refined and upsampled: by `Refiner`'s contract the planes of absent classes are zero before and after.
+    A constant background plane goes in front of the classes. At `scale` a softmax over the planes is refined, and then
+    upsampled. The planes of absent classes are zero before and after.
 
     Args:
         cam: (B, K, H, W) in 0..1.
@@ -121,7 +121,7 @@ def refine(
         images: (B, 3, H, W).
         refiner: such as `PAR`; one that mixes planes gets those of one background score at a time.
         backgrounds: S background scores in 0..1, or (None,) for pictures without background.
-        scale: resolution at which the planes are refined, relative to the images; with 1 nothing is halved.
+        scale: resolution at which the planes are refined, relative to the images.
         samples: those of the images, for a refiner that reads them.
 
     Returns:

@@ -8,9 +8,10 @@ from mmengine.runner import CheckpointLoader
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
+from aream_mm.checkpoint import download
 from aream_mm.models.attention import Attended, AttentionMaps, run_layer
 from aream_mm.models.backbone import AttentionBackbone
-from aream_mm.models.timm_networks import Normalize
+from aream_mm.models.timm_networks import Normalize, fetching
 from aream_mm.registry import MODELS
 
 
@@ -18,23 +19,21 @@ from aream_mm.registry import MODELS
 class AttentionConformer(AttentionBackbone):
     """mmpretrain's Conformer with one class token, whose forward returns tokens and affinities (`Attended`).
 
-    A convolution and an attention layer at a time exchange their features. The class map is read from the CNN branch,
-    and the affinity of the transformer branch propagates it, as in TransCAM (arXiv 2203.07239). As there, the last
-    convolution block keeps its resolution, where the published network halves it. So the CNN's features lie on the
-    token grid, and at every other place of it they are those of the published network. `features` are (B, D', h, w),
-    and D' is 1024 for 'small'. There is no final norm.
+    Its CNN gives the class map, and the affinity of its transformer propagates that, as in TransCAM (arXiv 2203.07239).
+    As there, the last convolution block does not halve the resolution: the CNN's features lie on the token grid, and
+    every other one is the published network's. `features` are (B, D', h, w), D' = 1024 for 'small'. There is no final
+    norm.
 
     Args:
         arch: 'tiny', 'small', 'base', or mmpretrain's dict of embed_dims, channel_ratio, num_heads and depths.
-        pretrained: False, True (mmpretrain's ImageNet weights), or the path of a weights file in mmpretrain's key
-            names, of the classifier or of the Conformer alone. Read by `init_weights`, that is when training starts,
-            never for testing.
+        pretrained: False, True (mmpretrain's ImageNet weights), or a file in mmpretrain's key names, of the classifier
+            or of the Conformer alone. `init_weights` reads it at the start of training.
         drop_path_rate: stochastic depth at the last layer of both branches, rising linearly from 0.
 
     Raises:
         ValueError: a depth that is no multiple of 3, mmpretrain's weights for an architecture of one's own, or a file
             of other weights.
-        FileNotFoundError: `pretrained` names no file.
+        OSError: no `pretrained` file, or no network for mmpretrain's weights.
     """
 
     patch_size = 16
@@ -75,7 +74,8 @@ class AttentionConformer(AttentionBackbone):
         if source is True:
             from mmpretrain.apis import ModelHub  # imports all of mmpretrain's inferencers
 
-            source = ModelHub.get(f'conformer-{self.arch}-p16_3rdparty_in1k').weights
+            with fetching(f"mmpretrain's weights of Conformer {self.arch!r}"):
+                source = download(ModelHub.get(f'conformer-{self.arch}-p16_3rdparty_in1k').weights)
         elif not Path(source).is_file():
             raise FileNotFoundError(f'pretrained weights of Conformer {self.arch!r}: expected a file, got {source!r}')
         weights = CheckpointLoader.load_checkpoint(source, map_location='cpu')

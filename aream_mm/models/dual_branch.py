@@ -15,10 +15,9 @@ from aream_mm.registry import MODELS
 class DualBranch(AttentionBackbone):
     """Class map from a CNN, affinity and class tokens from a ViT; each has weights, statistics and freezing of its own.
 
-    The CNN's feature levels are brought to the ViT's token grid and concatenated, `features` (B, Σ D_i, h, w), so any
-    patch size goes with any CNN. There is no class affinity: the CNN's map is propagated by the patch affinity alone.
-    Learning rates of the branches are set in the config: optim_wrapper.paramwise_cfg.custom_keys 'backbone.cnn' and
-    'backbone.vit'.
+    `features` (B, Σ D_i, h, w) are the CNN's levels on the ViT's token grid, so any patch size goes with any CNN. There
+    is no class affinity: the patch affinity alone propagates the CNN's map. Learning rates of the branches:
+    optim_wrapper.paramwise_cfg.custom_keys 'backbone.cnn' and 'backbone.vit'.
 
     Args:
         cnn: config of a `TimmCNN`.

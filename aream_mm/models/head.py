@@ -21,8 +21,7 @@ class CAMHead(BaseModule):
         token_channels: D of the single class token; None where the network has one token per class, or none.
 
     Raises:
-        ValueError: a checkpoint made for another number of classes; class tokens of the network that do not go with
-            `num_classes` and `token_channels`.
+        ValueError: a checkpoint of another number of classes; class tokens that do not fit the arguments.
     """
 
     def __init__(

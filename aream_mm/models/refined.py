@@ -23,10 +23,9 @@ MMSEG_SETTINGS = ('mode', 'crop_size', 'stride')  # of test_cfg
 class RefinedEncoderDecoder(EncoderDecoder):
     """mmseg's `EncoderDecoder`, whose test_cfg may have `refine` and `refine_scale`: see `RefineSettings`.
 
-    A sample with tags, `gt_score` (C,), is predicted as these classes and background alone. With a refiner the
-    prediction carries what it makes of the probabilities as `seg_logits` (K, H, W), and their argmax as `pred_sem_seg`
-    (1, H, W), at the original size. Pictures are read from their files, and where there is none, as where an inferencer
-    is given an array, they are as the network gets them.
+    A sample with tags, `gt_score` (C,), is predicted as these classes and background alone. A refiner's `seg_logits`
+    (K, H, W) have the original size, as has their argmax, `pred_sem_seg` (1, H, W). It reads the pictures from their
+    files; those without a file, such as an inferencer's arrays, are as the network gets them.
 
     Raises:
         ValueError: a setting that neither mmseg nor `RefineSettings` has, a resolution outside 0..1, or a refiner or

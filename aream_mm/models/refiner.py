@@ -31,11 +31,10 @@ class Refiner(nn.Module, ABC):
     - a picture is refined as it would be without the others of its batch.
 
     Attributes:
-        mixes_planes: whether a plane of the answer depends on other planes of the picture than its own, as where the
-            classes of a pixel compete. Such a refiner gets the planes of one background score at a time; another gets
-            those of all scores in one call, along K, which share what it makes of the image.
-        reads_samples: whether it needs to know which pictures they are: `refine(images, planes, samples)` then gets
-            their data samples too, and None where there are none or pictures are cut and turned, as in training.
+        mixes_planes: whether a plane of the answer depends on other planes of the picture, as where classes compete.
+            If so, it gets the planes of one background score at a time, otherwise those of all scores along K.
+        reads_samples: whether it reads which pictures they are. `refine(images, planes, samples)` then gets their data
+            samples, or None, as in training, which cuts and turns pictures.
 
     Shapes: images (B, 3, H, W) RGB in 0..1, planes (B, K, H, W) → (B, K, H, W) float32 or wider.
 

@@ -72,9 +72,8 @@ class ResNet38(BaseModule):
     BatchNorm keeps the statistics of the pretrained weights, as a batch of stage 2 has few pictures.
 
     Args:
-        pretrained: path of weights in the names that the programs of PSA and its successors gave them
-            (`conv1a.weight`, `b2.conv_branch2a.weight`, …), such as PSA's `res38_cls.pth`. Their classifiers are left
-            out. Read by `init_weights`, that is when training starts, never for testing.
+        pretrained: file of weights in the names of PSA's program (`conv1a.weight`, `b2.conv_branch2a.weight`, …), such
+            as its `res38_cls.pth`, without the classifier. `init_weights` reads it at the start of training.
 
     Raises:
         ValueError: the file lacks weights of the network.

@@ -41,8 +41,8 @@ class PlacedCAM(NamedTuple):
 class RawCAM(NamedTuple):
     """CAMs of B images before normalisation.
 
-    cams           of each scale, of the images and of their mirror images where asked for; they are summed
-    unpropagated   (B, C, h, w)   at the last scale, without propagation; of padded images the upright ones' alone
+    cams           one or two for each scale; `at` sums them
+    unpropagated   (B, C, h, w)   at the last scale; leaves out the mirror images of padded images
     logits         (B, C)         mean over heads, scales and mirror images
     """
 
@@ -56,13 +56,13 @@ class RawCAM(NamedTuple):
 
 
 class View(NamedTuple):
-    """B images at one scale, followed by their mirror images where asked for: V = 1 or 2.
+    """B images at one scale; with V = 2 their mirror images follow them.
 
     class_map  (V·B, C, h, w)   before ReLU
     cam        (V·B, C, h, w)   activated, before propagation
     attended   what the backbone returned
     logits     (B, C) of each head, mean over the views
-    padded     (H, W) that the network was given
+    padded     (H, W) of the network's input
     size       (H, W) of the images in it
     """
 
@@ -90,24 +90,25 @@ def propagated(cam: Tensor, attended: Attended, steps: int = 1) -> Tensor:
 
 @MODELS.register_module()
 class CAMSegmentor(BaseSegmentor):
-    """Trains from tags with L_cls and a loss on the attention, such as L_AReAM; predicts CAM masks.
+    """Trains from tags with L_cls and a loss on the attention, such as L_AReAM. Predicts CAM masks.
 
-    Every sample carries its tags as `gt_score` (C,) where it has them. A prediction carries `pred_sem_seg` (the CAM
-    mask: 0 background, 1..C, with a band 255 too), `seg_logits` (background plane and class planes; with a band those
-    of its high score), `pred_score` (C,), the probability of each class, and `cam` (K, H, W) in 0..1 with
-    `cam_classes` (K,) in 1..C: of the tagged classes where the sample has tags, otherwise of the predicted ones.
-    `unpropagated_cam` (K, h, w) in 0..1 is the CAM of the patches before the affinity propagates it, and `background`
-    among the meta information the background score.
+    `gt_score` (C,) of a sample has its tags. K classes have a CAM: the tagged ones, without tags the predicted ones.
+    A prediction has
+        pred_sem_seg       the CAM mask: 0 background, 1..C; 255 doubtful, with a band alone
+        seg_logits         (1 + C, H, W), background first; with a band those of its high score
+        pred_score         (C,) probabilities
+        cam, cam_classes   (K, H, W) in 0..1 and (K,) in 1..C
+        unpropagated_cam   (K, h, w) in 0..1, of the patches before the affinity propagates it
+        background         the background score, in the meta information
 
     Args:
-        backbone: config of an `AttentionBackbone`, such as `AttentionViT` or `DualBranch`.
+        backbone: config of an `AttentionBackbone`.
         head: config of a `CAMHead`.
-        attention_loss: config of an `AttentionLoss`, such as `AReAMLoss`; None trains the classification alone.
-        refiner: config of the `Refiner` of its labels. Default: `PAR`.
-        data_preprocessor: mmseg's, set to RGB in 0..1 (mean 0, std 255); the networks normalise for themselves.
-        train_cfg: `TrainSettings`.
-        test_cfg: `TestSettings`.
-        pretrained: None; mmseg's `init_model` passes it to every segmentor.
+        attention_loss: config of an `AttentionLoss`. None trains the classification alone.
+        refiner: config of the `Refiner` of the labels. Default: `PAR`.
+        data_preprocessor: mmseg's, set to RGB in 0..1 (mean 0, std 255). The networks normalise for themselves.
+        train_cfg, test_cfg: `TrainSettings`, `TestSettings`.
+        pretrained: None. mmseg's `init_model` passes it to every segmentor.
     """
 
     align_corners = False  # of mmseg's postprocess_result
@@ -149,11 +150,7 @@ class CAMSegmentor(BaseSegmentor):
         return self.first_id + self.head.num_classes
 
     def settings_with(self, **changes) -> TestSettings:
-        """The test settings with some of them changed.
-
-        Raises:
-            TypeError, ValueError: no such setting, or one out of range, such as layers that the network does not have.
-        """
+        """The test settings with changes. TypeError: no such setting. ValueError: one, or a layer, out of range."""
         settings = dataclasses.replace(self.test_cfg, **changes)
         if outside := [i for i in settings.propagate_layers or () if not 0 <= i < self.backbone.num_layers]:
             raise ValueError(
@@ -209,10 +206,9 @@ class CAMSegmentor(BaseSegmentor):
 
     @torch.no_grad()
     def label_masks(self, images: Tensor, tags: Tensor, class_map: Tensor, attended: Attended) -> Tensor:
-        """The label of the attention loss: reliable masks (B, H, W) of the CAM that it propagates; 255 without tags.
+        """Reliable masks (B, H, W) of the CAM that the loss propagates. An image without tags is 255 everywhere.
 
-        The forward pass that is trained serves for it; the network is run for the mirror images alone, in the same
-        mode.
+        The CAM comes from the forward pass that is trained. Mirror images and other scales take one more, in its mode.
 
         Args:
             images: (B, 3, H, W) RGB in 0..1.
@@ -246,11 +242,8 @@ class CAMSegmentor(BaseSegmentor):
 
         Args:
             images: (B, 3, H, W) RGB in 0..1.
-            affinity: layer → weight of the affinity that propagates the CAM; empty for none.
-            steps: how often it is propagated.
-            scales: sizes relative to the input.
-            mirror: add the CAM of the mirrored image.
-            fit: how an image comes to whole patches: see `TestSettings`.
+            affinity: layer → weight in the affinity that propagates the CAM. Empty: no propagation.
+            steps: how often it propagates. `TestSettings` describes the other arguments.
         """
         placed, scores = [], []
         for view in self.views(images, affinity, scales, mirror, fit):
@@ -267,10 +260,7 @@ class CAMSegmentor(BaseSegmentor):
         fit: str = 'resize',
         token_layers: Sequence[int] = (),
     ) -> Iterator[View]:
-        """What the network makes of images (B, 3, H, W) at each scale; with `mirror`, the mirror images follow them.
-
-        Arguments as for `raw_cam` and the backbone.
-        """
+        """A `View` of images (B, 3, H, W) at each scale. `raw_cam` and the backbone describe the arguments."""
         batch, patch_size = len(images), self.backbone.patch_size
         for scale in scales:
             if fit == 'pad':
@@ -299,9 +289,9 @@ class CAMSegmentor(BaseSegmentor):
         data_samples: list[SegDataSample] | None = None,
         settings: TestSettings | None = None,
     ) -> list[SegDataSample]:
-        """Images (B, 3, H, W) → samples as described for the class, at each sample's original size.
+        """Images (B, 3, H, W) → samples of the original sizes, those of the images without data samples.
 
-        Without data samples that is the size of the images. The settings are the model's own unless others are given.
+        The class describes them. Settings replace `test_cfg`.
         """
         settings = settings or self.test_cfg
         return self.predict_from(self.cams_of(inputs, settings), inputs, data_samples, settings)
@@ -316,7 +306,7 @@ class CAMSegmentor(BaseSegmentor):
     def predict_from(
         self, raw: RawCAM, inputs: Tensor, data_samples: list[SegDataSample] | None, settings: TestSettings
     ) -> list[SegDataSample]:
-        """What `predict` makes of the CAM: all but running the network."""
+        """What `predict` does once the network has run."""
         scores = raw.logits.sigmoid()
         first_id = int(settings.background is not None)
         present = self.present(scores, data_samples, settings)
@@ -356,11 +346,7 @@ class CAMSegmentor(BaseSegmentor):
         return results
 
     def present(self, scores: Tensor, data_samples: list[SegDataSample] | None, settings: TestSettings) -> cams.Present:
-        """The classes of each image: its tags where it has some, otherwise those of a probability that is high enough.
-
-        Args:
-            scores: (B, C) in 0..1.
-        """
+        """The tags of each image; without tags the classes whose score (B, C), in 0..1, is above the threshold."""
         tags = scores > settings.class_threshold
         for i, sample in enumerate(data_samples or ()):
             if 'gt_score' in sample:

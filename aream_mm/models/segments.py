@@ -23,8 +23,8 @@ from aream_mm.models.refiner import Refiner
 class SegmentVote(Refiner):
     """Planes become the share of each class among the pixels of a segment; those of no segment keep their planes.
 
-    Of several segments over a pixel that decides whose best class has the highest share · quality, one of a class
-    before those of the background. `pip install 'aream_mm[segments]'`.
+    Of several segments over a pixel one of a class comes before the background's; of these the highest share · quality
+    of the best class decides. `pip install 'aream_mm[segments]'`.
 
     Args:
         folder: of whole pictures' segments: <sample_id>.json, SAM's automatic masks, of the quality predicted_iou ·

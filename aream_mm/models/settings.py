@@ -1,4 +1,4 @@
-"""The settings of a segmentor: how the label of the attention loss is made, and how an image becomes a mask."""
+"""Settings of a segmentor: of the label of the attention loss, and of predictions."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,9 +16,9 @@ from aream_mm.registry import MODELS
 class TrainSettings:
     """How the CAM of a training image becomes the label of the attention loss.
 
-    low, high: background scores of the reliable mask, in 0..1; both None where every pixel belongs to a class.
+    low, high: background scores of the reliable mask, in 0..1. Both None: every pixel belongs to a class.
     mirror: add the CAM of the mirrored image.
-    scales: sizes, relative to the image, whose CAMs are summed; 1 is among them, for it is the pass that is trained.
+    scales: sizes relative to the image; their CAMs are summed. 1 is the pass that is trained, and has to be there.
     """
 
     low: float | None = 0.35
@@ -39,9 +39,8 @@ class TrainSettings:
 class RefineSettings:
     """How predictions are refined.
 
-    refine: config of the `Refiner` of the planes, such as dict(type='aream_mm.PAR') or dict(type='aream_mm.DenseCRF');
-        None for none.
-    refine_scale: resolution at which it works, in 0..1 relative to the image; its settings in pixels mean these pixels.
+    refine: config of the `Refiner` of the planes, such as dict(type='aream_mm.PAR'), or None.
+    refine_scale: its resolution relative to the image, above 0 and up to 1. Its pixels are of this resolution.
     """
 
     refine: dict | None = None
@@ -66,22 +65,20 @@ class RefineSettings:
 
 @dataclass(frozen=True)
 class TestSettings(RefineSettings):
-    """How an image becomes a CAM and the CAM a mask.
+    """How an image becomes a CAM and the CAM a mask; further settings: `RefineSettings`.
 
-    background: background score in 0..1; a pixel is foreground where its best class scores above it. None where every
-        pixel belongs to a class: the data set's classes then have no 'background', and ids start at 0.
-    band: two more background scores, (low, high); the mask is then 255 where it is doubtful. A pixel is its class where
-        the mask at the high score is foreground, and background where the one at the low score is background too.
-        mmseg's IoUMetric counts a doubtful pixel as missed; `PseudoMaskHook` leaves it out and says how many there are.
-    propagate_layers: layers whose mean affinity propagates the CAM; None for all, () for no propagation.
-    propagate_steps: how often it does.
-    scales: image sizes, relative to the input, whose CAMs are summed.
+    background: score in 0..1. A pixel is foreground where its best class scores above it. None: every pixel belongs to
+        a class, the data set's classes have no 'background', and ids start at 0.
+    band: two more background scores, (low, high). The high one decides where foreground is, the low one where
+        background is; other pixels are 255. mmseg's IoUMetric counts those as missed, `PseudoMaskHook` counts and
+        leaves them out.
+    propagate_layers: layers whose mean affinity propagates the CAM. None: all. (): no propagation.
+    propagate_steps: how often it propagates.
+    scales: image sizes relative to the input; their CAMs are summed.
     mirror: add the CAM of the mirrored image.
-    fit: how an image of any size comes to whole patches: 'resize' brings it to the nearest size, so that all is image;
-        'pad', as the authors' program does, leaves it as it is and adds zeros, after normalisation, at right and
-        bottom, for a mirrored image at its own right; the CAM is cut to the image.
-    class_threshold: probability in 0..1 above which a class counts as present in an image without tags.
-    refine, refine_scale: see `RefineSettings`.
+    fit: how an image comes to whole patches. 'resize' takes the nearest size. 'pad', as in the authors' program, adds
+        zeros at right and bottom after normalisation and mirroring, and cuts the CAM to the image.
+    class_threshold: probability in 0..1. A class with a higher one is present in an image without tags.
     """
 
     refine_scale: float = 0.5

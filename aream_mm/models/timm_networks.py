@@ -18,11 +18,12 @@ def create_timm_model(name: str, pretrained: bool | str, **arguments) -> nn.Modu
     """timm's model `name`; `pretrained` is True for timm's own weights, or the path of a file in timm's key names.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        OSError: no such file, or no network to fetch timm's weights.
         ValueError: the file lacks weights of the model, as one in another program's key names does.
     """
     if not isinstance(pretrained, str):
-        return timm.create_model(name, pretrained=pretrained, **arguments)
+        with fetching(f"timm's weights of {name!r}"):
+            return timm.create_model(name, pretrained=pretrained, **arguments)
     if not Path(pretrained).is_file():
         raise FileNotFoundError(f'pretrained weights of {name!r}: expected a file, got {pretrained!r}')
     overlay = dict(file=pretrained, custom_load=pretrained.endswith('.npz'))
@@ -37,6 +38,16 @@ def create_timm_model(name: str, pretrained: bool | str, **arguments) -> nn.Modu
             f"{pretrained}: expected weights of {name!r} in timm's key names, {len(lost)} lack: {lost[:3]}"
         )
     return model
+
+
+@contextmanager
+def fetching(what: str) -> Iterator[None]:
+    """Says of a download that fails (OSError) how a file is given in its place."""
+    try:
+        yield
+    except OSError as error:
+        keys = 'model.backbone.pretrained=FILE, or for a part such as vit model.backbone.vit.pretrained=FILE'
+        raise OSError(f'expected to download {what}, got {error!r}; or give a file: --cfg-options {keys}') from error
 
 
 @contextmanager
@@ -80,13 +91,12 @@ class TimmCNN(BaseModule):
     Args:
         name: timm's model name, such as 'tf_efficientnet_lite0'.
         out_indices: which of timm's feature levels are returned (level i has stride 2^(i+1) by default).
-        pretrained: False, True (timm's weights), or the path of a weights file in timm's key names. Read by
-            `init_weights`, that is when training starts, never for testing.
+        pretrained: False, True (timm's weights), or a file in timm's key names. `init_weights` reads it at the start
+            of training.
         output_stride: dilate the last stages so that no level is coarser than this (8, 16 or 32).
         frozen: keep the weights fixed and the layers in evaluation mode.
         mean, std: RGB statistics in 0..1. Default: those of the pretrained weights.
-        architecture: further arguments of timm's model, such as dict(dynamic_img_size=True) of a ViT, whose levels are
-            its layers.
+        architecture: further arguments of timm's model, such as dict(dynamic_img_size=True) of a ViT.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""AttentionViT: any plain timm vision transformer, returning its tokens and the affinities that CAM and AReAM read."""
+"""AttentionViT: a plain timm vision transformer that returns its tokens and affinities."""
 
 from collections.abc import Mapping, Sequence
 
@@ -22,10 +22,9 @@ ATTENTION = (Attention, EvaAttention, AttentionRope)
 
 
 class CNNStem(BaseModule):
-    """What a CNN sees of each patch, (B, h, w, D): its levels on the token grid, concatenated and projected.
+    """The levels of a CNN on the token grid, concatenated and projected: (B, h, w, D).
 
-    The 1×1 projection starts at zero, so that training starts from the pretrained transformer. It learns from the first
-    step, and a CNN that is not frozen from the second.
+    The 1×1 projection starts at zero: the first output is the pretrained transformer's. The CNN learns from step 2 on.
     """
 
     def __init__(self, cnn: Mapping, embed_dim: int) -> None:
@@ -41,38 +40,35 @@ class CNNStem(BaseModule):
 
 @MODELS.register_module()
 class AttentionViT(AttentionBackbone):
-    """A plain timm ViT with one, C or no class tokens whose forward returns tokens and affinities (`Attended`).
+    """A plain timm ViT with one, C or no class tokens. It returns tokens and affinities, `Attended`.
 
-    The pretrained class token and its position embedding are copied C times (MCTformer-V2) and trained as two
-    parameters, `class_tokens` and `class_pos_embed`, of which the authors let only the first decay. Register and
-    distillation tokens are kept: they take part in attention and are not returned. There is no final norm: the heads
-    read the residual stream.
+    C class tokens start as copies of the pretrained one, as do their positions (MCTformer-V2). `class_tokens` and
+    `class_pos_embed` are two parameters, for only the first decays in the authors' program. Register and distillation
+    tokens take part in attention and are not returned. The heads read the residual stream: there is no final norm.
 
     Args:
         name: timm's model name, such as 'deit_small_patch16_224'.
-        num_class_tokens: 1 for the model's own token, or the number of classes C. 0 for a model that has none, such as
-            SigLIP's: the class map is then all that is trained, and there is no class affinity.
-        pretrained: False, True (timm's weights), or the path of a weights file in timm's key names. Read by
-            `init_weights`, that is when training starts, never for testing.
-        img_size: side in pixels, or (height, width), to which the position embedding is resampled when the weights
-            load; other input sizes work too and resample it in every forward pass. Default: the model's own.
-        patch_size: patch side in pixels; the patch embedding is resampled when the weights load. Default: its own.
-        drop_path_rate: stochastic depth at the last layer, rising linearly from 0.
-        frozen_layers: how many of the first layers, and with them the embeddings, keep their weights and stay in
-            evaluation mode; 0 trains everything, the number of layers nothing. Several class tokens are trained all the
-            same: copies of one would stay equal.
-        with_cp: gradient checkpointing: keep the input of each layer for the backward pass and compute the rest again.
+        num_class_tokens: 1, or the number of classes C. 0 for a model that has none, such as SigLIP's: then there is
+            no class affinity, and the class map alone is trained.
+        pretrained: False, True (timm's weights), or a file in timm's key names. `init_weights` reads it at the start
+            of training.
+        img_size: side in pixels, or (height, width), of the position embedding. Other input sizes resample it in every
+            forward pass. Default: the model's own.
+        patch_size: patch side in pixels. Default: the model's own. Loading resamples the patch embedding.
+        drop_path_rate: stochastic depth of the last layer, rising linearly from 0.
+        frozen_layers: how many of the first layers are frozen, in evaluation mode, and with them the embeddings. 0
+            freezes nothing. Several class tokens always train, for copies of one would stay equal.
+        with_cp: gradient checkpointing: the backward pass computes each layer again.
         mean, std: RGB statistics in 0..1. Default: those of the pretrained weights.
-        stem: config of a `TimmCNN` whose features are added to the patch embedding, see `CNNStem`. It has weights,
-            statistics and freezing of its own, and its projection is trained whatever is frozen. Learning rates are
-            set in the config: optim_wrapper.paramwise_cfg.custom_keys 'backbone.stem'.
+        stem: config of a `TimmCNN` whose features `CNNStem` adds to the patch embedding. Its own settings say whether
+            it is frozen; its projection always trains. Its learning rate: paramwise_cfg.custom_keys 'backbone.stem'.
         architecture: further arguments of timm's `VisionTransformer` or `Eva`, such as dict(depth=6, embed_dim=192).
 
     Raises:
-        TypeError: the timm model is no plain ViT, so its attention cannot be exposed.
-        ValueError: class tokens are asked for of a timm model that has none, or none of one that has; a patch
-            embedding other than plain patches; fewer layers than are to be frozen.
-        FileNotFoundError, ValueError: `pretrained` names no file, or one without the model's weights.
+        TypeError: the timm model is no plain ViT.
+        ValueError: class tokens that do not fit the timm model, other patches than plain ones, or fewer layers than
+            `frozen_layers`; a `pretrained` file without the model's weights.
+        OSError: no `pretrained` file, or no network for timm's weights.
     """
 
     def __init__(
