@@ -108,9 +108,6 @@ def test_a_nested_key_of_any_config_takes_its_value_and_a_misspelt_one_is_refuse
         (OWN, {f'{VIT}.architecture.depth': 6}, {f'{VIT}.architecture.depth': 6}),
         (OWN, {'pseudo_masks.test_cfg.background': 0.3}, {'custom_hooks.1.test_cfg.background': 0.3}),
         (OWN_SEG, {'mask_dir': '/m'}, {'train_dataloader.dataset.mask_dir': '/m'}),
-        (OWN, {'max_iter': 10}, 'max_iter: .* such as max_iters[,;]'),
-        (OWN_SEG, {'dataroot': '/x'}, 'dataroot: .* such as data_root[,;]'),
-        (OWN_SEG, {'train_dataloader': {'batchsize': 2}}, 'train_dataloader.batchsize: .* such as train_dataloader.ba'),
         (OWN_SEG, {'max_iters': 2, 'train_cfg.max_iters': 2}, {'train_cfg.max_iters': 2}),
         (
             ANIMALS,
@@ -154,6 +151,9 @@ def test_options_act_wherever_their_key_is_used(config, options, places):
             'custom_hooks.0.edn: expected a setting that is known to act .*custom_hooks.0.end',
         ),
         (OWN_SEG, {'norm_cfg.type': 'GN'}, 'model.decode_head.norm_cfg.type'),
+        (OWN, {'max_iter': 10}, 'max_iter: .* such as max_iters[,;]'),
+        (OWN_SEG, {'dataroot': '/x'}, 'dataroot: .* such as data_root[,;]'),
+        (OWN_SEG, {'train_dataloader': {'batchsize': 2}}, 'train_dataloader.batchsize: .* such as train_dataloader.ba'),
         (OWN_SEG, {'max_iters': 2, 'train_cfg.max_iters': 1}, 'max_iters: .* such as train_cfg.max_iters'),
         (OWN_SEG, {'model.decode_head.numclasses': 3}, 'such as model.decode_head.num_classes'),
         (OWN_SEG, {'pseudo_mask_dataloader.batch_size': 1}, 'such as '),  # of what tools/test.py alone reads
