@@ -204,9 +204,6 @@ def test_a_training_that_fails_ends_the_experiment_before_the_next_begins(config
     begun, cancelled = [], Event()
 
     class Pool(ThreadPoolExecutor):
-        def __init__(self, processes, *_, **__):
-            super().__init__(processes)
-
         def shutdown(self, wait=True, **options):
             super().shutdown(wait=False, **options)
             cancelled.set()
@@ -218,7 +215,8 @@ def test_a_training_that_fails_ends_the_experiment_before_the_next_begins(config
         begun.append(arguments[4])
         raise ValueError('no such folder')
 
-    monkeypatch.setattr(comparison, 'ProcessPoolExecutor', Pool)
+    monkeypatch.setattr(comparison, 'ThreadPoolExecutor', Pool)
+    monkeypatch.setattr(comparison, 'in_a_new_process', lambda train, *arguments: train(*arguments))
     monkeypatch.setattr(comparison, 'train_and_measure', fail)
     command = ['experiment.py', str(config), '--work-dir', str(config.parent / 'failed'), '--seeds', *'01234']
     monkeypatch.setattr(sys, 'argv', command)
