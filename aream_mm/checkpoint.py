@@ -73,10 +73,8 @@ def require_fitting_shapes(model: nn.Module, checkpoint: str, resume: bool = Fal
         ValueError: the file cannot be read; weights of other shapes than the model's, such as those of another number
             of classes, or that are not numbers, or none of the model's; no run to resume.
     """
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
     loaded = read_checkpoint(checkpoint, map_location='cpu')
-    weights, own = loaded.get('state_dict', loaded), model.state_dict()
+    weights, own = loaded.get('state_dict', loaded), within(model).state_dict()
     shared = {key: value for key, value in weights.items() if key in own}
     if not shared:
         raise ValueError(
@@ -112,16 +110,23 @@ def classes_of(checkpoint: dict) -> Sequence[str] | None:
     return classes if isinstance(classes, list | tuple) else None
 
 
-def load_fitting_checkpoint(model: nn.Module, checkpoint: str) -> dict:
-    """Load all weights of the model, in evaluation; returns the checkpoint.
+def within(model: nn.Module) -> nn.Module:
+    """Without what shares it out among processes, or averages its views."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
+def load_fitting_checkpoint(model: nn.Module, checkpoint: str, resume: bool = False) -> dict:
+    """Load all weights of the model; returns the checkpoint. Arguments as in `require_fitting_shapes`.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: weights that are missing, left over or of another shape.
+        ValueError: as there; weights that are missing or left over.
     """
-    loaded = require_fitting_shapes(model, checkpoint)
+    loaded = require_fitting_shapes(model, checkpoint, resume)
     try:
-        model.load_state_dict(loaded.get('state_dict', loaded))
+        within(model).load_state_dict(loaded.get('state_dict', loaded))
     except (AttributeError, RuntimeError, TypeError) as error:  # names that are no texts, and weights that do not fit
         raise ValueError(f'{checkpoint}: expected a checkpoint of the model in the config, got {error}') from error
     return loaded

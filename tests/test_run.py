@@ -118,6 +118,20 @@ def test_a_run_resumes_after_its_last_checkpoint(two_stages):
     assert 'Iter(train) [4/' not in told and (folder / 'seed/iter_6.pth').is_file()
 
 
+@pytest.mark.parametrize('tool', ['test', 'train'])
+def test_a_checkpoint_of_a_part_of_the_network_is_not_measured_nor_resumed(two_stages, tool):
+    folder, options = two_stages
+    loaded = read_checkpoint(str(folder / 'seg/iter_4.pth'))
+    weights = {key: value for key, value in loaded['state_dict'].items() if not key.startswith('decode_head.conv_seg')}
+    torch.save(dict(loaded, state_dict=weights), folder / 'part.pth')
+    command = [sys.executable, f'tools/{tool}.py', SEG, *([folder / 'part.pth'] if tool == 'test' else ['--resume'])]
+    command += ['--work-dir', folder / f'part_{tool}', '--cfg-options', *options['seg']]
+    command += [f'load_from={folder}/part.pth'] if tool == 'train' else []
+    done = subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0 and 'part.pth: expected a checkpoint of the model in the config' in done.stderr
+    assert 'decode_head.conv_seg.weight' in done.stderr
+
+
 def test_the_baseline_goes_on_from_the_warm_up_without_aream(two_stages):
     folder, _ = two_stages
     told = (folder / 'baseline.log').read_text()

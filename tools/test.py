@@ -31,7 +31,7 @@ from mmseg.evaluation import IoUMetric
 from options import OptionAction, load_config
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from aream_mm.checkpoint import require_fitting_shapes
+from aream_mm.checkpoint import load_fitting_checkpoint
 from aream_mm.registry import METRICS
 
 
@@ -174,7 +174,7 @@ def main() -> None:
         ask_for_pseudo_masks(cfg)
     join_processes_without_gpu(cfg)
     runner = QuietRunner.from_cfg(cfg)
-    require_fitting_shapes(runner.model, args.checkpoint)
+    load_fitting_checkpoint(runner.model, args.checkpoint)
     runner.test()
 
 

@@ -24,7 +24,7 @@ from options import OptionAction, load_config
 from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from aream_mm.checkpoint import require_fitting_shapes
+from aream_mm.checkpoint import load_fitting_checkpoint, require_fitting_shapes
 from aream_mm.datasets.pictures import first_few
 from aream_mm.engine.warm_up import bare
 
@@ -144,7 +144,10 @@ def main() -> None:
     checkpoint = cfg.get('load_from') or (find_latest_checkpoint(cfg.work_dir) if cfg.resume else None)
     if checkpoint:
         model = MODELS.build(cfg.model) if sharded else runner.model  # which is built when training starts
-        require_fitting_shapes(model, checkpoint, resume=cfg.resume)
+        if cfg.resume:
+            load_fitting_checkpoint(model, checkpoint, resume=True)
+        else:  # to begin with, what there is of the model
+            require_fitting_shapes(model, checkpoint)
     runner.train()
 
 
