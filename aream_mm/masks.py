@@ -1,6 +1,7 @@
 """Masks of class ids as files: palette PNGs, in which 0 is background where there is one and 255 is ignored."""
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,3 +19,8 @@ def encode_mask(ids: np.ndarray, palette: ArrayLike = VOC_COLOURS, pnginfo: PngI
     mask.putpalette(np.asarray(palette, np.uint8).tobytes())
     mask.save(content, format='PNG', pnginfo=pnginfo)
     return content.getvalue()
+
+
+def other_size(expected: Sequence[int], got: Sequence[int]) -> str | None:
+    """In words, where the (width, height) of a mask is not that of its picture."""
+    return None if tuple(expected) == tuple(got) else 'expected {} × {}, got {} × {}'.format(*expected, *got)

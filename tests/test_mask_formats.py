@@ -176,7 +176,11 @@ def test_nothing_is_overwritten_and_pictures_without_a_shape_are_left_out(data, 
 @pytest.mark.parametrize(
     ('name', 'change', 'message'),
     [
-        ('plain.png', np.zeros((90, 70), np.uint8), r'of the size of the photograph.*plain.png \(70 × 90'),
+        (
+            'plain.png',
+            np.zeros((90, 70), np.uint8),
+            r'plain.png \(expected 90 × 70, got 70 × 90\)',
+        ),
         ('plain.png', np.full((70, 90), 3, np.uint8), r'masks of ids 0..2 and 255.*plain.png \(ids \[3\]\)'),
         ('strange.png', np.zeros((70, 90), np.uint8), 'a photograph in images for each mask.*strange.png'),
         ('manifest.json', None, 'expected masks/manifest.json'),
@@ -194,15 +198,21 @@ def test_masks_that_are_no_photographs_are_refused(data, name, change, message):
 @pytest.mark.parametrize(
     ('form', 'file', 'old', 'new', 'message'),
     [
-        ('coco', 'annotations.json', '"plain.webp"', '"plane.webp"', 'plane.webp'),
-        ('coco', 'annotations.json', '"width": 90', '"width": 80', r'plain.webp \(\(70, 80\), photograph \(70, 90\)'),
+        ('coco', 'annotations.json', '"plain.webp"', '"plane.webp"', r'plane.webp \(no photograph\)'),
+        ('coco', 'annotations.json', '"width": 90', '"width": 80', r'\(expected 90 × 70, got 80 × 70\)'),
         ('coco', 'annotations.json', '"name": "hot dog"', '"name": "cold dog"', 'classes cold dog'),
         ('coco', 'annotations.json', '"segmentation"', '"segments"', 'polygons or masks, got annotation 1 without'),
         ('cvat', 'annotations.xml', '<mask', '<box', 'polygons or masks, got <box> in'),
         ('cvat', 'annotations.xml', 'rle="', 'rle="9, ', 'reshape'),
         ('cvat', 'annotations.xml', 'label="hot dog"', 'label="cold dog"', 'classes cold dog'),
         ('labelme', 'plain.json', '"polygon"', '"rectangle"', 'polygons or masks, got a rectangle'),
-        ('labelme', 'plain.json', '"imageWidth": 90', '"imageWidth": 91', r'plain.webp \(\(70, 91\)'),
+        (
+            'labelme',
+            'plain.json',
+            '"imageWidth": 90',
+            '"imageWidth": 91',
+            r'\(expected 90 × 70, got 91 × 70\)',
+        ),
         ('yolo', 'data.yaml', '["Kätzchen", "hot dog"]', '["Kätzchen", "dog"]', 'classes dog'),
         ('yolo', 'labels/plain.txt', '0 ', '0 0.5 0.5 0.1 0.1\n0 ', 'polygons or masks, got a box in plain.txt'),
         ('yolo', 'labels/plain.txt', '0 ', '7 ', 'taken for YOLO'),

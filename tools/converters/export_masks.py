@@ -29,10 +29,10 @@ from mmengine.config import Config
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from aream_mm.datasets.pictures import find_pictures, first_few, read_header, require_distinct_names
+from aream_mm.datasets.pictures import find_pictures, first_few, read_header, require_distinct_names, why_unreadable
 from aream_mm.datasets.tags import image_id, refuse
 from aream_mm.files import write_atomically
-from aream_mm.masks import IGNORE_INDEX, VOC_COLOURS, encode_mask
+from aream_mm.masks import IGNORE_INDEX, VOC_COLOURS, encode_mask, other_size
 
 OWN = Path(__file__).parents[2] / 'configs/_base_/datasets/own.py'
 MISSING = "expected pycocotools, got none; pip install 'aream_mm[export]'"
@@ -70,8 +70,8 @@ def read_masks(folder: Path, images: Path) -> tuple[list[str], list[Picture]]:
         name = known[image_id(file)]
         mask = np.array(Image.open(folder / file))
         header = read_header(images / name)
-        if header is None or mask.shape != header.size[::-1]:
-            problems.append(f'{file} ({mask.shape[1]} × {mask.shape[0]}, photograph {header and header.size})')
+        if header is None or (sizes := other_size(header.size, mask.shape[::-1])):
+            problems.append(f'{file} ({sizes if header else why_unreadable(images / name)})')
         elif unknown := [int(i) for i in np.unique(mask) if i >= len(classes) and i != IGNORE_INDEX]:
             problems.append(f'{file} (ids {unknown})')
         pictures.append(Picture(images / name, name, mask))

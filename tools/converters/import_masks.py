@@ -30,10 +30,10 @@ from mmengine.config import Config
 from PIL import Image, ImageDraw
 from tag_sources import COCO_FIELDS, coco_tags, read_json
 
-from aream_mm.datasets.pictures import files_below, first_few, read_header
+from aream_mm.datasets.pictures import files_below, first_few, read_header, why_unreadable
 from aream_mm.datasets.tags import class_name, image_id, refuse
 from aream_mm.files import write_atomically
-from aream_mm.masks import IGNORE_INDEX, encode_mask
+from aream_mm.masks import IGNORE_INDEX, encode_mask, other_size
 
 Size = tuple[int, int]  # height and width
 
@@ -201,8 +201,10 @@ def main() -> None:
             known = photographs.get(image_id(picture.name))
             header = known and read_header(args.images / known)
             labels = [class_name(label) for label, _ in picture.shapes]
-            if not header or header.size[::-1] != tuple(picture.size):
-                problems.append(f'{picture.name} ({picture.size}, photograph {header and header.size[::-1]})')
+            if not header:
+                problems.append(f'{picture.name} ({why_unreadable(args.images / known) if known else "no photograph"})')
+            elif sizes := other_size(header.size, picture.size[::-1]):
+                problems.append(f'{picture.name} ({sizes})')
             elif unknown := sorted(set(labels) - ids.keys()):
                 problems.append(f'{picture.name} (classes {", ".join(unknown)})')
             elif labels and not any(plane.any() for _, plane in picture.shapes):
@@ -218,7 +220,7 @@ def main() -> None:
                 masks[file] = mask
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f'{args.source}: taken for {kind}; {error}') from error
-    expected = f'photographs of {args.images} (height, width) and the classes {", ".join(classes)}'
+    expected = f'photographs of {args.images}, their sizes, and the classes {", ".join(classes)}'
     refuse(args.source, expected, problems)
     present = {file: np.array(Image.open(file)) for file in masks if file.exists()}
     there = [str(file) for file, mask in present.items() if not np.array_equal(mask, masks[file])]
