@@ -25,16 +25,16 @@ import aream_mm.quiet  # noqa: F401
 
 import cv2
 import numpy as np
+from labelling_tools import OWN, photographs_of
 from mmengine.config import Config
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from aream_mm.datasets.pictures import find_pictures, first_few, read_header, require_distinct_names, why_unreadable
+from aream_mm.datasets.pictures import find_pictures, first_few, read_header, why_unreadable
 from aream_mm.datasets.tags import image_id, refuse
 from aream_mm.files import write_atomically
 from aream_mm.masks import IGNORE_INDEX, VOC_COLOURS, encode_mask, other_size
 
-OWN = Path(__file__).parents[2] / 'configs/_base_/datasets/own.py'
 MISSING = "expected pycocotools, got none; pip install 'aream_mm[export]'"
 IGNORE, BACKGROUND = '__ignore__', '_background_'  # LabelMe's
 NEAR = 0.25  # of a pixel, which readers that cut and those that round off take for the same pixel
@@ -46,15 +46,6 @@ class Picture(NamedTuple):
     photograph: Path
     name: str
     mask: np.ndarray
-
-
-def photographs_of(folder: Path) -> dict[str, str]:
-    """By id, the path below the folder of each photograph."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f'--images: expected a folder of photographs, got {str(folder)!r}')
-    pictures, _ = find_pictures(folder)
-    require_distinct_names(folder, pictures)
-    return {image_id(picture): picture for picture in pictures}
 
 
 def read_masks(folder: Path, images: Path) -> tuple[list[str], list[Picture]]:

@@ -15,7 +15,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from importlib.util import find_spec
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
@@ -24,8 +24,8 @@ import aream_mm.quiet  # noqa: F401
 import cv2
 import numpy as np
 import yaml
-from export_masks import BACKGROUND, IGNORE, MISSING, OWN, photographs_of
-from labelling_tools import cvat_pairs, read_labelme
+from export_masks import BACKGROUND, IGNORE, MISSING
+from labelling_tools import OWN, cvat_pairs, photographs_of, read_labelme
 from mmengine.config import Config
 from PIL import Image, ImageDraw
 from tag_sources import COCO_FIELDS, coco_tags, read_json
@@ -110,17 +110,11 @@ def read_cvat(path: Path) -> Iterator[Drawn]:
 
 def read_labelme_shapes(folder: Path, photographs: dict[str, str]) -> Iterator[Drawn]:
     for file in [file for file in files_below(folder) if file.lower().endswith('.json')]:
-        (name, _), shapes = read_labelme(folder, file), []
+        (name, _), shapes = read_labelme(folder, photographs, file), []
         content = json.loads((folder / file).read_text(encoding='utf-8-sig'))
         if not {'imageHeight', 'imageWidth'} <= content.keys():
             raise ValueError(f'{file}: expected imageHeight and imageWidth, got none')
-        size, parts = (content['imageHeight'], content['imageWidth']), PureWindowsPath(content['imagePath']).parts
-        tails = (image_id('/'.join(parts[n:])) for n in range(len(parts)))
-        said = next((tail for tail in tails if tail in photographs), None)  # the longest that there is
-        if said and image_id(name) in photographs and said != image_id(name):
-            places = f'that of {photographs[image_id(name)]}, its imagePath {photographs[said]}'
-            raise ValueError(f'{file}: expected one photograph, but its own place is {places}')
-        name = name if image_id(name) in photographs else said or name
+        size = content['imageHeight'], content['imageWidth']
         for shape in content['shapes']:
             kind = shape.get('shape_type') or 'polygon'
             if kind == 'polygon' and len(shape['points']) > 2:
