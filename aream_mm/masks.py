@@ -1,7 +1,6 @@
 """Masks of class ids as files: palette PNGs, in which 0 is background where there is one and 255 is ignored."""
 
 import io
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -9,6 +8,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 IGNORE_INDEX = 255
+SIZES = 'expected {} × {}, got {} × {}'  # width and height of a picture, and of a mask that does not fit
 # PASCAL VOC's 256 RGB colours: bit 3 j + c of an id is bit 7 − j of its channel c.
 VOC_COLOURS = [[sum((i >> 3 * j + c & 1) << 7 - j for j in range(3)) for c in range(3)] for i in range(256)]
 
@@ -19,8 +19,3 @@ def encode_mask(ids: np.ndarray, palette: ArrayLike = VOC_COLOURS, pnginfo: PngI
     mask.putpalette(np.asarray(palette, np.uint8).tobytes())
     mask.save(content, format='PNG', pnginfo=pnginfo)
     return content.getvalue()
-
-
-def other_size(expected: Sequence[int], got: Sequence[int]) -> str | None:
-    """In words, where the (width, height) of a mask is not that of its picture."""
-    return None if tuple(expected) == tuple(got) else 'expected {} × {}, got {} × {}'.format(*expected, *got)

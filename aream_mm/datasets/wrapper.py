@@ -27,7 +27,7 @@ from aream_mm.datasets.pictures import (
 )
 from aream_mm.datasets.seeding import SeededIndex, seed_generators
 from aream_mm.datasets.tags import load_tag_file
-from aream_mm.masks import IGNORE_INDEX, other_size
+from aream_mm.masks import IGNORE_INDEX, SIZES
 
 UNCHECKED, WHOLE, UNREADABLE = range(3)
 COLOURS_ALONE = ('ColorJitter', 'GaussianBlur', 'Lighting', 'RandomErasing')  # mmpretrain's that move nothing
@@ -163,10 +163,8 @@ class SegDatasetWrapper(BaseDataset):
         self.require(infos, missing, what, 'img_path')
         modes = [mask['mode'] not in ID_MODES and mask['mode'] for mask in masks]
         self.require(infos, modes, f'{what} of class ids (a grey or palette PNG of 8 bits)', 'seg_map_path')
-        sizes = [
-            ((info['width'], info['height']), tuple(mask['size'])) for info, mask in zip(infos, masks, strict=True)
-        ]
-        sizes = [other_size(*pair) for pair in sizes]
+        sizes = [([info['width'], info['height']], list(mask['size'])) for info, mask in zip(infos, masks, strict=True)]
+        sizes = [size != got and SIZES.format(*size, *got) for size, got in sizes]
         self.require(infos, sizes, f'{what} of the size of the picture', 'seg_map_path')
         broken = [mask.get('problem') for mask in masks]
         self.require(infos, broken, f'{what} that can be read to its end', 'seg_map_path')

@@ -33,7 +33,7 @@ from tag_sources import COCO_FIELDS, coco_tags, read_json
 from aream_mm.datasets.pictures import files_below, first_few, read_header, why_unreadable
 from aream_mm.datasets.tags import class_name, image_id, refuse
 from aream_mm.files import write_atomically
-from aream_mm.masks import IGNORE_INDEX, encode_mask, other_size
+from aream_mm.masks import IGNORE_INDEX, SIZES, encode_mask
 
 Size = tuple[int, int]  # height and width
 
@@ -197,8 +197,8 @@ def main() -> None:
             labels = [class_name(label) for label, _ in picture.shapes]
             if not header:
                 problems.append(f'{picture.name} ({why_unreadable(args.images / known) if known else "no photograph"})')
-            elif sizes := other_size(header.size, picture.size[::-1]):
-                problems.append(f'{picture.name} ({sizes})')
+            elif header.size[::-1] != tuple(picture.size):
+                problems.append(f'{picture.name} ({SIZES.format(*header.size, *picture.size[::-1])})')
             elif unknown := sorted(set(labels) - ids.keys()):
                 problems.append(f'{picture.name} (classes {", ".join(unknown)})')
             elif labels and not any(plane.any() for _, plane in picture.shapes):
