@@ -200,6 +200,13 @@ def test_masks_that_are_no_photographs_are_refused(data, name, change, message):
     [
         ('coco', 'annotations.json', '"plain.webp"', '"plane.webp"', r'plane.webp \(no photograph\)'),
         ('coco', 'annotations.json', '"width": 90', '"width": 80', r'\(expected 90 × 70, got 80 × 70\)'),
+        (
+            'coco',
+            'annotations.json',
+            '"size": [70, 90]',
+            '"size": [90, 70]',
+            r'\(shape: expected 90 × 70, got 70 × 90\)',
+        ),
         ('coco', 'annotations.json', '"name": "hot dog"', '"name": "cold dog"', 'classes cold dog'),
         ('coco', 'annotations.json', '"segmentation"', '"segments"', 'polygons or masks, got annotation 1 without'),
         ('cvat', 'annotations.xml', '<mask', '<box', 'polygons or masks, got <box> in'),

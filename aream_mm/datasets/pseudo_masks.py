@@ -68,7 +68,7 @@ class PseudoMaskDataset(MaskDataset):
             tags = self.tags_from_file(infos, self.tag_file)
             self.tags = {info['sample_id']: tag for info, tag in zip(infos, tags, strict=True)}
             self.compare(self.tag_file, true, [self.tags[i['sample_id']] for i in true], self.classes_in(true, masks))
-            tagged = [info for info in infos if self.tags[info['sample_id']].any()]
+            tagged = [i for i in infos if 'identity' in self.manifest and self.tags[i['sample_id']].any()]
             self.require(tagged, [not has_mask(info) for info in tagged], self.what, 'img_path')
         pseudo = [info for info in pseudo if info['sample_id'] not in bad]
         if not (true or pseudo):

@@ -199,6 +199,8 @@ def main() -> None:
                 problems.append(f'{picture.name} ({why_unreadable(args.images / known) if known else "no photograph"})')
             elif header.size[::-1] != tuple(picture.size):
                 problems.append(f'{picture.name} ({SIZES.format(*header.size, *picture.size[::-1])})')
+            elif others := [plane.shape for _, plane in picture.shapes if plane.shape != tuple(picture.size)]:
+                problems.append(f'{picture.name} (shape: {SIZES.format(*header.size, *others[0][::-1])})')
             elif unknown := sorted(set(labels) - ids.keys()):
                 problems.append(f'{picture.name} (classes {", ".join(unknown)})')
             elif labels and not any(plane.any() for _, plane in picture.shapes):
