@@ -126,7 +126,8 @@ def clear(out: Path, root: Path, names: list[str], identity: str) -> dict[str, d
     masks = [file for file in there if file.is_relative_to(out / 'masks')]
     made_from = {file: found.get('made_from') for file, found in zip(masks, contents(read_mask, masks), strict=True)}
     others = [str(file) for file in there if file not in known or not made_from.get(file, True)]
-    refuse(out, f'nothing but masks and overlays that this tool has made of the photographs in {root}', others)
+    expected = f'nothing but masks and overlays that this tool has made of the photographs in {root}, or a new folder'
+    refuse(out, expected, others)
     readable = [name for name in names if not why_unreadable(root / name)]
     digests = contents(read_digest, [root / name for name in readable])
     wanted = {
