@@ -13,8 +13,8 @@ from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 from test_engine import hook_of, run_config
 from test_photographs import LOAD_IF_ANY, tagged, told  # noqa: F401
-from toy_own import IDS, NAMES, make_own, own_config
-from toy_voc import ANIMALS, make_voc, voc_config
+from toy_own import CLASSES, IDS, NAMES, make_own, own_config
+from toy_voc import ANIMALS, make_voc, voc_config, write_masks
 
 from aream_mm.datasets import ImageTagDataset, MaskDataset, PhotographDataset, PseudoMaskDataset
 from aream_mm.datasets.contents import SETTLED, contents, read_digest, read_mask
@@ -224,7 +224,10 @@ def own(tmp_path):
         (lambda m, i: Image.fromarray(m).convert('RGB'), r'class ids .* missing for 6: .*png \(RGB\)'),
         (lambda m, i: Image.fromarray(m).convert('RGBA'), r'class ids .* missing for 6: .*png \(RGBA\)'),
         (lambda m, i: Image.fromarray(m.astype(np.uint16)), r'class ids .* missing for 6: .*png \(I;16\)'),
-        (lambda m, i: Image.fromarray(m[:, : 90 + (i != 2)]), 'the size of the picture .* missing for 6'),
+        (
+            lambda m, i: Image.fromarray(m[:, : 90 + (i != 2)]),
+            r'the size of the picture .* missing for 6: .*png \(expected 96 × 80, got 91 × 80\)',
+        ),
     ],
 )
 @pytest.mark.parametrize('stage', [1, 2])
@@ -250,20 +253,27 @@ def test_voc_layouts_are_looked_at_too(tmp_path):
         MaskDataset(voc_config(root, **INNER), pipeline=LOAD_ALL)
 
 
-def test_masks_of_classes_without_a_tag_are_named(own, told):  # noqa: F811
-    paint(own, lambda m, i: Image.fromarray(np.uint8([0, 2, 2])[m] if i else np.full_like(m, 1)))
-    tagged(own, pipeline=LOAD_IF_ANY, test_mode=True)
-    assert [r.getMessage() for r in told.records if 'without a tag' in r.getMessage()] == []
+@pytest.mark.parametrize('stage', [1, 2])
+def test_true_masks_that_contradict_the_tags_are_named(own, told, stage):  # noqa: F811
+    """All pictures are tagged with dog, which the masks hold at the left; then one holds cat instead, and one 255."""
+
+    mask_dir = write_masks(own.parent / 'pseudo', IDS, CLASSES)
+
+    def build():
+        if stage == 1:
+            return tagged(own, pipeline=LOAD_IF_ANY, test_mode=True)
+        inner = dict(own_config(own), data_prefix=dict(img_path='images', seg_map_path='masks'))
+        return PseudoMaskDataset(inner, mask_dir, str(own / 'tags.csv'), true_masks=True, pipeline=LOAD_ALL)
+
+    paint(own, lambda m, i: Image.fromarray(np.uint8(2 * (np.indices(m.shape)[1] < 40))))
     rows = '\n'.join(f'{name},dog' for name in NAMES)
     (own / 'tags.csv').write_text(f'image,tags\n{rows}\n')
-    tagged(own, pipeline=LOAD_IF_ANY, test_mode=True)
-    assert f'1 of 6 masks hold classes without a tag: {IDS[0]} (cat)' in told.text
-
-
-def test_masks_of_255_among_others_are_named_where_the_picture_is_tagged(own, told):  # noqa: F811
-    paint(own, lambda m, i: Image.fromarray(np.full_like(m, 1 if i else 255)))
-    tagged(own, pipeline=LOAD_IF_ANY, test_mode=True)
-    assert f'1 of 6 masks hold 255 but no class: {IDS[0]}' in told.text
+    build()
+    assert not [r for r in told.records if 'a tag' in r.getMessage()]
+    paint(own, lambda m, i: Image.fromarray({1: m // 2, 2: m // 2 * 255}.get(i, m)))
+    build()
+    assert f'{own / "tags.csv"}: 1 of 6 masks hold classes without a tag: {IDS[1]} (cat)' in told.text
+    assert f'2 of 6 masks have no pixel of a tag: {IDS[1]} (dog), {IDS[2]} (dog)' in told.text
 
 
 @pytest.mark.parametrize('name', ['1_mask.png', '1.PNG', 'one.png', 'sub/deep/1.png', '1.jpg', '1.tif'])

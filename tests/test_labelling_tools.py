@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from functools import partial
 
 import pytest
 from tag_sources import read_tags
@@ -32,6 +33,49 @@ def test_labelme_gives_the_labels_of_shapes_and_the_flags_that_are_set(tmp_path)
     (tmp_path / 'sub/other.json').write_text('{"regions": {}}')
     with pytest.raises(ValueError, match=r'expected LabelMe annotations, .* sub/other.json \(no JSON with shapes'):
         read_tags(tmp_path)
+
+
+def voc(name, path):
+    place = f'<filename>{path[-8:]}</filename><path>{path}</path>'
+    return f'<annotation>{place}<object><name>{name}</name></object></annotation>'
+
+
+@pytest.mark.parametrize('form', ['json', 'xml'])
+@pytest.mark.parametrize(
+    ('file', 'path', 'expected'),
+    [
+        ('foto', r'..\images\A\foto.jpg', 'A/foto.jpg'),  # annotations of one folder, photographs of several
+        ('x', '/home/me/B/photo.jpg', 'B/photo.jpg'),  # and under other names
+        ('A/foto', 'foto.jpg', 'A/foto.jpg'),  # beside it, whatever else has the name
+        ('A/only', 'foto.jpg', 'A/only.png'),  # a renamed file, refused where both may be meant
+        ('none', 'none.gif', 'none.gif'),
+    ],
+)
+def test_the_photograph_of_an_annotation_is_found_by_its_path(tmp_path, form, file, path, expected):
+    for image in ('A/foto.jpg', 'B/photo.jpg', 'A/only.png', *(['foto.jpg'] if file == 'A/foto' else [])):
+        (tmp_path / 'images' / image).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / 'images' / image).write_bytes(b'')
+    annotation = (tmp_path / 'annotations' / file).with_suffix(f'.{form}')
+    annotation.parent.mkdir(parents=True)
+    annotation.write_text(voc('cat', path) if form == 'xml' else json.dumps(labelme('cat', image=path)))
+    read = partial(read_tags, annotation.parents[file.count('/')], images=tmp_path / 'images')
+    if file == 'A/only':
+        with pytest.raises(ValueError, match='its own place is that of A/only.png, and the path in it that of A/foto'):
+            read()
+        (tmp_path / 'images/A/foto.jpg').unlink()
+    assert read()[1] == {expected: ['cat']}
+    assert read_tags(annotation.parents[file.count('/')])[1].keys() <= {file, f'{file}.jpg', f'{file}.gif'}
+
+
+def test_two_annotations_of_one_photograph_are_refused(tmp_path):
+    (tmp_path / 'images').mkdir()
+    (tmp_path / 'images/foto.jpg').write_bytes(b'')
+    for name in ('a/foto', 'b/foto'):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / f'{name}.json').write_text(json.dumps(labelme('cat', image='foto.jpg')))
+    (tmp_path / 'images').rename(tmp_path.parent / f'{tmp_path.name}_images')
+    with pytest.raises(ValueError, match=r'one file for each photograph, not so for 2: a/foto.json \(foto.jpg\)'):
+        read_tags(tmp_path, images=tmp_path.parent / f'{tmp_path.name}_images')
 
 
 def result(kind, *names):

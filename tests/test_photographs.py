@@ -1,6 +1,7 @@
 """Own photographs: what a folder holds, pictures of every sort, broken files, masks of new photographs."""
 
 import importlib.util
+import json
 import shutil
 import struct
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
+import export_masks
+import import_masks
 import mmcv
 import numpy as np
 import pytest
@@ -546,6 +549,8 @@ def test_every_photograph_of_a_folder_gets_a_mask_and_an_overlay_at_its_place(ow
     names = {*IDS, 'turned', 'one'}
     for folder, ending in (('masks', '.png'), ('overlays', '.jpg')):
         files = [path.relative_to(tmp_path / 'out' / folder) for path in (tmp_path / 'out' / folder).rglob('*.*')]
+        assert (Path('manifest.json') in files) == (folder == 'masks')
+        files = [path for path in files if path.name != 'manifest.json']
         assert {path.with_suffix('').as_posix() for path in files} == names
         assert {path.suffix for path in files} == {ending}
     for name, size in (('sub/deep/4', (96, 80)), ('turned', (32, 48)), ('one', (1, 1))):
@@ -623,7 +628,61 @@ def test_photographs_are_not_predicted_with_other_classes_than_those_of_the_chec
 def test_results_inside_the_folder_are_not_taken_for_photographs(own, predict):
     for _ in range(2):
         assert predict(own / 'images', own / 'images/out') == 0
-    assert len(list((own / 'images/out/masks').rglob('*.*'))) == len(IDS)
+    assert len(list((own / 'images/out/masks').rglob('*.png'))) == len(IDS)
+
+
+def test_results_of_another_run_are_never_left_among_those_of_this_one(own, predict, trained, tmp_path, capsys):
+    out, read = tmp_path / 'out', lambda: {p: p.read_bytes() for p in (tmp_path / 'out').rglob('*.*')}
+    assert predict(own / 'images', out) == 0
+    first, stamps = read(), {path: path.stat().st_mtime_ns for path in out.rglob('*.png')}
+    (out / 'masks/1.png').unlink()  # as where a run was killed
+    (out / 'overlays/3.jpg').unlink()
+    assert predict(own / 'images', out) == 0
+    assert '6 of 6 photographs' in (told := capsys.readouterr().out) and '4 of them as they were there' in told
+    assert read() == first
+    assert {path.stem for path, stamp in stamps.items() if path.stat().st_mtime_ns != stamp} == {'1', '3'}
+
+    checkpoint = torch.load(trained[1])
+    weights = {key: value.flip(0) for key, value in checkpoint['state_dict'].items()}
+    torch.save(dict(checkpoint, state_dict=weights), trained[1])
+    cut(own / 'images/sub/0.jpg')  # the one that cannot be read has no mask then, rather than that of before
+    assert predict(own / 'images', out) == 1
+    second = read()
+    assert first.keys() - second.keys() == {out / 'masks/sub/0.png', out / 'overlays/sub/0.jpg'}
+    made = [json.loads(Image.open(path).info['aream_mm'])['made_by'] for path in out.rglob('*.png')]
+    assert set(made) == {json.loads(second[out / 'masks/manifest.json'])['identity']}
+    assert any(first[path] != second[path] for path in second if path.suffix == '.jpg')
+
+    def refused(named, *options):
+        before = read()
+        with pytest.raises(ValueError, match=f'nothing but masks and overlays .*, not so for {named}'):
+            predict(*options)
+        assert read() == before
+
+    refused(r'8: .*masks/3.png', own / 'images/1.PNG', out)
+    Image.new('P', (96, 80)).save(out / 'masks/3.png')  # corrected by hand
+    refused(r'1: .*masks/3.png', own / 'images', out)
+
+
+@pytest.mark.parametrize('form', ['coco', 'yolo', 'labelme', 'cvat', 'voc'])
+def test_masks_of_new_photographs_are_exported_and_come_back(own, predict, tmp_path, form, monkeypatch):
+    pytest.importorskip('pycocotools', reason="needs the extra 'export'")
+    masks = tmp_path / 'out/masks'
+    assert predict(own / 'images', tmp_path / 'out') == 0
+    monkeypatch.setattr(sys, 'argv', ['x', str(masks), '--to', form, '--out', str(tmp_path / form)])
+    export_masks.main()
+    source = dict(coco='annotations.json', cvat='annotations.xml').get(form, '')
+    arguments = ['--images', own / 'images', '--out', tmp_path / 'back', '--classes', *CLASSES]
+    monkeypatch.setattr(sys, 'argv', ['x', str(tmp_path / form / source), *map(str, arguments)])
+    import_masks.main()
+    for path in masks.rglob('*.png'):
+        before, back = np.array(Image.open(path)), tmp_path / 'back' / path.relative_to(masks)
+        assert np.array_equal(np.array(Image.open(back)), before) if back.exists() else not before.any()
+    assert len(list((tmp_path / 'back').rglob('*.png'))) > 1
+    Image.new('RGB', (96, 80)).save(own / 'images/1.PNG')
+    monkeypatch.setattr(sys, 'argv', ['x', str(masks), '--to', form, '--out', str(tmp_path / 'again')])
+    with pytest.raises(ValueError, match=r'made from the photographs in .*/images, not so for 1: 1.png'):
+        export_masks.main()
 
 
 def test_photographs_whose_masks_would_be_one_are_refused(own, predict, tmp_path):

@@ -407,7 +407,10 @@ def test_true_masks_take_the_place_of_pseudo_masks_and_are_not_measured_on(own):
 @pytest.mark.parametrize(
     ('write', 'message'),
     [
-        (lambda root: write_mask(root / 'masks/1', 1, (10, 10)), r'of the size of the picture .*1.png'),
+        (
+            lambda root: write_mask(root / 'masks/1', 1, (10, 10)),
+            r'1.png \(expected 96 × 80, got 10 × 10\)',
+        ),
         (lambda root: write_mask(root / 'masks/1', 7), r'of ids 0..2 .*masks/1.png \(\[7\]\)'),
         (lambda root: write_mask(root / 'masks/other', 1), 'masks named as their photographs are.* other.png'),
         (lambda root: shutil.rmtree(root / 'masks'), 'true_masks: expected masks of some pictures'),
@@ -423,6 +426,7 @@ def test_true_masks_that_do_not_fit_are_refused(own, stage, write, message):
 
 
 def test_the_switches_of_own_photographs_reach_both_stages(own):
+    init_default_scope('mmseg')
     options = dict(data_root=str(own), true_masks='masks', left_out=str(own / 'left_out.txt'))
     (own / 'left_out.txt').write_text('')
     second = load_config(ROOT / 'configs/seg/own_photographs.py', options)

@@ -5,6 +5,8 @@ import csv
 import io
 import json
 import re
+import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,8 +20,11 @@ from mmengine.config import Config
 from mmseg.apis import MMSegInferencer
 from options import load_config
 from PIL import Image
+from tag_table import write_tag_table
+from toy_own import IDS, NAMES, make_own
 
 from aream_mm.checkpoint import read_checkpoint
+from aream_mm.models.aream import AReAMLoss
 
 ROOT = Path(__file__).parents[1]
 SEED, SEG = 'configs/demo/aream_demo.py', 'configs/demo/deeplabv3plus_demo.py'
@@ -211,3 +216,53 @@ def test_pseudo_masks_are_refused_where_they_cannot_be_written(two_stages, tmp_p
         command += ['--pseudo-masks', *arguments, '--cfg-options', *options['seg']]
         done = subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode != 0 and message in done.stderr
+
+
+TINY = """
+_base_ = 'own_photographs.py'
+model = dict(
+    backbone=dict(_delete_=True, type='aream_mm.AttentionViT', name='vit_tiny_patch16_224', img_size=64,
+                  architecture=dict(depth=3, embed_dim=24, num_heads=3)),
+    head=dict(in_channels=24, token_channels=24),
+    attention_loss=dict(layer_index=1),
+    test_cfg=dict(propagate_layers=(2,), scales=(1.0,)),
+)
+train_dataloader = dict(batch_size=6, num_workers=0, persistent_workers=False)
+val_dataloader = test_dataloader = dict(num_workers=0, persistent_workers=False)
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=2))
+"""
+
+
+def test_stage_1_learns_true_masks_to_its_end_and_when_it_is_resumed(tmp_path, monkeypatch):
+    """The true masks of two of six pictures hold a class that no picture is tagged with, and no CAM can have."""
+    own, configs = make_own(tmp_path / 'own'), shutil.copytree(ROOT / 'configs', tmp_path / 'configs')
+    write_tag_table(own / 'tags.csv', {name: ['dog'] for name in NAMES})
+    for path in (own / 'masks').rglob('*.png'):
+        Image.new('L', (96, 80), 1).save(path)
+    base = configs / '_base_/datasets/own.py'
+    lines = base.read_text().replace('true_masks = None', "true_masks = 'masks'")
+    base.write_text(lines.replace("data_root = 'data/own'", f'data_root = {str(own)!r}'))
+    (configs / 'tiny.py').write_text(TINY)
+    batches, forward = [], AReAMLoss.forward
+
+    def recorded(loss, attended, masks):
+        batches.append([mask.unique().tolist() for mask in masks])
+        return forward(loss, attended, masks)
+
+    monkeypatch.setattr(AReAMLoss, 'forward', recorded)
+    arguments = ['train.py', str(configs / 'tiny.py'), '--work-dir', str(tmp_path / 'run')]
+    for steps, resume in ((2, []), (4, ['--resume'])):
+        options = [f'train_cfg.max_iters={steps}', f'train_cfg.val_interval={steps}', 'custom_hooks.0.end=1']
+        options += ['custom_hooks.1.dataloader.num_workers=0']
+        monkeypatch.setattr(sys, 'argv', [*arguments, *resume, '--cfg-options', *options])
+        runpy.run_path(str(ROOT / 'tools/train.py'), run_name='__main__')
+    *_, log = sorted((tmp_path / 'run').rglob('*.log'))
+    assert '4 steps in batches of 6, 2 of them are done' in log.read_text()
+    assert '2 of 2 masks hold classes without a tag: 1 (cat), sub/0 (cat)' in log.read_text()
+    assert len(batches) == 3  # the first step is classification alone
+    for labels in batches:
+        assert labels.count([1]) == 2 and all(label == [1] or 1 not in label for label in labels)
+    masks = {path.relative_to(tmp_path / 'run/pseudo_masks') for path in (tmp_path / 'run/pseudo_masks').rglob('*.png')}
+    assert masks == {Path(f'{sample_id}.png') for sample_id in IDS}
+    manifest = json.loads((tmp_path / 'run/pseudo_masks/manifest.json').read_text())
+    assert manifest['images'] == 6 and manifest['checkpoint'].endswith('iter_4.pth')

@@ -8,11 +8,16 @@ and OUT/overlays/<path of the photograph>.jpg, at most 1024 pixels wide or high,
 that it finds in each photograph. Either is refined as `model.test_cfg.refine` says, at the size that the network gets.
 Of several frames the first is taken; transparency is ignored. Photographs that cannot be read are named at the end, and
 the exit code is 1.
+
+What this tool has made of the same photographs before is kept where it would be the same, else replaced. An OUT with
+other masks is refused. OUT/masks/manifest.json is what tools/converters/export_masks.py needs.
 """
 
 import argparse
 import io
+import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +45,7 @@ from torch import Tensor
 
 from aream_mm.checkpoint import load_fitting_checkpoint
 from aream_mm.datasets import ToEightBits
+from aream_mm.datasets.contents import contents, read_digest, read_mask
 from aream_mm.datasets.pictures import (
     ENDINGS,
     RANGE_ADVICE,
@@ -51,9 +57,10 @@ from aream_mm.datasets.pictures import (
     require_distinct_names,
     why_unreadable,
 )
-from aream_mm.datasets.tags import require_same_classes
+from aream_mm.datasets.tags import refuse, require_same_classes
+from aream_mm.engine.pseudo_masks import made_by, write_mask
 from aream_mm.files import write_atomically
-from aream_mm.masks import encode_mask
+from aream_mm.models.settings import RefineSettings
 from aream_mm.progress import progress
 
 OVERLAY_SIDE = 1024  # pixels; drawing takes long and much memory on the photographs of today's cameras
@@ -97,6 +104,44 @@ def photographs_at(path: Path, out: Path) -> tuple[Path, list[str]]:
         raise ValueError(f'{path}: expected photographs ({" ".join(ENDINGS)}), got none')
     require_distinct_names(path, pictures)
     return path, pictures
+
+
+def results(out: Path, name: str) -> tuple[Path, Path]:
+    """The files of a photograph: its mask and its overlay."""
+    return (out / 'masks' / name).with_suffix('.png'), (out / 'overlays' / name).with_suffix('.jpg')
+
+
+def clear(out: Path, root: Path, names: list[str], identity: str) -> dict[str, dict]:
+    """By photograph, what the masks that are not there already are to be made from.
+
+    All else that was made of these photographs is removed, so that nothing of another run is left among the masks.
+
+    Raises:
+        ValueError: masks or overlays of other photographs, or masks that something else has made or changed.
+    """
+    places = {name: results(out, name) for name in names}
+    known = {file for files in places.values() for file in files}
+    folders = [folder for folder in (out / 'masks', out / 'overlays') if folder.is_dir()]
+    there = [folder / file for folder in folders for file in find_pictures(folder)[0]]
+    masks = [file for file in there if file.is_relative_to(out / 'masks')]
+    made_from = {file: found.get('made_from') for file, found in zip(masks, contents(read_mask, masks), strict=True)}
+    others = [str(file) for file in there if file not in known or not made_from.get(file, True)]
+    expected = f'nothing but masks and overlays that this tool has made of the photographs in {root}, or a new folder'
+    refuse(out, expected, others)
+    readable = [name for name in names if not why_unreadable(root / name)]
+    digests = contents(read_digest, [root / name for name in readable])
+    wanted = {
+        name: dict(made_by=identity, tags=False, photograph=digest)
+        for name, digest in zip(readable, digests, strict=True)
+    }
+    for name, (mask, overlay) in places.items():
+        if name in wanted and made_from.get(mask) == wanted[name] and overlay.is_file():
+            del wanted[name]
+        else:
+            (out / 'masks/manifest.json').unlink(missing_ok=True)
+            mask.unlink(missing_ok=True)
+            overlay.unlink(missing_ok=True)
+    return wanted
 
 
 def classes_of_config(cfg: Config) -> Sequence[str] | None:
@@ -198,9 +243,12 @@ def main() -> None:
     palette = np.array(model.dataset_meta['palette'], np.uint8)
     visualizer = OverlayVisualizer(alpha=0.5)
     visualizer.dataset_meta = dict(classes=model.dataset_meta['classes'], palette=palette.tolist())
-    unreadable = {}
-    for name in progress(names):
-        path = root / name
+    settings = getattr(model, 'settings_with', RefineSettings)()
+    made = made_by(model, settings, cfg, steps, model.dataset_meta['classes'], fp16=False)
+    made_from, unreadable = clear(args.out, root, names, made['identity']), {}
+    pending = [name for name in names if not results(args.out, name)[0].is_file()]
+    for name in progress(pending):
+        path, (mask_file, overlay_file) = root / name, results(args.out, name)
         problem = problem_of(str(path), value_range)
         try:
             packed = None if problem else pipeline(dict(img_path=str(path)))
@@ -210,14 +258,14 @@ def main() -> None:
             unreadable[str(path)] = problem
             continue
         mask = predict(model, packed)
-        write_atomically((args.out / 'masks' / name).with_suffix('.png'), encode_mask(mask, palette))
-        overlay = encoded(
-            Image.fromarray(draw(visualizer, name, read_picture(str(path), value_range), mask)),
-            format='JPEG',
-            quality=90,
-        )
-        write_atomically((args.out / 'overlays' / name).with_suffix('.jpg'), overlay)
-    print(f'{len(names) - len(unreadable)} of {len(names)} photographs: masks and overlays in {args.out}')
+        overlay = draw(visualizer, name, read_picture(str(path), value_range), mask)
+        write_atomically(overlay_file, encoded(Image.fromarray(overlay), format='JPEG', quality=90))
+        write_mask(mask_file, mask, palette, made_from[name])
+    told = dict(checkpoint=args.checkpoint, command=shlex.join(['python', 'tools/predict.py', *sys.argv[1:]]))
+    manifest = dict(made, **told, photographs=str(root), images=len(names) - len(unreadable), mIoU=None, ignored=None)
+    write_atomically(args.out / 'masks/manifest.json', json.dumps(manifest, indent=2, default=str).encode())
+    kept = f', {len(names) - len(pending)} of them as they were there already' if len(pending) < len(names) else ''
+    print(f'{manifest["images"]} of {len(names)} photographs: masks and overlays in {args.out}{kept}')
     for path, problem in unreadable.items():
         print(f'not read: {path} ({problem})')
     sys.exit(bool(unreadable))

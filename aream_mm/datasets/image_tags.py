@@ -4,9 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from aream_mm.datasets.pictures import first_few, warn
+from aream_mm.datasets.pictures import warn
 from aream_mm.datasets.wrapper import SegDatasetWrapper, has_mask
-from aream_mm.masks import IGNORE_INDEX
 from aream_mm.registry import DATASETS
 
 
@@ -42,7 +41,7 @@ class ImageTagDataset(SegDatasetWrapper):
         tags = present if self.tag_file is None else self.tags_from_file(infos, self.tag_file)
         for info, tag in zip(infos, tags, strict=True):
             info['gt_score'] = tag
-        self._compare(masked, masks, present)
+        self.compare(self.tag_file, masked, [info['gt_score'] for info in masked], present)
         for info in infos:
             if not (named and has_mask(info)):
                 info.pop('seg_map_path', None)
@@ -58,14 +57,3 @@ class ImageTagDataset(SegDatasetWrapper):
             advice = 'add photographs without it (an empty cell in the tag table), or with it'
             warn(f'CAMs cannot learn what is in every picture or in none. {"; ".join(constant)}: {advice}')
         return infos
-
-    def _compare(self, infos: list[dict], masks: list[dict], present: list[np.ndarray]) -> None:
-        """Name the pictures whose masks do not agree with the tags."""
-        tags = [info['gt_score'] for info in infos]
-        extra = [self.names(classes > tag) for classes, tag in zip(present, tags, strict=True)]
-        untagged = [f'{i["sample_id"]} ({", ".join(names)})' for i, names in zip(infos, extra, strict=True) if names]
-        rows = zip(infos, masks, tags, present, strict=True)
-        blank = [i['sample_id'] for i, m, t, c in rows if t.any() and not c.any() and IGNORE_INDEX in m['ids']]
-        for named, what in ((untagged, 'hold classes without a tag'), (blank, f'hold {IGNORE_INDEX} but no class')):
-            if named:
-                warn(f'{self.tag_file}: {len(named)} of {len(infos)} masks {what}: {first_few(named)}')

@@ -54,7 +54,7 @@ class PseudoMaskDataset(MaskDataset):
             raise ValueError(f'{manifest}: expected JSON with the classes of the masks, got {error!r}') from error
         require_same_classes(str(manifest), self.metainfo['classes'], made_for)
         true = self.with_true_masks(infos)
-        super().require_masks(true, 'a true mask')
+        masks = super().require_masks(true, 'a true mask')
         pseudo = [info for info in infos if not (self.true_masks and has_mask(info))]
         for info in pseudo:
             # Pseudo masks hold the ids of this problem already, so the map from the data set's ids must not apply.
@@ -64,10 +64,11 @@ class PseudoMaskDataset(MaskDataset):
             told = f'{len(true)} true masks are learnt; {len(bad)} of {listed} bad masks are left out'
             warn(f'{self.mask_dir}: {told}' + ', the others are not as they were marked' * (len(bad) < listed))
         self.tags = {}  # by `sample_id`, of masks that know theirs
-        if self.tag_file and 'identity' in self.manifest:
+        if self.tag_file and (true or 'identity' in self.manifest):
             tags = self.tags_from_file(infos, self.tag_file)
             self.tags = {info['sample_id']: tag for info, tag in zip(infos, tags, strict=True)}
-            tagged = [info for info in infos if self.tags[info['sample_id']].any()]
+            self.compare(self.tag_file, true, [self.tags[i['sample_id']] for i in true], self.classes_in(true, masks))
+            tagged = [i for i in infos if 'identity' in self.manifest and self.tags[i['sample_id']].any()]
             self.require(tagged, [not has_mask(info) for info in tagged], self.what, 'img_path')
         pseudo = [info for info in pseudo if info['sample_id'] not in bad]
         if not (true or pseudo):

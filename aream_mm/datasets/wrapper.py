@@ -27,7 +27,7 @@ from aream_mm.datasets.pictures import (
 )
 from aream_mm.datasets.seeding import SeededIndex, seed_generators
 from aream_mm.datasets.tags import load_tag_file
-from aream_mm.masks import IGNORE_INDEX
+from aream_mm.masks import IGNORE_INDEX, SIZES
 
 UNCHECKED, WHOLE, UNREADABLE = range(3)
 COLOURS_ALONE = ('ColorJitter', 'GaussianBlur', 'Lighting', 'RandomErasing')  # mmpretrain's that move nothing
@@ -163,7 +163,8 @@ class SegDatasetWrapper(BaseDataset):
         self.require(infos, missing, what, 'img_path')
         modes = [mask['mode'] not in ID_MODES and mask['mode'] for mask in masks]
         self.require(infos, modes, f'{what} of class ids (a grey or palette PNG of 8 bits)', 'seg_map_path')
-        sizes = [[info['width'], info['height']] != list(mask['size']) for info, mask in zip(infos, masks, strict=True)]
+        sizes = [([info['width'], info['height']], list(mask['size'])) for info, mask in zip(infos, masks, strict=True)]
+        sizes = [size != got and SIZES.format(*size, *got) for size, got in sizes]
         self.require(infos, sizes, f'{what} of the size of the picture', 'seg_map_path')
         broken = [mask.get('problem') for mask in masks]
         self.require(infos, broken, f'{what} that can be read to its end', 'seg_map_path')
@@ -201,6 +202,16 @@ class SegDatasetWrapper(BaseDataset):
         classes, maps = np.arange(self.first_id, len(self.metainfo['classes'])), [i.get('label_map') for i in infos]
         ids = [[(ids or {}).get(i, i) for i in mask['ids']] for ids, mask in zip(maps, masks, strict=True)]
         return [np.isin(classes, present).astype(np.float32) for present in ids]
+
+    def compare(
+        self, tag_file: str | None, infos: list[dict], tags: list[np.ndarray], present: list[np.ndarray]
+    ) -> None:
+        """Name the pictures whose tags, vectors (C,), and the classes present in their true masks differ."""
+        for what, others in (('hold classes without a tag', np.greater), ('have no pixel of a tag', np.less)):
+            each = [self.names(others(classes, tag)) for classes, tag in zip(present, tags, strict=True)]
+            named = [f'{i["sample_id"]} ({", ".join(names)})' for i, names in zip(infos, each, strict=True) if names]
+            if named:
+                warn(f'{tag_file}: {len(named)} of {len(infos)} masks {what}: {first_few(named)}')
 
     def tags_from_file(self, infos: list[dict], tag_file: str) -> list[np.ndarray]:
         """Multi-hot float32 vectors (C,)."""

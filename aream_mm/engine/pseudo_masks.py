@@ -6,13 +6,14 @@ import json
 import math
 import shlex
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.dist import (
     all_reduce,
     barrier,
@@ -41,6 +42,7 @@ from aream_mm.files import write_atomically
 from aream_mm.masks import IGNORE_INDEX, encode_mask
 from aream_mm.models.refined import RefinedEncoderDecoder
 from aream_mm.models.segmentor import CAMSegmentor
+from aream_mm.models.settings import RefineSettings
 from aream_mm.progress import progress
 from aream_mm.registry import HOOKS
 from aream_mm.version import METHOD
@@ -141,20 +143,11 @@ class PseudoMaskHook(Hook):
         model = bare(runner.model)
         for buffer in model.buffers():  # each process has its own running statistics of a BatchNorm
             broadcast(buffer)
-        of_mmseg = model.test_cfg if isinstance(model, RefinedEncoderDecoder) else {}
-        settings = {**of_mmseg, **dataclasses.asdict(self.settings), 'fp16': self.fp16}
-        made_by = dict(
-            method=METHOD,
-            weights=fingerprint(model, self.refiner),
-            network=network({key: runner.cfg.get(key) for key in ('model', 'data_preprocessor')}),
-            settings=settings,
-            pipeline=list(self.dataloader['dataset']['pipeline']),
-            classes=list(self.dataset.metainfo['classes']),
-        )
-        identity = hashlib.sha256(json.dumps(made_by, sort_keys=True, default=str).encode()).hexdigest()
+        pipeline, classes = self.dataloader['dataset']['pipeline'], self.dataset.metainfo['classes']
+        made = made_by(model, self.settings, runner.cfg, pipeline, classes, self.fp16)
         infos = [self.dataset.get_data_info(i) for i in range(len(self.dataset))]
         files = [self.out_dir / f'{info["sample_id"]}.png' for info in infos]
-        pending = self._pending(infos, files, identity)
+        pending = self._pending(infos, files, made['identity'])
         runner.logger.info(f'Pseudo masks: {len(pending)} of {len(files)} to write to {self.out_dir}')
         if pending:
             self._generate(runner, pending)
@@ -165,16 +158,16 @@ class PseudoMaskHook(Hook):
                 f'PseudoMaskHook: expected {len(files)} files, got none at {missing[0]} and '
                 f'{len(missing) - 1} other places; several machines have to share this folder'
             )
-        ignored = self._ignored(files) if settings.get('band') else None
+        ignored = self._ignored(files) if made['settings'].get('band') else None
         miou = self._measure(infos, files)
         # mmengine has put the config into the work dir, with all options in it.
         config = Path(runner.work_dir, Path(runner.cfg.filename or 'CONFIG').name)
         command = shlex.join(['python', 'tools/test.py', str(config), str(checkpoint), '--pseudo-masks'])
-        outcome = dict(checkpoint=checkpoint, command=command, images=len(files), mIoU=miou, ignored=ignored)
-        manifest = dict(made_by, identity=identity, **outcome)
+        photographs = str(self.dataset.inner.data_prefix['img_path'])
+        outcome = dict(checkpoint=checkpoint, command=command, photographs=photographs, images=len(files))
+        manifest = dict(made, **outcome, mIoU=miou, ignored=ignored)
         if is_main_process():
-            content = json.dumps(manifest, indent=2, default=str)
-            write_atomically(self.out_dir / 'manifest.json', content.encode())
+            write_atomically(self.out_dir / 'manifest.json', json.dumps(manifest, indent=2, default=str).encode())
         confident = '' if ignored is None else f' of the pixels outside the band; {ignored} % ignored'
         runner.logger.info(f'Pseudo masks: {len(files)} in {self.out_dir}, mIoU {miou}{confident}')
         barrier()
@@ -198,7 +191,7 @@ class PseudoMaskHook(Hook):
         # Whole batches, also where some of their masks are there: a picture then always has the same company, on which
         # the last bit of its CAM depends.
         sampler = dict(type='aream_mm.SizeBatchSampler', indices=list(pending))
-        made_from = {self.dataset.get_data_info(i)['sample_id']: json.dumps(wish) for i, wish in pending.items()}
+        made_from = {self.dataset.get_data_info(i)['sample_id']: wish for i, wish in pending.items()}
         loader = runner.build_dataloader({**self.dataloader, 'dataset': self.dataset, 'batch_sampler': sampler})
         model = bare(runner.model).eval()
         with ThreadPoolExecutor(WRITERS) as pool:
@@ -207,20 +200,14 @@ class PseudoMaskHook(Hook):
                 with autocast(enabled=self.fp16):
                     samples = model.predict(**model.data_preprocessor(batch), settings=self.settings)
                 for sample in samples:
-                    if text := made_from.get(sample.sample_id):
+                    if wish := made_from.get(sample.sample_id):
                         mask = sample.pred_sem_seg.data[0].byte().cpu().numpy()
-                        writing.append(pool.submit(self._write, sample.sample_id, text, mask))
+                        file = self.out_dir / f'{sample.sample_id}.png'
+                        writing.append(pool.submit(write_mask, file, mask, self.dataset.metainfo['palette'], wish))
                     if len(writing) > MAX_WAITING:
                         writing.popleft().result()
             for written in writing:
                 written.result()
-
-    def _write(self, sample_id: str, made_from: str, mask: np.ndarray) -> None:
-        palette = np.full((256, 3), IGNORED_COLOUR, np.uint8)
-        palette[: len(self.dataset.metainfo['palette'])] = self.dataset.metainfo['palette']
-        text = PngInfo()
-        text.add_text(MADE_FROM, made_from)
-        write_atomically(self.out_dir / f'{sample_id}.png', encode_mask(mask, palette, text))
 
     def _ignored(self, files: list[Path]) -> float:
         """The pixels that are 255, in percent of all pixels of the files as written."""
@@ -247,6 +234,31 @@ class PseudoMaskHook(Hook):
             metric.process({}, [{key: dict(data=torch.from_numpy(plane)) for key, plane in planes.items()}])
         miou = float(metric.evaluate(len(pairs))['mIoU'])
         return None if math.isnan(miou) else round(miou, 2)
+
+
+def made_by(
+    model: nn.Module, settings: RefineSettings, cfg: Config, pipeline: list, classes: Sequence[str], fp16: bool
+) -> dict[str, Any]:
+    """What the masks of a segmentor depend on, and its digest as `identity`."""
+    of_mmseg = {} if isinstance(model, CAMSegmentor) else model.test_cfg or {}
+    made = dict(
+        method=METHOD,
+        weights=fingerprint(model, settings.refiner),
+        network=network({key: cfg.get(key) for key in ('model', 'data_preprocessor')}),
+        settings={**of_mmseg, **dataclasses.asdict(settings), 'fp16': fp16},
+        pipeline=list(pipeline),
+        classes=list(classes),
+    )
+    return dict(made, identity=hashlib.sha256(json.dumps(made, sort_keys=True, default=str).encode()).hexdigest())
+
+
+def write_mask(file: Path, mask: np.ndarray, palette: Sequence, made_from: dict) -> None:
+    """The PNG of uint8 ids (H, W), whose text says what it was made from."""
+    colours = np.full((256, 3), IGNORED_COLOUR, np.uint8)
+    colours[: len(palette)] = palette
+    text = PngInfo()
+    text.add_text(MADE_FROM, json.dumps(made_from))
+    write_atomically(file, encode_mask(mask, colours, text))
 
 
 def fingerprint(*models: nn.Module | None) -> str:

@@ -1,4 +1,4 @@
-"""A folder of pseudo masks in the form of another tool: `pip install 'aream_mm[export]'`.
+"""Pseudo masks, or those of tools/predict.py, in the form of another tool: `pip install 'aream_mm[export]'`.
 
     python tools/converters/export_masks.py work_dirs/own_photographs/pseudo_masks --to cvat --out exported
 
@@ -6,8 +6,8 @@
     yolo    data.yaml, labels and copies of the photographs     labelme a JSON a photograph, polygons
     voc     SegmentationClass, labelmap.txt, ImageSets; CVAT's "Segmentation mask" too
 
-The classes are those of the folder's manifest. Instances are not told apart: with --instances each connected part of a
-class is one, as it is in YOLO anyway. Every photograph needs its mask's name and size. OUT is a new folder.
+Classes and photographs are those of the manifest. Instances are not told apart: with --instances each connected
+part of a class is one, as it is in YOLO anyway. Every photograph needs its mask's name and size. OUT is a new folder.
 """
 
 import argparse
@@ -25,16 +25,17 @@ import aream_mm.quiet  # noqa: F401
 
 import cv2
 import numpy as np
+from labelling_tools import OWN, photographs_of
 from mmengine.config import Config
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from aream_mm.datasets.pictures import find_pictures, first_few, read_header, require_distinct_names
+from aream_mm.datasets.contents import contents, read_digest, read_mask
+from aream_mm.datasets.pictures import find_pictures, first_few, read_header, why_unreadable
 from aream_mm.datasets.tags import image_id, refuse
 from aream_mm.files import write_atomically
-from aream_mm.masks import IGNORE_INDEX, VOC_COLOURS, encode_mask
+from aream_mm.masks import IGNORE_INDEX, SIZES, VOC_COLOURS, encode_mask
 
-OWN = Path(__file__).parents[2] / 'configs/_base_/datasets/own.py'
 MISSING = "expected pycocotools, got none; pip install 'aream_mm[export]'"
 IGNORE, BACKGROUND = '__ignore__', '_background_'  # LabelMe's
 NEAR = 0.25  # of a pixel, which readers that cut and those that round off take for the same pixel
@@ -48,30 +49,36 @@ class Picture(NamedTuple):
     mask: np.ndarray
 
 
-def photographs_of(folder: Path) -> dict[str, str]:
-    """By id, the path below the folder of each photograph."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f'--images: expected a folder of photographs, got {str(folder)!r}')
-    pictures, _ = find_pictures(folder)
-    require_distinct_names(folder, pictures)
-    return {image_id(picture): picture for picture in pictures}
+def read_masks(folder: Path, images: Path | None) -> tuple[list[str], list[Picture]]:
+    """The classes of the manifest, and the masks with their photographs; without images, those of the manifest.
 
-
-def read_masks(folder: Path, images: Path) -> tuple[list[str], list[Picture]]:
-    """The classes of the manifest, and the masks below the folder with their photographs."""
+    Raises:
+        FileNotFoundError: no manifest, or no folder of photographs.
+        ValueError: no masks, or some that are of no photograph, of another one, of another size or of other ids.
+    """
     manifest = folder / 'manifest.json'
     if not manifest.is_file():
-        raise FileNotFoundError(f'expected {manifest}, which pseudo masks have when they are complete')
-    classes, known = json.loads(manifest.read_bytes())['classes'], photographs_of(images)
+        raise FileNotFoundError(
+            f'expected {manifest}, which masks of tools/train.py, test.py and predict.py have when they are complete'
+        )
+    content, own = json.loads(manifest.read_bytes()), Config.fromfile(OWN).photographs
+    images = images or Path(content.get('photographs') or Path(own.data_root, own.data_prefix.img_path))
+    classes, known = content['classes'], photographs_of(images)
     files = [file for file in find_pictures(folder)[0] if file.endswith('.png')]
     refuse(folder, f'a photograph in {images} for each mask', [f for f in files if image_id(f) not in known])
+    made_from = [mask.get('made_from') for mask in contents(read_mask, [folder / file for file in files])]
+    digests = contents(read_digest, [images / known[image_id(file)] for file in files])
+    others = [f for f, made, now in zip(files, made_from, digests, strict=True) if made and made['photograph'] != now]
+    refuse(folder, f'masks that were made from the photographs in {images}', others)
     pictures, problems = [], []
     for file in files:
         name = known[image_id(file)]
         mask = np.array(Image.open(folder / file))
         header = read_header(images / name)
-        if header is None or mask.shape != header.size[::-1]:
-            problems.append(f'{file} ({mask.shape[1]} × {mask.shape[0]}, photograph {header and header.size})')
+        if header is None:
+            problems.append(f'{file} ({why_unreadable(images / name)})')
+        elif header.size != mask.shape[::-1]:
+            problems.append(f'{file} ({SIZES.format(*header.size, *mask.shape[::-1])})')
         elif unknown := [int(i) for i in np.unique(mask) if i >= len(classes) and i != IGNORE_INDEX]:
             problems.append(f'{file} (ids {unknown})')
         pictures.append(Picture(images / name, name, mask))
@@ -207,18 +214,17 @@ WRITERS = dict(coco=write_coco, yolo=write_yolo, labelme=write_labelme, cvat=wri
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('masks', type=Path, help='folder of pseudo masks')
+    parser.add_argument('masks', type=Path, help='folder of masks with their manifest.json')
     parser.add_argument('--to', required=True, choices=WRITERS, help='whose form they take')
     parser.add_argument('--out', type=Path, required=True, help='folder to write, which is not there yet')
-    parser.add_argument('--images', type=Path, help='folder of the photographs; default: that of own.py')
+    parser.add_argument('--images', type=Path, help='folder of the photographs; default: that of the manifest')
     parser.add_argument('--instances', action='store_true', help='each connected part of a class is an instance')
     args = parser.parse_args()
     if find_spec('pycocotools') is None:
         parser.error(MISSING)
     if args.out.exists():
         parser.error(f'--out: expected the name of a new folder, got {args.out}, which is there')
-    own = Config.fromfile(OWN).photographs
-    names, pictures = read_masks(args.masks, args.images or Path(own.data_root, own.data_prefix.img_path))
+    names, pictures = read_masks(args.masks, args.images)
     classes = {i: name for i, name in enumerate(names) if (i, name) != (0, 'background')}
     ignored = [picture.name for picture in pictures if (picture.mask == IGNORE_INDEX).any()]
     if ignored and args.to in ('labelme', 'cvat'):

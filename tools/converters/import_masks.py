@@ -15,7 +15,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from importlib.util import find_spec
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
@@ -24,16 +24,16 @@ import aream_mm.quiet  # noqa: F401
 import cv2
 import numpy as np
 import yaml
-from export_masks import BACKGROUND, IGNORE, MISSING, OWN, photographs_of
-from labelling_tools import cvat_pairs, read_labelme
+from export_masks import BACKGROUND, IGNORE, MISSING
+from labelling_tools import OWN, cvat_pairs, photographs_of, read_labelme
 from mmengine.config import Config
 from PIL import Image, ImageDraw
 from tag_sources import COCO_FIELDS, coco_tags, read_json
 
-from aream_mm.datasets.pictures import files_below, first_few, read_header
+from aream_mm.datasets.pictures import files_below, first_few, read_header, why_unreadable
 from aream_mm.datasets.tags import class_name, image_id, refuse
 from aream_mm.files import write_atomically
-from aream_mm.masks import IGNORE_INDEX, encode_mask
+from aream_mm.masks import IGNORE_INDEX, SIZES, encode_mask
 
 Size = tuple[int, int]  # height and width
 
@@ -110,17 +110,11 @@ def read_cvat(path: Path) -> Iterator[Drawn]:
 
 def read_labelme_shapes(folder: Path, photographs: dict[str, str]) -> Iterator[Drawn]:
     for file in [file for file in files_below(folder) if file.lower().endswith('.json')]:
-        (name, _), shapes = read_labelme(folder, file), []
+        (name, _), shapes = read_labelme(folder, photographs, file), []
         content = json.loads((folder / file).read_text(encoding='utf-8-sig'))
         if not {'imageHeight', 'imageWidth'} <= content.keys():
             raise ValueError(f'{file}: expected imageHeight and imageWidth, got none')
-        size, parts = (content['imageHeight'], content['imageWidth']), PureWindowsPath(content['imagePath']).parts
-        tails = (image_id('/'.join(parts[n:])) for n in range(len(parts)))
-        said = next((tail for tail in tails if tail in photographs), None)  # the longest that there is
-        if said and image_id(name) in photographs and said != image_id(name):
-            places = f'that of {photographs[image_id(name)]}, its imagePath {photographs[said]}'
-            raise ValueError(f'{file}: expected one photograph, but its own place is {places}')
-        name = name if image_id(name) in photographs else said or name
+        size = content['imageHeight'], content['imageWidth']
         for shape in content['shapes']:
             kind = shape.get('shape_type') or 'polygon'
             if kind == 'polygon' and len(shape['points']) > 2:
@@ -201,8 +195,12 @@ def main() -> None:
             known = photographs.get(image_id(picture.name))
             header = known and read_header(args.images / known)
             labels = [class_name(label) for label, _ in picture.shapes]
-            if not header or header.size[::-1] != tuple(picture.size):
-                problems.append(f'{picture.name} ({picture.size}, photograph {header and header.size[::-1]})')
+            if not header:
+                problems.append(f'{picture.name} ({why_unreadable(args.images / known) if known else "no photograph"})')
+            elif header.size[::-1] != tuple(picture.size):
+                problems.append(f'{picture.name} ({SIZES.format(*header.size, *picture.size[::-1])})')
+            elif others := [plane.shape for _, plane in picture.shapes if plane.shape != tuple(picture.size)]:
+                problems.append(f'{picture.name} (shape: {SIZES.format(*header.size, *others[0][::-1])})')
             elif unknown := sorted(set(labels) - ids.keys()):
                 problems.append(f'{picture.name} (classes {", ".join(unknown)})')
             elif labels and not any(plane.any() for _, plane in picture.shapes):
@@ -218,7 +216,7 @@ def main() -> None:
                 masks[file] = mask
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f'{args.source}: taken for {kind}; {error}') from error
-    expected = f'photographs of {args.images} (height, width) and the classes {", ".join(classes)}'
+    expected = f'photographs of {args.images}, their sizes, and the classes {", ".join(classes)}'
     refuse(args.source, expected, problems)
     present = {file: np.array(Image.open(file)) for file in masks if file.exists()}
     there = [str(file) for file, mask in present.items() if not np.array_equal(mask, masks[file])]

@@ -4,6 +4,7 @@ Shapes of any kind count with their labels, and tags of the whole picture. What 
 """
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath, PureWindowsPath
@@ -11,8 +12,10 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlparse
 from xml.etree import ElementTree
 
-from aream_mm.datasets.tags import PICTURE_ENDINGS, refuse
+from aream_mm.datasets.pictures import find_pictures, require_distinct_names
+from aream_mm.datasets.tags import PICTURE_ENDINGS, image_id, refuse
 
+OWN = Path(__file__).parents[2] / 'configs/_base_/datasets/own.py'
 Pairs = list[tuple[str, list[str]]]
 
 NO_CLASSES = {'_background_', '__ignore__'}  # LabelMe's
@@ -21,17 +24,46 @@ ADDED = {'id', 'annotator', 'annotation_id', 'created_at', 'updated_at', 'lead_t
 UPLOADED = re.compile(r'^/?data/upload/(?:\d+/)?[0-9a-f]+-(?=.)')  # before the name that the file had
 
 
-def read_labelme(folder: Path, file: str) -> tuple[str, list[str]]:
+def photographs_of(folder: Path) -> dict[str, str]:
+    """By id, the path below the folder of each photograph."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f'--images: expected a folder of photographs, got {str(folder)!r}')
+    pictures, _ = find_pictures(folder)
+    require_distinct_names(folder, pictures)
+    return {image_id(picture): picture for picture in pictures}
+
+
+def photograph_of(file: str, said: str, photographs: Mapping[str, str]) -> str:
+    """The photograph of an annotation file: the one of the file's own name and folder, else of the path that it says.
+
+    That is relative to the file, or its end counts, the longest that there is. Where nothing is among the photographs,
+    by id, it is that of the file's name and folder.
+
+    Raises:
+        ValueError: there are both.
+    """
+    # When files are renamed, what they say keeps the old name.
+    own, path = PurePath(file).with_suffix(''), PureWindowsPath(said)
+    belongs = path.stem == own.name and path.suffix.lower() in PICTURE_ENDINGS
+    own = (own.with_name(path.name) if belongs else own).as_posix()
+    beside = os.path.normpath(PurePath(file).parent / path.as_posix())
+    places = map(image_id, [beside, *('/'.join(path.parts[n:]) for n in range(len(path.parts)))])
+    found = [photographs.get(image_id(own)), next(filter(None, map(photographs.get, places)), None)]
+    if None not in found and len(set(found)) > 1:
+        places = 'that of {}, and the path in it that of {}'.format(*found)
+        raise ValueError(f'{file}: expected one photograph, but its own place is {places}')
+    return found[0] or found[1] or own
+
+
+def read_labelme(folder: Path, photographs: Mapping[str, str], file: str) -> tuple[str, list[str]]:
     """The picture of a LabelMe JSON (AnyLabeling, X-AnyLabeling), and the labels of its shapes and flags."""
     content = json.loads((folder / file).read_text(encoding='utf-8-sig'))
     if not is_labelme(content):
         raise ValueError('no JSON with shapes and an imagePath')
     names = [shape['label'].strip() for shape in content['shapes']]
     names += [name.strip() for name, is_set in (content.get('flags') or {}).items() if is_set is True]
-    # A JSON belongs to the picture of its own name: when files are renamed, imagePath keeps the old one.
-    image, original = PurePath(file).with_suffix(''), PureWindowsPath(content['imagePath'])
-    belongs = original.stem == image.name and original.suffix.lower() in PICTURE_ENDINGS
-    return (image.with_name(original.name) if belongs else image).as_posix(), [n for n in names if n not in NO_CLASSES]
+    image = photograph_of(file, content['imagePath'], photographs)
+    return image, [name for name in names if name not in NO_CLASSES]
 
 
 def is_labelme(content: Any) -> bool:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
 from multiprocessing import Pool
-from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 from xml.etree import ElementTree
 
@@ -27,6 +27,8 @@ from labelling_tools import (
     is_label_studio,
     is_labelme,
     label_studio_pairs,
+    photograph_of,
+    photographs_of,
     read_labelme,
     roboflow_files,
 )
@@ -37,6 +39,7 @@ from aream_mm.datasets.pictures import files_below, first_few, open_picture
 from aream_mm.datasets.tags import (
     PICTURE_ENDINGS,
     class_name,
+    image_id,
     load_tag_file,
     refuse,
     refuse_unknown,
@@ -73,7 +76,10 @@ COCO_FIELDS = dict(
 
 
 def read_tags(
-    source: str | Path, classes: Sequence[str] | None = None, skip_difficult: bool = False
+    source: str | Path,
+    classes: Sequence[str] | None = None,
+    skip_difficult: bool = False,
+    images: Path | None = None,
 ) -> tuple[str, Tags]:
     """Read any of the forms; returns in words what the source was taken for, and its tags.
 
@@ -81,6 +87,7 @@ def read_tags(
         source: file or folder.
         classes: names of the classes without background, in the order of ids or columns where the source has those.
         skip_difficult: leave out the objects that VOC annotations call difficult.
+        images: folder of the photographs, in which an annotation's own is looked for.
 
     Raises:
         FileNotFoundError: no such file or folder.
@@ -89,7 +96,10 @@ def read_tags(
     source = Path(source)
     if not source.is_file() and not source.is_dir():
         raise FileNotFoundError(f'tags: expected a file or folder, got {str(source)!r} which does not exist')
-    kind, tags = read_folder(source, classes, skip_difficult) if source.is_dir() else read_file(source, classes)
+    if source.is_dir():
+        kind, tags = read_folder(source, classes, skip_difficult, images)
+    else:
+        kind, tags = read_file(source, classes, images)
     if skip_difficult and kind != 'VOC annotations':
         raise ValueError(f'{source}: expected VOC annotations, which know difficult objects, got {kind}')
     if classes is not None:
@@ -97,19 +107,21 @@ def read_tags(
     return kind, tags
 
 
-def read_folder(folder: Path, classes: Sequence[str] | None, skip_difficult: bool) -> tuple[str, Tags]:
+def read_folder(
+    folder: Path, classes: Sequence[str] | None, skip_difficult: bool, images: Path | None
+) -> tuple[str, Tags]:
     endings = {PurePath(file).suffix.lower() for file in scandir(str(folder))}
     pictures = endings.intersection(PICTURE_ENDINGS)
     if files := list(roboflow_files(folder)):
         return "Roboflow's export", roboflow_tags(folder, files)
-    if '.xml' in endings:
-        xml = [folder / file for file in files_below(folder) if file.lower().endswith('.xml')]
-        if len(xml) == 1 and is_cvat(xml[0]):
-            return 'CVAT for images', cvat_tags(xml[0])
-        return 'VOC annotations', voc_tags(folder, skip_difficult)
-    if '.json' in endings:
-        files = [file for file in files_below(folder) if file.lower().endswith('.json')]
-        return 'LabelMe annotations', read_each(partial(read_labelme, folder), files, folder, 'LabelMe annotations')
+    files = files_below(folder)
+    xml, labelme = ([file for file in files if file.lower().endswith(ending)] for ending in ('.xml', '.json'))
+    if '.xml' in endings or xml and not attempt(partial(read_voc_annotation, folder, {}, False), xml[0])[1]:
+        if len(xml) == 1 and is_cvat(folder / xml[0]):
+            return 'CVAT for images', cvat_tags(folder / xml[0])
+        return 'VOC annotations', voc_tags(folder, skip_difficult, images)
+    if '.json' in endings or labelme and not attempt(partial(read_labelme, folder, {}), labelme[0])[1]:
+        return 'LabelMe annotations', labelme_tags(folder, labelme, images)
     if pictures == {'.png'}:
         return 'masks', mask_tags(folder, classes)
     if not pictures and any(child.is_dir() for child in folder.iterdir()):
@@ -123,7 +135,7 @@ def read_folder(folder: Path, classes: Sequence[str] | None, skip_difficult: boo
     raise ValueError(not_understood(folder, f'a folder with {", ".join(sorted(endings)) or "no"} files'))
 
 
-def read_file(path: Path, classes: Sequence[str] | None) -> tuple[str, Tags]:
+def read_file(path: Path, classes: Sequence[str] | None, images: Path | None) -> tuple[str, Tags]:
     ending = path.suffix.lower()
     if ending in ('.json', '.jsonl', '.ndjson'):
         content = read_json(path)
@@ -132,9 +144,7 @@ def read_file(path: Path, classes: Sequence[str] | None) -> tuple[str, Tags]:
         if is_label_studio(content):
             return 'JSON of Label Studio', label_studio_tags(path, content)
         if is_labelme(content):
-            return 'a LabelMe annotation', read_each(
-                partial(read_labelme, path.parent), [path.name], path.parent, 'one'
-            )
+            return 'a LabelMe annotation', labelme_tags(path.parent, [path.name], images)
         return f'JSON {"of tags by image" if isinstance(content, dict) else "records"}', json_tags(path, content)
     if ending in ('.csv', '.tsv', '.txt'):
         return spreadsheet_tags(path)
@@ -176,6 +186,9 @@ def read_each(read: Callable, files: list[str], folder: Path, expected: str, pro
         attempts = [attempt_file(file) for file in progress(files)]
     problems = [(file, problem) for file, (_, problem) in zip(files, attempts, strict=True) if problem]
     refuse(folder, expected, [f'{file} ({problem})' for file, problem in problems])
+    numbers = Counter(image_id(image) for (image, _), _ in attempts)
+    twins = [f'{file} ({i})' for file, ((i, _), _) in zip(files, attempts, strict=True) if numbers[image_id(i)] > 1]
+    refuse(folder, 'one file for each photograph', twins)
     return add_up(pair for pair, _ in attempts)
 
 
@@ -186,13 +199,22 @@ def attempt(read: Callable, file: str) -> tuple[Any, str | None]:
         return None, str(error) or type(error).__name__
 
 
-def voc_tags(folder: Path, skip_difficult: bool = False) -> Tags:
+def labelme_tags(folder: Path, files: list[str], images: Path | None) -> Tags:
+    photographs = photographs_of(images) if images else {}
+    return read_each(partial(read_labelme, folder, photographs), files, folder, 'LabelMe annotations')
+
+
+def voc_tags(folder: Path, skip_difficult: bool = False, images: Path | None = None) -> Tags:
     """Names of the objects in VOC annotations, those in folders below included."""
-    files = [file for file in files_below(folder) if file.lower().endswith('.xml')]
-    return read_each(partial(read_voc_annotation, folder, skip_difficult), files, folder, 'VOC annotations')
+    files, photographs = files_below(folder), photographs_of(images) if images else {}
+    files = [file for file in files if file.lower().endswith('.xml')]
+    read = partial(read_voc_annotation, folder, photographs, skip_difficult)
+    return read_each(read, files, folder, 'VOC annotations')
 
 
-def read_voc_annotation(folder: Path, skip_difficult: bool, file: str) -> tuple[str, list[str]]:
+def read_voc_annotation(
+    folder: Path, photographs: dict[str, str], skip_difficult: bool, file: str
+) -> tuple[str, list[str]]:
     if not (folder / file).is_file():
         raise FileNotFoundError('no file')
     root = ElementTree.parse(folder / file).getroot()
@@ -205,11 +227,8 @@ def read_voc_annotation(folder: Path, skip_difficult: bool, file: str) -> tuple[
             raise ValueError('an <object> without a <name>')
         if not (skip_difficult and item.findtext('difficult', '').strip() == '1'):
             names.append(name)
-    # An annotation belongs to the picture of its own name: when files are renamed, <filename> keeps the old one.
-    image = PurePath(file).with_suffix('')
-    filename = PureWindowsPath(root.findtext('filename', '').strip())
-    belongs = filename.stem == image.name and is_picture(filename.name)
-    return (image.with_name(filename.name) if belongs else image).as_posix(), names
+    said = root.findtext('path', '').strip() or root.findtext('filename', '').strip()
+    return photograph_of(file, said, photographs), names
 
 
 def mask_tags(folder: Path, classes: Sequence[str] | None) -> Tags:

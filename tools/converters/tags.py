@@ -4,7 +4,9 @@
 
 It tells by itself what the source is: annotations of VOC, LabelMe, Label Studio, CVAT, Roboflow or COCO, masks,
 folders named after classes, JSON, CSV or Excel's exports, a cls_labels.npy. The table has the header `image,tags` and
-one row per picture, tags joined by `;`. A bar chart of the classes is written beside it (tags.png).
+one row per picture, tags joined by `;`. Where a file of VOC's or LabelMe's has no photograph of its own name and folder
+among those of --images, it is the one whose path is in the file. A bar chart of the classes is written beside the table
+(tags.png).
 """
 
 import argparse
@@ -15,8 +17,10 @@ from pathlib import Path
 
 import aream_mm.quiet  # noqa: F401
 
+from labelling_tools import OWN
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from mmengine.config import Config
 from prettytable import PrettyTable
 from tag_sources import read_tags
 from tag_table import write_tag_table
@@ -91,6 +95,7 @@ def main() -> None:
     )
     names.add_argument('--classes-file', help='the same from a text file, one name per line')
     parser.add_argument('--skip-difficult', action='store_true', help='leave out the difficult objects of VOC')
+    parser.add_argument('--images', type=Path, help='folder of the photographs; default: that of own.py, if there')
     args = parser.parse_args()
     if args.out.suffix != '.csv':
         parser.error(f'out: expected a name that ends in .csv, got {args.out}')
@@ -107,7 +112,10 @@ def main() -> None:
     elif args.classes:
         classes = class_list(args.classes, '--classes')
 
-    kind, tags = read_tags(args.source, classes, args.skip_difficult)
+    own = Config.fromfile(OWN).photographs
+    images = Path(own.data_root, own.data_prefix.img_path)
+    images = args.images or (images if images.is_dir() else None)
+    kind, tags = read_tags(args.source, classes, args.skip_difficult, images)
     if not tags:
         raise ValueError(f'{args.source}: taken for {kind}; expected at least one image, got none')
     try:
