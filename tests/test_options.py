@@ -238,6 +238,29 @@ def test_a_tilde_is_the_home_folder(by_option, tmp_path, monkeypatch):
     assert cfg.train_dataloader.dataset.tag_file == '/people/me/photos/tags.csv'
 
 
+@pytest.mark.parametrize(
+    ('line', 'words'),
+    [
+        ('max_iters = 5', 'max_iters: .* --cfg-options max_iters='),
+        ("true_masks: str = 'masks'", 'true_masks: .* nothing reads'),
+        ("data_root, mine = 'photographs', 1", 'data_root: .* nothing reads'),
+        ('train_dataloder = dict(batch_size=2)', 'train_dataloder: .* there is train_dataloader'),
+        ('train_dataloader = dict(batch_size=2)', None),
+        ('max_iters = 5\ntrain_cfg = dict(max_iters=max_iters)', None),
+        ('tta_pipeline = []', None),
+        ('mine = 1', None),
+    ],
+)
+def test_a_variable_of_a_base_that_is_set_without_effect_is_refused(line, words, tmp_path):
+    path = tmp_path / 'mine.py'
+    path.write_text(f"_base_ = ['{OWN}']\n{line}\n")
+    if words:
+        with pytest.raises(ValueError, match=words):
+            load_config(path)
+    else:
+        load_config(path)
+
+
 @imports_in_configs
 def test_a_path_that_is_an_object_of_pathlib_stays_one(tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', '/people/me')

@@ -20,6 +20,7 @@ from signatures import RUNNER, taken
 
 MISSING = object()
 WORDS = dict(true=True, yes=True, on=True, false=False, no=False, off=False, none=None, null=None)
+READ_OF_STAGES = ('pseudo_mask_dataloader', 'tta_model', 'tta_pipeline')  # by some tools
 ARGUMENTS = ('launcher', 'resume')  # the tools set them in the config
 
 
@@ -246,6 +247,34 @@ def expanded(value: Any) -> Any:
     return type(value)(expanduser(value)) if isinstance(value, str | Path) else value
 
 
+def require_variables_read(path: Path, known: set[str]) -> None:
+    """What a config with bases sets is known to be read, or read in the config itself.
+
+    A base has used its own value of a variable before, and does not hear of another one.
+    """
+    try:
+        tree = ast.parse(path.read_text('utf-8'))
+    except SyntaxError:  # JSON, YAML, and what mmengine replaces before it is Python
+        return
+    names = [each for each in ast.walk(tree) if isinstance(each, ast.Name)]
+    unread = {each.id for each in names if isinstance(each.ctx, ast.Store)}
+    unread -= {each.id for each in names if isinstance(each.ctx, ast.Load)} | known
+    if '_base_' not in unread:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        lines = [line for line in tree.body if ast.unparse(line).startswith('_base_ =')]
+        bases, copier = Path(folder, path.name), Copier({}, folder)
+        copier.place = path.absolute().parent
+        bases.write_text(ast.unparse(copier.visit(ast.Module(lines, []))), 'utf-8')
+        base = Config.fromfile(bases)
+    for name in sorted(unread - {'_base_'}):
+        expected = f'{path}: {name}: expected what acts in a config with bases, got a variable that nothing reads'
+        if name in base:
+            raise ValueError(f'{expected}; set what is to change, or set it by --cfg-options {name}=…')
+        if nearest := difflib.get_close_matches(name, known, n=1, cutoff=0.8):
+            raise ValueError(f'{expected}; there is {nearest[0]}')
+
+
 def load_config(path: str | Path, options: dict[str, Any] | None = None, reads: Sequence[str] = ()) -> Config:
     """mmengine's config, with options and with `~` for the home folder.
 
@@ -255,7 +284,8 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None, reads: 
         reads: what the tool reads of the config beside what mmengine's runner is built from.
 
     Raises:
-        ValueError: an option has no effect, or its value is not fit for what it replaces.
+        ValueError: an option, or a variable of the file, has no effect; a value is not fit for what it replaces.
     """
     cfg = Config.fromfile(path)
+    require_variables_read(Path(path), RUNNER | {*READ_OF_STAGES, *reads})
     return expanded(Options(cfg, options, reads).config() if options else cfg)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from children import run_command
 from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
-from options import load_config
+from options import READ_OF_STAGES, load_config
 
 from aream_mm.files import write_atomically
 
@@ -28,7 +28,6 @@ RESULT, BEGUN, LOG = 'result.json', 'begun.json', 'output.log'
 # Of the experiment's config, and of those of its rows and decoders beside what tools/train.py reads.
 READ = ('data_root', 'seeds', 'rows', 'refiners', 'affinity', 'band', 'stage_2_masks', 'decoders', 'tta')
 READ = (*READ, 'pictures', 'picture_size')
-READ_OF_STAGES = ('pseudo_mask_dataloader', 'tta_model', 'tta_pipeline')
 BAND = 'band'  # the folder of the masks on which an AffinityNet is trained
 WALK = 'aream_mm.RandomWalk'
 LEFT_OUT = ('aream_mm.PseudoMaskHook', 'aream_mm.AffinityProfileHook')  # of the training of stage 1
