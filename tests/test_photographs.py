@@ -655,10 +655,15 @@ def test_results_of_another_run_are_never_left_among_those_of_this_one(own, pred
 
     def refused(named, *options):
         before = read()
-        with pytest.raises(ValueError, match=f'nothing but masks and overlays .*, not so for {named}'):
+        with pytest.raises(ValueError, match=f'nothing but what this tool makes .*, not so for {named}'):
             predict(*options)
         assert read() == before
 
+    assert predict(own / 'images/1.PNG', out) == 0  # others by the same network stay
+    assert {path: content for path, content in read().items() if path.suffix != '.json'} == {
+        path: content for path, content in second.items() if path.suffix != '.json'
+    }
+    torch.save(checkpoint, trained[1])
     refused(r'8: .*masks/3.png', own / 'images/1.PNG', out)
     Image.new('P', (96, 80)).save(out / 'masks/3.png')  # corrected by hand
     refused(r'1: .*masks/3.png', own / 'images', out)

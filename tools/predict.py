@@ -10,7 +10,8 @@ Of several frames the first is taken; transparency is ignored. Photographs that 
 the exit code is 1.
 
 What this tool has made of the same photographs before is kept where it would be the same, else replaced. An OUT with
-other masks is refused. OUT/masks/manifest.json is what tools/converters/export_masks.py needs.
+other masks is refused, unless they are of other photographs and made in the same way. OUT/masks/manifest.json is what
+tools/converters/export_masks.py needs.
 """
 
 import argparse
@@ -114,19 +115,22 @@ def results(out: Path, name: str) -> tuple[Path, Path]:
 def clear(out: Path, root: Path, names: list[str], identity: str) -> dict[str, dict]:
     """By photograph, what the masks that are not there already are to be made from.
 
-    All else that was made of these photographs is removed, so that nothing of another run is left among the masks.
+    All else that was made of these photographs is removed, so that nothing of another run is left among the masks. What
+    the same network has made of other photographs stays.
 
     Raises:
-        ValueError: masks or overlays of other photographs, or masks that something else has made or changed.
+        ValueError: masks of other photographs by another network or settings, or that something else made or changed.
     """
     places = {name: results(out, name) for name in names}
-    known = {file for files in places.values() for file in files}
     folders = [folder for folder in (out / 'masks', out / 'overlays') if folder.is_dir()]
     there = [folder / file for folder in folders for file in find_pictures(folder)[0]]
     masks = [file for file in there if file.is_relative_to(out / 'masks')]
     made_from = {file: found.get('made_from') for file, found in zip(masks, contents(read_mask, masks), strict=True)}
+    same = [file for file, made in made_from.items() if made and made['made_by'] == identity]
+    names_there = [*names, *(str(file.relative_to(out / 'masks')) for file in same)]
+    known = {file for name in names_there for file in results(out, name)}
     others = [str(file) for file in there if file not in known or not made_from.get(file, True)]
-    expected = f'nothing but masks and overlays that this tool has made of the photographs in {root}, or a new folder'
+    expected = f'nothing but what this tool makes of the photographs in {root} with the same network, or a new folder'
     refuse(out, expected, others)
     readable = [name for name in names if not why_unreadable(root / name)]
     digests = contents(read_digest, [root / name for name in readable])
@@ -262,10 +266,11 @@ def main() -> None:
         write_atomically(overlay_file, encoded(Image.fromarray(overlay), format='JPEG', quality=90))
         write_mask(mask_file, mask, palette, made_from[name])
     told = dict(checkpoint=args.checkpoint, command=shlex.join(['python', 'tools/predict.py', *sys.argv[1:]]))
-    manifest = dict(made, **told, photographs=str(root), images=len(names) - len(unreadable), mIoU=None, ignored=None)
+    number = len(find_pictures(args.out / 'masks')[0]) if (args.out / 'masks').is_dir() else 0
+    manifest = dict(made, **told, photographs=str(root), images=number, mIoU=None, ignored=None)
     write_atomically(args.out / 'masks/manifest.json', json.dumps(manifest, indent=2, default=str).encode())
     kept = f', {len(names) - len(pending)} of them as they were there already' if len(pending) < len(names) else ''
-    print(f'{manifest["images"]} of {len(names)} photographs: masks and overlays in {args.out}{kept}')
+    print(f'{len(names) - len(unreadable)} of {len(names)} photographs: masks and overlays in {args.out}{kept}')
     for path, problem in unreadable.items():
         print(f'not read: {path} ({problem})')
     sys.exit(bool(unreadable))
