@@ -79,7 +79,7 @@ def require_fitting_shapes(model: nn.Module, checkpoint: str, resume: bool = Fal
     if not shared:
         raise ValueError(
             f'{checkpoint}: expected weights of the model in the config, such as {next(iter(own))}, got '
-            f'{first_few([str(key) for key in weights])}'
+            f'{first_few([str(key) for key in weights])}; the config that it was trained with lies in its folder'
         )
     if odd := [key for key, value in shared.items() if not isinstance(value, Tensor)]:
         raise ValueError(f'{checkpoint}: expected tensors, {len(odd)} are none: {first_few(odd)}')

@@ -195,7 +195,7 @@ class Clone:
         program, *arguments = words
         for word in arguments:
             require_file(word, self.folder, {path.name for path in self.files()})
-        program = 'python' if program == '.venv/bin/python' else program
+        program = 'python' if program in ('.venv/bin/python', 'python3') else program
         if program == 'python' and arguments[0] == '-m':
             module, *arguments = arguments[1:]
             if module == 'aream_mm' and arguments:

@@ -2,6 +2,7 @@
 
 import io
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from toy_voc import ANIMALS, make_voc, voc_config
 
 from aream_mm.datasets import PseudoMaskDataset
 from aream_mm.engine.pseudo_masks import PseudoMaskHook
+from aream_mm.engine.warm_up import WarmUpHook
 from aream_mm.files import write_atomically
 
 LOAD = dict(type='LoadImageFromFile')
@@ -89,6 +91,16 @@ def test_the_loss_of_aream_starts_after_the_warm_up(finished):
     keys = [sorted(losses) for losses in finished[3]]
     assert keys[:2] == [['loss_class', 'loss_patch']] * 2
     assert keys[2:] == [['loss_aream', 'loss_class', 'loss_patch']] * 2
+
+
+@pytest.mark.parametrize(('end', 'warned'), [(4, False), (5, True), (6, True)])
+@pytest.mark.parametrize('by_epoch', [False, True])
+def test_a_warm_up_that_outlasts_the_training_is_told(end, warned, by_epoch):
+    told = []
+    logger, model = SimpleNamespace(warning=told.append), SimpleNamespace(attention_loss=object())
+    lengths = dict(max_epochs=5, max_iters=50) if by_epoch else dict(max_epochs=1, max_iters=5)
+    WarmUpHook(end, by_epoch).before_train(SimpleNamespace(logger=logger, model=model, **lengths))
+    assert [f'warm-up of {end} ' in text for text in told] == [True] * warned
 
 
 def test_one_palette_mask_is_written_per_image_with_ids_of_its_tags(finished):

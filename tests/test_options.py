@@ -248,6 +248,7 @@ def test_a_tilde_is_the_home_folder(by_option, tmp_path, monkeypatch):
         ('train_dataloader = dict(batch_size=2)', None),
         ('max_iters = 5\ntrain_cfg = dict(max_iters=max_iters)', None),
         ('tta_pipeline = []', None),
+        ('max_iter = 5', 'max_iter: .* there is max_iters'),
         ('mine = 1', None),
     ],
 )

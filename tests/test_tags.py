@@ -574,6 +574,32 @@ def test_an_umlaut_is_one_whichever_way_it_is_encoded(tmp_path, on_disk, elsewhe
     assert list(read_tags(tmp_path / 'pictures', ['Bär'])[1]) == [image]
 
 
+@pytest.mark.parametrize(
+    'text',
+    [
+        'image;tags;Ort\na.jpg;cat, dog;Bonn\nb.jpg;;Köln\n',
+        'Ort,Tags,Image\nBonn,cat;dog,a.jpg\n"Köln, Dom",,b.jpg\n',
+        'id,image,date,label\n1,a.jpg,1.5.,cat|dog\n2,b.jpg,,\n',
+    ],
+)
+def test_columns_beside_image_and_tags_are_left_out_by_name(tmp_path, text):
+    (tmp_path / 'more.csv').write_text(text, encoding='utf-8')
+    kind, tags = read_tags(tmp_path / 'more.csv')
+    assert {image: sorted(names) for image, names in tags.items()} == {'a.jpg': ['cat', 'dog'], 'b.jpg': []}
+    others = {cell.strip() for cell in text.splitlines()[0].replace(';', ',').split(',')}
+    others -= {'image', 'Image', 'tags', 'Tags', 'label'}
+    assert all(name in kind for name in others) and 'left out' in kind
+
+
+def test_a_class_named_as_tags_are_has_a_column_of_marks(tmp_path):
+    (tmp_path / 'marks.csv').write_text('image,class,dog\na.jpg,1,0\nb.jpg,0,1\n')
+    kind, tags = read_tags(tmp_path / 'marks.csv')
+    assert kind.startswith('one column per class') and {k: list(v) for k, v in tags.items()} == {
+        'a.jpg': ['class'],
+        'b.jpg': ['dog'],
+    }
+
+
 def test_an_image_without_a_row_is_named(tmp_path):
     inner = plain_config(tmp_path / 'pictures', ['a.jpg', 'b.jpg'], ['cat'])
     write_tag_table(tmp_path / 'tags.csv', {'a.jpg': ['cat']})

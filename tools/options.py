@@ -270,8 +270,8 @@ def require_variables_read(path: Path, known: set[str]) -> None:
     for name in sorted(unread - {'_base_'}):
         expected = f'{path}: {name}: expected what acts in a config with bases, got a variable that nothing reads'
         if name in base:
-            raise ValueError(f'{expected}; set what is to change, or set it by --cfg-options {name}=…')
-        if nearest := difflib.get_close_matches(name, known, n=1, cutoff=0.8):
+            raise ValueError(f'{expected}; set it by --cfg-options {name}=…, which changes all that is computed of it')
+        if nearest := difflib.get_close_matches(name, known | {*base}, n=1, cutoff=0.8):
             raise ValueError(f'{expected}; there is {nearest[0]}')
 
 

@@ -20,6 +20,7 @@ import json
 import os
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -250,6 +251,7 @@ def main() -> None:
     settings = getattr(model, 'settings_with', RefineSettings)()
     made = made_by(model, settings, cfg, steps, model.dataset_meta['classes'], fp16=False)
     made_from, unreadable = clear(args.out, root, names, made['identity']), {}
+    seen = Counter()  # photographs, by class
     pending = [name for name in names if not results(args.out, name)[0].is_file()]
     for name in progress(pending):
         path, (mask_file, overlay_file) = root / name, results(args.out, name)
@@ -265,12 +267,15 @@ def main() -> None:
         overlay = draw(visualizer, name, read_picture(str(path), value_range), mask)
         write_atomically(overlay_file, encoded(Image.fromarray(overlay), format='JPEG', quality=90))
         write_mask(mask_file, mask, palette, made_from[name])
+        seen.update(model.dataset_meta['classes'][i] for i in np.unique(mask))
     told = dict(checkpoint=args.checkpoint, command=shlex.join(['python', 'tools/predict.py', *sys.argv[1:]]))
     number = len(find_pictures(args.out / 'masks')[0]) if (args.out / 'masks').is_dir() else 0
     manifest = dict(made, **told, photographs=str(root), images=number, mIoU=None, ignored=None)
     write_atomically(args.out / 'masks/manifest.json', json.dumps(manifest, indent=2, default=str).encode())
     kept = f', {len(names) - len(pending)} of them as they were there already' if len(pending) < len(names) else ''
     print(f'{len(names) - len(unreadable)} of {len(names)} photographs: masks and overlays in {args.out}{kept}')
+    if seen:
+        print(f'photographs with each class: {", ".join(f"{name} ({number})" for name, number in seen.most_common())}')
     for path, problem in unreadable.items():
         print(f'not read: {path} ({problem})')
     sys.exit(bool(unreadable))

@@ -24,6 +24,12 @@ class WarmUpHook(Hook):
         self.end = end
         self.by_epoch = by_epoch
 
+    def before_train(self, runner: Runner) -> None:
+        unit, last = ('epochs', runner.max_epochs) if self.by_epoch else ('steps', runner.max_iters)
+        if self.end >= last and getattr(bare(runner.model), 'attention_loss', None) is not None:
+            told = f'The warm-up of {self.end} {unit} outlasts the training of {last}'
+            runner.logger.warning(f'{told}: the loss on the attention takes no part')
+
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         model = bare(runner.model)
         warm_up = (runner.epoch if self.by_epoch else runner.iter) < self.end

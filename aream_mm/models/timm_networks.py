@@ -46,7 +46,7 @@ def fetching(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        keys = 'model.backbone.pretrained=FILE, or for a part such as vit model.backbone.vit.pretrained=FILE'
+        keys = 'model.backbone.pretrained=FILE, or of each part model.backbone.vit.pretrained=FILE and cnn likewise'
         raise OSError(f'expected to download {what}, got {error!r}; or give a file: --cfg-options {keys}') from error
 
 

@@ -220,7 +220,7 @@ def main() -> None:
     refuse(args.source, expected, problems)
     present = {file: np.array(Image.open(file)) for file in masks if file.exists()}
     there = [str(file) for file, mask in present.items() if not np.array_equal(mask, masks[file])]
-    refuse(args.out, 'no other masks there, for nothing is overwritten', there)
+    refuse(args.out, 'no other masks there (remove what is to be replaced)', there)
     for file, mask in masks.items():
         write_atomically(file, encode_mask(mask))
     print(f'{args.source}, taken for {kind}: {len(masks)} masks in {args.out}')

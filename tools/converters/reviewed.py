@@ -8,6 +8,7 @@ an older one that this review does not mark stay in it.
 """
 
 import argparse
+import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -108,7 +109,9 @@ def main() -> None:
     changed = sum(set(table[image]) != set(before[image]) for image in table)
     if changed:
         write_tag_table(tag_file, table)
-        print(f'{tag_file}: tags corrected of {changed}. Write their masks anew before stage 2')
+        manifest = Path(source.mask_dir, 'manifest.json')
+        command = json.loads(manifest.read_bytes()).get('command') if manifest.is_file() else None
+        print(f'{tag_file}: tags corrected of {changed}. Write their masks anew before stage 2: {command}')
     write_atomically(list_file, ''.join(f'{line}\n' for line in [*kept, *bad]).encode())
     print(f'{list_file}: {len(bad)} masks of this review, {len(kept)} of older ones')
     if bad and not source.get('left_out'):

@@ -456,9 +456,17 @@ def spreadsheet_tags(path: Path) -> tuple[str, Tags]:
     if header is None and width > 2:
         raise ValueError(f'{path}: expected a header that names the class of each of {width} columns, got none')
     is_mark = lambda cell: cell.casefold() in PRESENT | ABSENT  # noqa: E731
+    tagged = [i for i, name in enumerate(header or []) if name.casefold() in TAG_HEADERS]
+    others = ''
+    if width > 2 and len(tagged) == 1 and not all(is_mark(row[tagged[0]]) for _, row in rows):
+        images = [i for i, name in enumerate(header) if name.casefold() in IMAGE_HEADERS] or [0]
+        columns = [next((i for i in images if all(is_picture(row[i]) for _, row in rows)), images[0]), *tagged]
+        others = f', the others left out ({", ".join(name for i, name in enumerate(header) if i not in columns)})'
+        header, *rows = [(n, [row[i] for i in columns]) for n, row in [(0, header), *rows]]
+        header, width = header[1], 2
     one_class = header and header[1].casefold() not in TAG_HEADERS and all(is_mark(row[1]) for _, row in rows)
     if width == 2 and not one_class:
-        kind = f'image and tags in two columns, {"with" if header else "without"} header'
+        kind = f'image and tags in two columns, {"with" if header else "without"} header{others}'
         tags = add_up((as_image(row[0]), filter(None, map(class_name, names_in(row[1])))) for _, row in rows)
     else:
         kind = 'one column per class'
