@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from draw_demo import draw_demo
+from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from mmseg.structures import SegDataSample
 from toy_coco import make_coco
@@ -45,6 +46,12 @@ TOY = dict(
 def imports_kept_from_the_garbage_collector():
     """mmengine collects garbage for every data set that it makes, a quarter of a second for all that is imported."""
     gc.freeze()
+
+
+@pytest.fixture(scope='session', autouse=True)
+def scope_of_the_configs():
+    """As each tool begins; a test may be the first of its process."""
+    init_default_scope('mmseg')
 
 
 @pytest.fixture(scope='session', autouse=True)

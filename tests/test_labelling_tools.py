@@ -45,7 +45,7 @@ def voc(name, path):
     ('file', 'path', 'expected'),
     [
         ('foto', r'..\images\A\foto.jpg', 'A/foto.jpg'),  # annotations of one folder, photographs of several
-        ('x', '/home/me/B/photo.jpg', 'B/photo.jpg'),  # and under other names
+        ('x', '/pictures/B/photo.jpg', 'B/photo.jpg'),  # and under other names
         ('A/foto', 'foto.jpg', 'A/foto.jpg'),  # beside it, whatever else has the name
         ('A/only', 'foto.jpg', 'A/only.png'),  # a renamed file, refused where both may be meant
         ('none', 'none.gif', 'none.gif'),

@@ -19,7 +19,6 @@ import reviewed
 import torch
 from conftest import ROOT, TOY
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from options import load_config
 from PIL import Image
@@ -234,7 +233,6 @@ def look(monkeypatch, root):
 
 
 def test_the_most_doubtful_masks_come_first_and_names_are_quoted(own, monkeypatch, capsys):
-    init_default_scope('mmseg')
     for i, name in enumerate(('1', '3', 'sub/0')):
         write_mask(own / 'masks' / name, 1 + i % 2)
     data = look(monkeypatch, own)
@@ -426,7 +424,6 @@ def test_true_masks_that_do_not_fit_are_refused(own, stage, write, message):
 
 
 def test_the_switches_of_own_photographs_reach_both_stages(own):
-    init_default_scope('mmseg')
     options = dict(data_root=str(own), true_masks='masks', left_out=str(own / 'left_out.txt'))
     (own / 'left_out.txt').write_text('')
     second = load_config(ROOT / 'configs/seg/own_photographs.py', options)

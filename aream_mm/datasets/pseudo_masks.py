@@ -64,11 +64,12 @@ class PseudoMaskDataset(MaskDataset):
             told = f'{len(true)} true masks are learnt; {len(bad)} of {listed} bad masks are left out'
             warn(f'{self.mask_dir}: {told}' + ', the others are not as they were marked' * (len(bad) < listed))
         self.tags = {}  # by `sample_id`, of masks that know theirs
-        if self.tag_file and (true or 'identity' in self.manifest):
+        known = 'identity' in self.manifest  # what masks have that `PseudoMaskHook` wrote
+        if self.tag_file and (true or known):
             tags = self.tags_from_file(infos, self.tag_file)
             self.tags = {info['sample_id']: tag for info, tag in zip(infos, tags, strict=True)}
             self.compare(self.tag_file, true, [self.tags[i['sample_id']] for i in true], self.classes_in(true, masks))
-            tagged = [i for i in infos if 'identity' in self.manifest and self.tags[i['sample_id']].any()]
+            tagged = [i for i in infos if known and self.tags[i['sample_id']].any()]
             self.require(tagged, [not has_mask(info) for info in tagged], self.what, 'img_path')
         pseudo = [info for info in pseudo if info['sample_id'] not in bad]
         if not (true or pseudo):

@@ -110,8 +110,9 @@ def main() -> None:
     if changed:
         write_tag_table(tag_file, table)
         manifest = Path(source.mask_dir, 'manifest.json')
-        command = json.loads(manifest.read_bytes()).get('command') if manifest.is_file() else None
-        print(f'{tag_file}: tags corrected of {changed}. Write their masks anew before stage 2: {command}')
+        command = manifest.is_file() and json.loads(manifest.read_bytes()).get('command')
+        told = f'{tag_file}: tags corrected of {changed}. Write their masks anew before stage 2'
+        print(f'{told}: {command}' if command else told)
     write_atomically(list_file, ''.join(f'{line}\n' for line in [*kept, *bad]).encode())
     print(f'{list_file}: {len(bad)} masks of this review, {len(kept)} of older ones')
     if bad and not source.get('left_out'):

@@ -462,8 +462,8 @@ def spreadsheet_tags(path: Path) -> tuple[str, Tags]:
         images = [i for i, name in enumerate(header) if name.casefold() in IMAGE_HEADERS] or [0]
         columns = [next((i for i in images if all(is_picture(row[i]) for _, row in rows)), images[0]), *tagged]
         others = f', the others left out ({", ".join(name for i, name in enumerate(header) if i not in columns)})'
-        header, *rows = [(n, [row[i] for i in columns]) for n, row in [(0, header), *rows]]
-        header, width = header[1], 2
+        header, width = [header[i] for i in columns], 2
+        rows = [(number, [row[i] for i in columns]) for number, row in rows]
     one_class = header and header[1].casefold() not in TAG_HEADERS and all(is_mark(row[1]) for _, row in rows)
     if width == 2 and not one_class:
         kind = f'image and tags in two columns, {"with" if header else "without"} header{others}'
