@@ -1,6 +1,7 @@
 """What the terminal shows of a run, and what the log file keeps."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -111,3 +112,18 @@ def test_the_help_of_the_tools_is_all_that_they_print():
     helps = done.stdout.split('TOOL\n')[1:]
     assert len(helps) == len(tools) > 15 and all(text.startswith('usage: ') for text in helps)
     assert 'Could not import' not in done.stdout
+
+
+def test_a_half_written_cache_of_the_layout_of_configs_stops_no_tool(tmp_path):
+    """Another GPU's process may be writing it at this moment, or a full disk kept it from being written."""
+    environment = {**os.environ, 'XDG_CACHE_HOME': str(tmp_path)}
+
+    def run(code):
+        return subprocess.run([sys.executable, '-c', code], env=environment, capture_output=True, text=True, cwd=ROOT)
+
+    assert run('import yapf').returncode == 0
+    for cache in (caches := list(tmp_path.rglob('*.pickle'))):
+        cache.write_bytes(b'')
+    assert caches and 'EOFError' in run('import yapf').stderr
+    done = run('import aream_mm.quiet; from yapf.yapflib.yapf_api import FormatCode; print(*FormatCode("a=1"))')
+    assert done.stdout.startswith('a = 1'), done.stderr
