@@ -8,8 +8,10 @@ import import_masks
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from scipy import ndimage
 
+from aream_mm.datasets.contents import MADE_FROM
 from aream_mm.masks import encode_mask
 
 coco = pytest.importorskip('pycocotools.coco', reason="needs the extra 'export'")
@@ -183,16 +185,31 @@ def test_nothing_is_overwritten_and_pictures_without_a_shape_are_left_out(data, 
         ),
         ('plain.png', np.full((70, 90), 3, np.uint8), r'masks of ids 0..2 and 255.*plain.png \(ids \[3\]\)'),
         ('strange.png', np.zeros((70, 90), np.uint8), 'a photograph in images for each mask.*strange.png'),
-        ('manifest.json', None, 'expected masks/manifest.json'),
+        ('plain.png', np.zeros((70, 90, 3), np.uint8), r'masks of class ids .*plain.png \(RGB\)'),
     ],
 )
 def test_masks_that_are_no_photographs_are_refused(data, name, change, message):
     (data / 'masks' / name).unlink(missing_ok=True)
     if change is not None:
-        (data / 'masks' / name).write_bytes(encode_mask(change))
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        Image.fromarray(change).save(data / 'masks' / name)
+    with pytest.raises(ValueError, match=message):
         export('voc')
     assert not (data / 'exported').exists()
+
+
+def test_true_masks_have_the_classes_of_own_and_masks_that_are_not_complete_are_no_true_ones(data, capsys):
+    (data / 'masks/manifest.json').unlink()
+    export('coco')
+    told = capsys.readouterr().out
+    assert 'no manifest, so taken for true masks' in told and 'cat (4), dog (4)' in told
+    bring_back(source_of('coco'), classes=['background', 'cat', 'dog'])
+    for name, mask in masks_of(data / 'masks').items():
+        assert np.array_equal(masks_of(data / 'back')[name], mask)
+    text = PngInfo()
+    text.add_text(MADE_FROM, '{"photograph": "of the network that made it"}')
+    (data / 'masks/plain.png').write_bytes(encode_mask(np.zeros((70, 90), np.uint8), pnginfo=text))
+    with pytest.raises(FileNotFoundError, match='expected masks/manifest.json'):
+        export('coco', out='again')
 
 
 @pytest.mark.parametrize(

@@ -377,14 +377,17 @@ def test_bad_masks_alone_are_refused_and_true_masks_alone_are_learnt(own):
 # True masks
 
 
-def test_true_masks_take_the_place_of_pseudo_masks_and_are_not_measured_on(own):
+def test_true_masks_take_the_place_of_pseudo_masks_and_are_not_measured_on(own, monkeypatch):
     shutil.rmtree(own / 'masks')
     write_mask(own / 'corrected/1', 2)
     write_mask(own / 'corrected' / ODD, 1)
     (own / 'left_out.txt').write_text(f'{read_digest(own / "pseudo/1.png")}  1\n')  # bad, and mended since
     inner = dict(own_config(own), data_prefix=dict(img_path='images', seg_map_path='corrected'))
     arguments = dict(left_out=str(own / 'left_out.txt'), pipeline=LOAD, true_masks=True)
+    told = []
+    monkeypatch.setattr('aream_mm.datasets.pseudo_masks.warn', told.append)
     dataset = PseudoMaskDataset(inner, str(own / 'pseudo'), **arguments)
+    assert told[0].endswith('2 true masks are learnt; 0 of 1 bad masks are left out, 1 have a true mask')
     assert sorted(ids_of(dataset)) == sorted(['1', '3', '5', 'sub/0', ODD, 'sub/deep/4'])
     for i, sample_id in enumerate(ids_of(dataset)):
         folder = 'corrected' if sample_id in ('1', ODD) else 'pseudo'

@@ -59,10 +59,14 @@ class PseudoMaskDataset(MaskDataset):
         for info in pseudo:
             # Pseudo masks hold the ids of this problem already, so the map from the data set's ids must not apply.
             info.update(seg_map_path=str(self.mask_dir / f'{info["sample_id"]}.png'), label_map=None)
-        bad, listed = self._listed(infos, self.left_out) if self.left_out else (set(), 0)
+        listed = self._listed(infos, self.left_out) if self.left_out else {}
+        replaced = listed.keys() & {info['sample_id'] for info in true}
+        bad = {sample_id for sample_id, same in listed.items() if same} - replaced
         if true or listed:
-            told = f'{len(true)} true masks are learnt; {len(bad)} of {listed} bad masks are left out'
-            warn(f'{self.mask_dir}: {told}' + ', the others are not as they were marked' * (len(bad) < listed))
+            told = f'{len(true)} true masks are learnt; {len(bad)} of {len(listed)} bad masks are left out'
+            told += f', {len(replaced)} have a true mask' * bool(replaced)
+            changed = len(listed) - len(bad) - len(replaced)
+            warn(f'{self.mask_dir}: {told}' + f', {changed} are not as they were marked' * bool(changed))
         self.tags = {}  # by `sample_id`, of masks that know theirs
         known = 'identity' in self.manifest  # what masks have that `PseudoMaskHook` wrote
         if self.tag_file and (true or known):
@@ -76,8 +80,8 @@ class PseudoMaskDataset(MaskDataset):
             raise ValueError(f'{self.left_out}: expected some masks that are not bad, got none')
         return [*true, *super().change(pseudo)]
 
-    def _listed(self, infos: list[dict], file: str) -> tuple[set[str], int]:
-        """The ids of a list whose masks have not changed since, and how many are in it."""
+    def _listed(self, infos: list[dict], file: str) -> dict[str, bool]:
+        """Whether the masks of a list are those that were marked, by the ids of their pictures."""
         if not Path(file).is_file():
             raise FileNotFoundError(
                 f'left_out: expected a list as tools/converters/reviewed.py writes it, got {file!r}'
@@ -87,7 +91,7 @@ class PseudoMaskDataset(MaskDataset):
         wrong = ['  '.join(row) for row in rows if len(row[0]) != 64 or row[1] not in masks]
         refuse(file, 'lines of a SHA-256, two blanks, and the id of a picture', wrong)
         now = contents(read_digest, [masks[sample_id] for _, sample_id in rows])
-        return {sample_id for (digest, sample_id), same in zip(rows, now, strict=True) if digest == same}, len(rows)
+        return {sample_id: digest == same for (digest, sample_id), same in zip(rows, now, strict=True)}
 
     def require_masks(self, infos: list[dict], what: str) -> list[dict]:
         """As in the base class, and those of `PseudoMaskHook` are made from what is there now."""

@@ -1,4 +1,4 @@
-"""Pseudo masks, or those of tools/predict.py, in the form of another tool: `pip install 'aream_mm[export]'`.
+"""Pseudo masks, those of tools/predict.py, or true ones, in the form of another tool: `pip install 'aream_mm[export]'`.
 
     python tools/converters/export_masks.py work_dirs/own_photographs/pseudo_masks --to cvat --out exported
 
@@ -6,8 +6,9 @@
     yolo    data.yaml, labels and copies of the photographs     labelme a JSON a photograph, polygons
     voc     SegmentationClass, labelmap.txt, ImageSets; CVAT's "Segmentation mask" too
 
-Classes and photographs are those of the manifest. Instances are not told apart: with --instances each connected
-part of a class is one, as it is in YOLO anyway. Every photograph needs its mask's name and size. OUT is a new folder.
+Classes and photographs are those of the manifest; true masks have none, and those of own.py. Instances are not told
+apart: with --instances each connected part of a class is one, as it is in YOLO anyway. Every photograph needs its
+mask's name and size. OUT is a new folder.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from aream_mm.datasets.contents import contents, read_digest, read_mask
-from aream_mm.datasets.pictures import find_pictures, first_few, read_header, why_unreadable
+from aream_mm.datasets.pictures import ID_MODES, find_pictures, first_few, read_header, why_unreadable
 from aream_mm.datasets.tags import image_id, refuse
 from aream_mm.files import write_atomically
 from aream_mm.masks import IGNORE_INDEX, SIZES, VOC_COLOURS, encode_mask
@@ -53,23 +54,30 @@ def read_masks(folder: Path, images: Path | None) -> tuple[list[str], list[Pictu
     """The classes of the manifest, and the masks with their photographs; without images, those of the manifest.
 
     Raises:
-        FileNotFoundError: no manifest, or no folder of photographs.
+        FileNotFoundError: no manifest of masks that were made here, or no folder of photographs.
         ValueError: no masks, or some that are of no photograph, of another one, of another size or of other ids.
     """
-    manifest = folder / 'manifest.json'
-    if not manifest.is_file():
-        raise FileNotFoundError(
-            f'expected {manifest}, which masks of tools/train.py, test.py and predict.py have when they are complete'
-        )
-    content, own = json.loads(manifest.read_bytes()), Config.fromfile(OWN).photographs
-    images = images or Path(content.get('photographs') or Path(own.data_root, own.data_prefix.img_path))
-    classes, known = content['classes'], photographs_of(images)
+    manifest, own = folder / 'manifest.json', Config.fromfile(OWN)
     files = [file for file in find_pictures(folder)[0] if file.endswith('.png')]
+    found = contents(read_mask, [folder / file for file in files])
+    made_from = [mask.get('made_from') for mask in found]
+    if manifest.is_file():
+        content = json.loads(manifest.read_bytes())
+    elif any(made_from):
+        raise FileNotFoundError(f'expected {manifest}, which pseudo masks and predictions have when they are complete')
+    else:
+        print(f'{folder}: no manifest, so taken for true masks of the classes of {OWN}')
+        content = dict(classes=own.classes)
+    default = Path(own.photographs.data_root, own.photographs.data_prefix.img_path)
+    images = images or Path(content.get('photographs') or default)
+    classes, known = content['classes'], photographs_of(images)
     refuse(folder, f'a photograph in {images} for each mask', [f for f in files if image_id(f) not in known])
-    made_from = [mask.get('made_from') for mask in contents(read_mask, [folder / file for file in files])]
     digests = contents(read_digest, [images / known[image_id(file)] for file in files])
     others = [f for f, made, now in zip(files, made_from, digests, strict=True) if made and made['photograph'] != now]
     refuse(folder, f'masks that were made from the photographs in {images}', others)
+    kinds = [mask.get('problem') or mask['mode'] for mask in found]
+    wrong = [f'{file} ({kind})' for file, kind in zip(files, kinds, strict=True) if kind not in ID_MODES]
+    refuse(folder, 'masks of class ids (grey or palette PNGs of 8 bits)', wrong)
     pictures, problems = [], []
     for file in files:
         name = known[image_id(file)]
@@ -214,10 +222,12 @@ WRITERS = dict(coco=write_coco, yolo=write_yolo, labelme=write_labelme, cvat=wri
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('masks', type=Path, help='folder of masks with their manifest.json')
+    parser.add_argument('masks', type=Path, help='folder of masks')
     parser.add_argument('--to', required=True, choices=WRITERS, help='whose form they take')
     parser.add_argument('--out', type=Path, required=True, help='folder to write, which is not there yet')
-    parser.add_argument('--images', type=Path, help='folder of the photographs; default: that of the manifest')
+    parser.add_argument(
+        '--images', type=Path, help='folder of the photographs; default: that of the manifest'
+    )
     parser.add_argument('--instances', action='store_true', help='each connected part of a class is an instance')
     args = parser.parse_args()
     if find_spec('pycocotools') is None:
