@@ -266,3 +266,16 @@ def test_stage_1_learns_true_masks_to_its_end_and_when_it_is_resumed(tmp_path, m
     assert masks == {Path(f'{sample_id}.png') for sample_id in IDS}
     manifest = json.loads((tmp_path / 'run/pseudo_masks/manifest.json').read_text())
     assert manifest['images'] == 6 and manifest['checkpoint'].endswith('iter_4.pth')
+
+    base.write_text(base.read_text().replace("true_masks = 'masks'", 'true_masks = None'))
+    arguments = [
+        'test.py',
+        str(configs / 'tiny.py'),
+        str(tmp_path / 'run/iter_4.pth'),
+        '--work-dir',
+        str(tmp_path / 't'),
+    ]
+    monkeypatch.setattr(sys, 'argv', arguments)
+    runpy.run_path(str(ROOT / 'tools/test.py'), run_name='__main__')
+    (log,) = (tmp_path / 't').rglob('*.log')
+    assert 'iter_4.pth has learnt 2 of the 2 true masks that it is measured on' in log.read_text()

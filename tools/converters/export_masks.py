@@ -225,9 +225,7 @@ def main() -> None:
     parser.add_argument('masks', type=Path, help='folder of masks')
     parser.add_argument('--to', required=True, choices=WRITERS, help='whose form they take')
     parser.add_argument('--out', type=Path, required=True, help='folder to write, which is not there yet')
-    parser.add_argument(
-        '--images', type=Path, help='folder of the photographs; default: that of the manifest'
-    )
+    parser.add_argument('--images', type=Path, help='folder of the photographs; default: that of the manifest')
     parser.add_argument('--instances', action='store_true', help='each connected part of a class is an instance')
     args = parser.parse_args()
     if find_spec('pycocotools') is None:
