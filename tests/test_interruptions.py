@@ -9,6 +9,7 @@ from copy import deepcopy
 
 import interruptions
 import pytest
+import timm
 import torch
 from draw_demo import draw_demo
 from mmengine.runner import IterBasedTrainLoop, Runner
@@ -82,6 +83,18 @@ def test_a_resumed_run_ends_with_the_same_weights_with_any_number_of_workers_and
     cfg = random_config(root, tmp_path / 'cut', by_epoch, workers=2, seed=resumed_seed)
     cfg.resume = True
     assert same(trained(cfg), whole)
+
+
+@pytest.mark.parametrize('name', ['vit_small_patch16_dinov3', 'vit_small_patch16_rope_mixed_ape_224'])
+def test_a_run_of_a_network_with_rotary_positions_resumes(root, tmp_path, name):
+    if not timm.is_model(name):
+        pytest.skip(f'this timm has no {name}')
+    whole, cut, resumed = [random_config(root, tmp_path / folder) for folder in ('whole', 'cut', 'cut')]
+    for cfg in (whole, cut, resumed):
+        cfg.model.backbone.name = name
+    resumed.resume = True
+    trained(cut, 4)
+    assert same(trained(resumed), trained(whole))
 
 
 def test_the_hook_gives_each_step_other_random_numbers_and_each_seed_others(root, tmp_path):
