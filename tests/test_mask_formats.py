@@ -142,6 +142,35 @@ def test_a_mask_of_labelme_a_polygon_of_cvat_and_uncompressed_codes_are_read(dat
         assert np.array_equal(np.array(Image.open(data / f'back_{n}/a b/Übung 1.png')), mask), source
 
 
+@pytest.mark.parametrize(
+    'segmentation',
+    [
+        dict(size=[70, 90], counts=[100, 50]),  # pycocotools leaves what is behind the runs to whatever was in memory
+        dict(size=[70, 90], counts=[6299, 2, -1]),
+        [[5, 5, 30, 30, 7]],
+        [[1e9, 5, 30, 30, 7, 7]],
+    ],
+)
+def test_outlines_of_coco_that_pycocotools_would_misread_are_refused(data, segmentation):
+    image = dict(id=1, file_name='plain.webp', width=90, height=70)
+    entry = dict(image_id=1, category_id=0, segmentation=segmentation)
+    content = dict(images=[image], categories=[dict(id=0, name=CLASSES[1])], annotations=[entry])
+    (data / 'a.json').write_text(json.dumps(content))
+    with pytest.raises(ValueError, match='plain.webp: annotation None of image 1: expected a segmentation'):
+        bring_back('a.json')
+    assert not (data / 'back').exists()
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_masks_of_one_bit_are_of_background_and_the_first_class(data, form):
+    file = data / 'masks/plain.png'
+    mask = np.array(Image.open(file)) == 1
+    Image.fromarray(mask).save(file)
+    export(form)
+    bring_back(source_of(form))
+    assert np.array_equal(np.array(Image.open(data / 'back/plain.png')), mask)
+
+
 def test_without_background_every_id_is_a_class_and_pixels_without_a_shape_are_ignored(data, capsys):
     (data / 'masks/manifest.json').write_text(json.dumps(dict(classes=['sky', 'Kätzchen', 'hot dog'])))
     for form in FORMS:
@@ -186,6 +215,8 @@ def test_nothing_is_overwritten_and_pictures_without_a_shape_are_left_out(data, 
         ('plain.png', np.full((70, 90), 3, np.uint8), r'masks of ids 0..2 and 255.*plain.png \(ids \[3\]\)'),
         ('strange.png', np.zeros((70, 90), np.uint8), 'a photograph in images for each mask.*strange.png'),
         ('plain.png', np.zeros((70, 90, 3), np.uint8), r'masks of class ids .*plain.png \(RGB\)'),
+        ('plain.PNG', np.zeros((70, 90), np.uint8), r'end in .png, not so for 1: plain.PNG'),
+        ('plain.tif', np.zeros((70, 90), np.uint8), r'end in .png, not so for 1: plain.tif'),
     ],
 )
 def test_masks_that_are_no_photographs_are_refused(data, name, change, message):
@@ -216,20 +247,35 @@ def test_true_masks_have_the_classes_of_own_and_masks_that_are_not_complete_are_
     ('form', 'file', 'old', 'new', 'message'),
     [
         ('coco', 'annotations.json', '"plain.webp"', '"plane.webp"', r'plane.webp \(no photograph\)'),
-        ('coco', 'annotations.json', '"width": 90', '"width": 80', r'\(expected 90 × 70, got 80 × 70\)'),
+        (
+            'coco',
+            'annotations.json',
+            '"width": 90',
+            '"width": 80',
+            r'plain.webp: .*RLE of size \[70, 80\], got .*\[70, 90\]',
+        ),
         (
             'coco',
             'annotations.json',
             '"size": [70, 90]',
             '"size": [90, 70]',
-            r'\(shape: expected 90 × 70, got 70 × 90\)',
+            r'plain.webp: annotation .*got .*an RLE of size \[90, 70\]',
         ),
+        ('coco', 'annotations.json', '"height": 70', '"high": 70', "plain.webp: .*'height'"),
         ('coco', 'annotations.json', '"name": "hot dog"', '"name": "cold dog"', 'classes cold dog'),
         ('coco', 'annotations.json', '"segmentation"', '"segments"', 'polygons or masks, got annotation 1 without'),
-        ('cvat', 'annotations.xml', '<mask', '<box', 'polygons or masks, got <box> in'),
+        ('cvat', 'annotations.xml', '<mask', '<box', '3.x.jpeg: expected polygons or masks, got <box>'),
         ('cvat', 'annotations.xml', 'rle="', 'rle="9, ', 'reshape'),
         ('cvat', 'annotations.xml', 'label="hot dog"', 'label="cold dog"', 'classes cold dog'),
-        ('labelme', 'plain.json', '"polygon"', '"rectangle"', 'polygons or masks, got a rectangle'),
+        (
+            'labelme',
+            'plain.json',
+            '"polygon"',
+            '"rectangle"',
+            'plain.json: expected polygons or masks, got a rectangle',
+        ),
+        ('labelme', 'plain.json', '"points"', '"point"', 'plain.json: .*points'),
+        ('labelme', 'plain.json', '{"version"', '{', 'plain.json: Expecting'),
         (
             'labelme',
             'plain.json',
@@ -238,8 +284,18 @@ def test_true_masks_have_the_classes_of_own_and_masks_that_are_not_complete_are_
             r'\(expected 90 × 70, got 91 × 70\)',
         ),
         ('yolo', 'data.yaml', '["Kätzchen", "hot dog"]', '["Kätzchen", "dog"]', 'classes dog'),
-        ('yolo', 'labels/plain.txt', '0 ', '0 0.5 0.5 0.1 0.1\n0 ', 'polygons or masks, got a box in plain.txt'),
-        ('yolo', 'labels/plain.txt', '0 ', '7 ', 'taken for YOLO'),
+        ('yolo', 'labels/plain.txt', '0 ', '0 0.5 0.5 0.1 0.1\n0 ', 'plain.txt: expected polygons or masks, got a box'),
+        ('yolo', 'labels/plain.txt', '0 ', '7 ', "plain.txt: expected the number of one of 2 classes.*got '7 "),
+        ('yolo', 'labels/plain.txt', '0 ', '-1 ', "plain.txt: expected the number of one of 2 classes.*got '-1 "),
+        (
+            'yolo',
+            'labels/plain.txt',
+            '0 ',
+            '0 nan nan ',
+            "plain.txt: expected .*shares of width and height, got '0 nan",
+        ),
+        ('yolo', 'labels/plain.txt', '0 ', '0 30 5 ', "plain.txt: expected .*shares of width and height, got '0 30 5"),
+        ('yolo', 'labels/plain.txt', '0 ', '0 0.5 ', 'plain.txt: cannot reshape'),
         ('voc', 'labelmap.txt', 'hot dog:0,128,0', 'hot dog:0,128,1', 'colours of labelmap.txt'),
     ],
 )

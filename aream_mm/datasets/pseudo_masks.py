@@ -91,7 +91,8 @@ class PseudoMaskDataset(MaskDataset):
         wrong = ['  '.join(row) for row in rows if len(row[0]) != 64 or row[1] not in masks]
         refuse(file, 'lines of a SHA-256, two blanks, and the id of a picture', wrong)
         now = contents(read_digest, [masks[sample_id] for _, sample_id in rows])
-        return {sample_id: digest == same for (digest, sample_id), same in zip(rows, now, strict=True)}
+        # Of lists that were joined, the line that fits counts.
+        return dict(sorted((row[1], row[0] == digest) for row, digest in zip(rows, now, strict=True)))
 
     def require_masks(self, infos: list[dict], what: str) -> list[dict]:
         """As in the base class, and those of `PseudoMaskHook` are made from what is there now."""

@@ -195,7 +195,7 @@ class SegDatasetWrapper(BaseDataset):
         moved = [type(step) for step in self.pipeline.transforms if type(step).__module__.startswith('mmpretrain.')]
         if self.true_masks and (moved := [step.__name__ for step in moved if step.__name__ not in COLOURS_ALONE]):
             raise ValueError(f'true_masks: expected transforms that move masks with their pictures, got {moved}')
-        self.learnt_masks = [info['sample_id'] for info in masked]
+        self.learnt_masks = contents(read_digest, [info['img_path'] for info in masked])
         return masked
 
     def classes_in(self, infos: list[dict], masks: list[dict]) -> list[np.ndarray]:

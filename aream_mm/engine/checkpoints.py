@@ -11,6 +11,7 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner, find_latest_c
 
 from aream_mm.checkpoint import classes_of
 from aream_mm.checks import require_whole
+from aream_mm.datasets.contents import contents, read_digest
 from aream_mm.datasets.pictures import first_few
 from aream_mm.datasets.tags import require_same_classes
 from aream_mm.datasets.wrapper import SegDatasetWrapper, has_mask
@@ -36,7 +37,8 @@ class SafeCheckpointHook(CheckpointHook):
     Where validation was due at a checkpoint, a resumed run begins with it, unless that checkpoint is the best so far.
     A new run moves the best checkpoints of an earlier one, and its `last_checkpoint`, to a folder `before_<timestamp>`.
     The Runner loads no checkpoint of other classes than those of the config's data sets, or of another order of them.
-    A checkpoint knows whose true masks it has learnt; a warning tells where they are measured on.
+    A checkpoint knows the photographs, by what is in their files, whose true masks it has learnt, as does one that is
+    trained on from it. A warning tells where they are measured on.
 
     Takes the arguments of mmengine's except `backend_args` and `file_client_args`.
     """
@@ -45,13 +47,15 @@ class SafeCheckpointHook(CheckpointHook):
         intervals = {key: kwargs[key] for key in ('interval', 'max_keep_ckpts') if kwargs.get(key, -1) != -1}
         require_whole('SafeCheckpointHook', low=1, **intervals)
         super().__init__(backend_args=dict(backend='aream_mm.atomic'), **kwargs)
+        self.learnt: set[str] = set()  # digests of photographs
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
         if classes := classes_of_loops(runner):
             require_same_classes('val_dataloader', classes[0], classes[-1])
-        learnt = getattr(runner.train_dataloader.dataset, 'learnt_masks', [])
-        runner.message_hub.update_info('learnt_masks', learnt)
+        self.learnt.update(getattr(runner.train_dataloader.dataset, 'learnt_masks', ()))
+        runner.message_hub.update_info('learnt_masks', sorted(self.learnt))
+        self._tell_learnt(runner, runner._val_loop)
         if is_main_process():
             for leftover in Path(runner.work_dir).rglob('*.tmp'):
                 leftover.unlink()
@@ -73,14 +77,23 @@ class SafeCheckpointHook(CheckpointHook):
         name, classes = runner._load_from or find_latest_checkpoint(runner.work_dir), classes_of(checkpoint)
         for own in classes_of_loops(runner) if classes else ():
             require_same_classes(name, own, classes)
-        learnt = checkpoint.get('message_hub', {}).get('runtime_info', {}).get('learnt_masks', ())
-        for loop in filter(None, (runner._val_loop, runner._test_loop)):
-            measured = ids_of_masks(loop)
-            if both := sorted(measured.intersection(learnt)):
-                runner.logger.warning(
-                    f'{name} has learnt {len(both)} of the {len(measured)} true masks that it is measured on, and is '
-                    f'better on them than on others: {first_few(both)}'
-                )
+        self.learnt = set(checkpoint.get('message_hub', {}).get('runtime_info', {}).get('learnt_masks', ()))
+
+    def before_test(self, runner: Runner) -> None:
+        self._tell_learnt(runner, runner._test_loop)
+
+    def _tell_learnt(self, runner: Runner, loop: BaseLoop | None) -> None:
+        dataset = loop and loop.dataloader.dataset
+        if not self.learnt or not isinstance(dataset, SegDatasetWrapper):
+            return
+        infos = [info for info in map(dataset.get_data_info, range(len(dataset))) if has_mask(info)]
+        digests = contents(read_digest, [info['img_path'] for info in infos])
+        both = [info['sample_id'] for info, digest in zip(infos, digests, strict=True) if digest in self.learnt]
+        if both:
+            runner.logger.warning(
+                f'The network has learnt {len(both)} of the {len(infos)} true masks that it is measured on, and is '
+                f'better on them than on others: {first_few(both)}'
+            )
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         runner.message_hub.update_info('last_validation', runner.iter)
@@ -117,14 +130,6 @@ def classes_of_loops(runner: Runner) -> list[Sequence[str]]:
     loops = [loop for loop in (runner._train_loop, runner._val_loop, runner._test_loop) if isinstance(loop, BaseLoop)]
     metainfos = [getattr(loop.dataloader.dataset, 'metainfo', {}) for loop in loops]
     return [metainfo['classes'] for metainfo in metainfos if 'classes' in metainfo]
-
-
-def ids_of_masks(loop: BaseLoop | dict) -> set[str]:
-    """The `sample_id` of the true masks in the data set of a loop; none while it is a config, or of mmseg's own."""
-    dataset = isinstance(loop, BaseLoop) and loop.dataloader.dataset
-    if not isinstance(dataset, SegDatasetWrapper):
-        return set()
-    return {info['sample_id'] for info in map(dataset.get_data_info, range(len(dataset))) if has_mask(info)}
 
 
 def validation_is_due(runner: Runner) -> bool:

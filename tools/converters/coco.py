@@ -140,8 +140,8 @@ def read_region(annotation: dict, height: int, width: int) -> np.ndarray:
         return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))) > 0
     except Exception as error:  # pycocotools raises TypeError, ValueError or plain Exception
         raise ValueError(
-            f'annotation {annotation["id"]} of image {annotation["image_id"]}: expected a segmentation of polygons or '
-            f'an RLE of size [{height}, {width}], got {error!r}'
+            f'annotation {annotation.get("id")} of image {annotation["image_id"]}: expected a segmentation of polygons '
+            f'or an RLE of size [{height}, {width}], got {error!r}'
         ) from error
 
 

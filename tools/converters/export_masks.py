@@ -58,7 +58,8 @@ def read_masks(folder: Path, images: Path | None) -> tuple[list[str], list[Pictu
         ValueError: no masks, or some that are of no photograph, of another one, of another size or of other ids.
     """
     manifest, own = folder / 'manifest.json', Config.fromfile(OWN)
-    files = [file for file in find_pictures(folder)[0] if file.endswith('.png')]
+    files = find_pictures(folder)[0]
+    refuse(folder, 'masks that end in .png', [file for file in files if not file.endswith('.png')])
     found = contents(read_mask, [folder / file for file in files])
     made_from = [mask.get('made_from') for mask in found]
     if manifest.is_file():
@@ -81,7 +82,7 @@ def read_masks(folder: Path, images: Path | None) -> tuple[list[str], list[Pictu
     pictures, problems = [], []
     for file in files:
         name = known[image_id(file)]
-        mask = np.array(Image.open(folder / file))
+        mask = np.array(Image.open(folder / file)).astype(np.uint8)  # one bit is read as booleans
         header = read_header(images / name)
         if header is None:
             problems.append(f'{file} ({why_unreadable(images / name)})')

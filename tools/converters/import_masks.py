@@ -14,6 +14,7 @@ import io
 import json
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -53,6 +54,16 @@ def polygon(points: list, size: Size) -> np.ndarray:
     return np.array(plane)
 
 
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Errors within are a ValueError that names the file or picture."""
+    try:
+        yield
+    except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+        told = str(error).removeprefix(f'{what}: ') if isinstance(error, ValueError) else repr(error)
+        raise ValueError(f'{what}: {told}') from error
+
+
 def by_area(shapes: list) -> list:
     return sorted(shapes, key=lambda shape: -int(shape[1].sum()))
 
@@ -62,7 +73,7 @@ def no_outline(what: str) -> None:
 
 
 def read_coco(path: Path) -> Iterator[Drawn]:
-    from pycocotools import mask as coder
+    from coco import read_region
 
     content = read_json(path)
     if not isinstance(content, dict) or not COCO_FIELDS.keys() <= content.keys():
@@ -73,16 +84,13 @@ def read_coco(path: Path) -> Iterator[Drawn]:
     for entry in content['annotations']:
         entries[entry['image_id']].append(entry)
     for image in content['images']:
-        size, shapes = (image['height'], image['width']), []
-        for entry in entries[image['id']]:
-            code = entry.get('segmentation')
-            if not code:
-                no_outline(f'annotation {entry.get("id")} without a segmentation')
-            if isinstance(code, list) or isinstance(code['counts'], list):
-                code = coder.frPyObjects(code, *size)
-            plane = coder.decode(coder.merge(code) if isinstance(code, list) else code)
-            shapes.append((names[entry['category_id']], plane.astype(bool)))
-        yield Drawn(image['file_name'], size, by_area(shapes))
+        with naming(image['file_name']):
+            size, shapes = (image['height'], image['width']), []
+            for entry in entries[image['id']]:
+                if not entry.get('segmentation'):
+                    no_outline(f'annotation {entry.get("id")} without a segmentation')
+                shapes.append((names[entry['category_id']], read_region(entry, *size)))
+            yield Drawn(image['file_name'], size, by_area(shapes))
 
 
 def read_cvat(path: Path) -> Iterator[Drawn]:
@@ -90,61 +98,68 @@ def read_cvat(path: Path) -> Iterator[Drawn]:
 
     cvat_pairs(path)  # which finds fault
     for image in ElementTree.parse(path).getroot().findall('image'):
-        size, shapes = (int(image.get('height')), int(image.get('width'))), []
-        for shape in sorted(image, key=lambda shape: int(shape.get('z_order', 0))):
-            plane = np.zeros(size, bool)
-            if shape.tag == 'polygon':
-                points = [float(value) for value in shape.get('points').replace(';', ',').split(',')]
-                plane = coder.decode(coder.merge(coder.frPyObjects([points], *size))).astype(bool)
-            elif shape.tag == 'mask':
-                left, top, width, height = (int(shape.get(key)) for key in ('left', 'top', 'width', 'height'))
-                runs = [int(number) for number in shape.get('rle').split(',')]
-                inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)
-                plane[top : top + height, left : left + width] = inside
-            elif shape.tag != 'tag':
-                no_outline(f'<{shape.tag}> in {image.get("name")}')
-            if shape.tag != 'tag':
-                shapes.append((shape.get('label'), plane))
-        yield Drawn(image.get('name'), size, shapes)
+        with naming(image.get('name')):
+            size, shapes = (int(image.get('height')), int(image.get('width'))), []
+            for shape in sorted(image, key=lambda shape: int(shape.get('z_order', 0))):
+                plane = np.zeros(size, bool)
+                if shape.tag == 'polygon':
+                    points = [float(value) for value in shape.get('points').replace(';', ',').split(',')]
+                    plane = coder.decode(coder.merge(coder.frPyObjects([points], *size))).astype(bool)
+                elif shape.tag == 'mask':
+                    left, top, width, height = (int(shape.get(key)) for key in ('left', 'top', 'width', 'height'))
+                    runs = [int(number) for number in shape.get('rle').split(',')]
+                    inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)
+                    plane[top : top + height, left : left + width] = inside
+                elif shape.tag != 'tag':
+                    no_outline(f'<{shape.tag}>')
+                if shape.tag != 'tag':
+                    shapes.append((shape.get('label'), plane))
+            yield Drawn(image.get('name'), size, shapes)
 
 
 def read_labelme_shapes(folder: Path, photographs: dict[str, str]) -> Iterator[Drawn]:
     for file in [file for file in files_below(folder) if file.lower().endswith('.json')]:
-        (name, _), shapes = read_labelme(folder, photographs, file), []
-        content = json.loads((folder / file).read_text(encoding='utf-8-sig'))
-        if not {'imageHeight', 'imageWidth'} <= content.keys():
-            raise ValueError(f'{file}: expected imageHeight and imageWidth, got none')
-        size = content['imageHeight'], content['imageWidth']
-        for shape in content['shapes']:
-            kind = shape.get('shape_type') or 'polygon'
-            if kind == 'polygon' and len(shape['points']) > 2:
-                plane = polygon(shape['points'], size)
-            elif kind == 'mask':
-                plane, ((left, top), _) = np.zeros(size, bool), np.array(shape['points']).astype(int)
-                inside = np.array(Image.open(io.BytesIO(base64.b64decode(shape['mask'])))).astype(bool)
-                plane[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
-            else:
-                no_outline(f'a {kind} of {len(shape["points"])} points in {file}')
-            shapes.append((shape['label'], plane))
-        yield Drawn(name, size, shapes)
+        with naming(file):
+            (name, _), shapes = read_labelme(folder, photographs, file), []
+            content = json.loads((folder / file).read_text(encoding='utf-8-sig'))
+            if not {'imageHeight', 'imageWidth'} <= content.keys():
+                raise ValueError(f'{file}: expected imageHeight and imageWidth, got none')
+            size = content['imageHeight'], content['imageWidth']
+            for shape in content['shapes']:
+                kind = shape.get('shape_type') or 'polygon'
+                if kind == 'polygon' and len(shape['points']) > 2:
+                    plane = polygon(shape['points'], size)
+                elif kind == 'mask':
+                    plane, ((left, top), _) = np.zeros(size, bool), np.array(shape['points']).astype(int)
+                    inside = np.array(Image.open(io.BytesIO(base64.b64decode(shape['mask'])))).astype(bool)
+                    plane[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
+                else:
+                    no_outline(f'a {kind} of {len(shape["points"])} points')
+                shapes.append((shape['label'], plane))
+            yield Drawn(name, size, shapes)
 
 
 def read_yolo(folder: Path, photographs: dict[str, str], images: Path) -> Iterator[Drawn]:
     names = yaml.safe_load((folder / 'data.yaml').read_bytes())['names']
     for file in files_below(folder / 'labels'):
-        known = photographs.get(image_id(Path(file).with_suffix('.jpg').as_posix()))
-        header = known and read_header(images / known)
-        if not header:
-            raise ValueError(f'expected a photograph of {file} in {images}, got none')
-        shapes = []
-        for line in (folder / 'labels' / file).read_text().splitlines():
-            number, *values = line.split()
-            if len(values) < 6:
-                no_outline(f'a box in {file}')
-            points = (np.array(values, float).reshape(-1, 2) * header.size).astype(np.int32)
-            plane = cv2.fillPoly(np.zeros(header.size[::-1], np.uint8), [points], 1).astype(bool)
-            shapes.append((names[int(number)], plane))
-        yield Drawn(known, header.size[::-1], by_area(shapes))
+        with naming(file):
+            known = photographs.get(image_id(Path(file).with_suffix('.jpg').as_posix()))
+            header = known and read_header(images / known)
+            if not header:
+                raise ValueError(f'expected a photograph in {images}, got none')
+            shapes = []
+            for line in (folder / 'labels' / file).read_text().splitlines():
+                number, *values = line.split()
+                if len(values) < 6:
+                    no_outline('a box')
+                points = np.array(values, float).reshape(-1, 2)
+                if not (abs(points) <= 2).all() or not 0 <= int(number) < len(names):  # a little outside is usual
+                    expected = f'the number of one of {len(names)} classes, and shares of width and height'
+                    raise ValueError(f'expected {expected}, got {line[:80]!r}')
+                points = (points * header.size).astype(np.int32)
+                plane = cv2.fillPoly(np.zeros(header.size[::-1], np.uint8), [points], 1).astype(bool)
+                shapes.append((names[int(number)], plane))
+            yield Drawn(known, header.size[::-1], by_area(shapes))
 
 
 def read_voc(folder: Path) -> Iterator[Drawn]:
@@ -152,12 +167,14 @@ def read_voc(folder: Path) -> Iterator[Drawn]:
     colours = {(224, 224, 192): IGNORE}
     colours |= {tuple(map(int, line[1].split(','))): line[0] for line in lines if line[0][:1] != '#' and len(line) > 1}
     for file in files_below(folder / 'SegmentationClass'):
-        pixels = np.array(Image.open(folder / 'SegmentationClass' / file).convert('RGB'))
-        found, numbers = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True)
-        found = [tuple(map(int, colour)) for colour in found]
-        refuse(file, 'colours of labelmap.txt', [str(colour) for colour in found if colour not in colours])
-        planes = [numbers.reshape(pixels.shape[:2]) == n for n in range(len(found))]
-        yield Drawn(file, pixels.shape[:2], [(colours[c], plane) for c, plane in zip(found, planes, strict=True)])
+        with naming(file):
+            pixels = np.array(Image.open(folder / 'SegmentationClass' / file).convert('RGB'))
+            found, numbers = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True)
+            found = [tuple(map(int, colour)) for colour in found]
+            if unknown := [str(colour) for colour in found if colour not in colours]:
+                raise ValueError(f'expected colours of labelmap.txt, got {first_few(unknown)}')
+            planes = [numbers.reshape(pixels.shape[:2]) == n for n in range(len(found))]
+            yield Drawn(file, pixels.shape[:2], [(colours[c], plane) for c, plane in zip(found, planes, strict=True)])
 
 
 def reader_of(source: Path, photographs: dict[str, str], images: Path) -> tuple[str, Iterator[Drawn]]:
@@ -199,8 +216,6 @@ def main() -> None:
                 problems.append(f'{picture.name} ({why_unreadable(args.images / known) if known else "no photograph"})')
             elif header.size[::-1] != tuple(picture.size):
                 problems.append(f'{picture.name} ({SIZES.format(*header.size, *picture.size[::-1])})')
-            elif others := [plane.shape for _, plane in picture.shapes if plane.shape != tuple(picture.size)]:
-                problems.append(f'{picture.name} (shape: {SIZES.format(*header.size, *others[0][::-1])})')
             elif unknown := sorted(set(labels) - ids.keys()):
                 problems.append(f'{picture.name} (classes {", ".join(unknown)})')
             elif labels and not any(plane.any() for _, plane in picture.shapes):
