@@ -307,6 +307,11 @@ def test_marks_correct_the_tags_and_leave_bad_masks_out(own, monkeypatch):
     assert ids_of(pseudo_masks(own, left_out=left_out)) == ['1', '3', '5', 'sub/deep/4']
     write_mask(own / 'pseudo/sub/0', 2)  # painted since
     assert ids_of(pseudo_masks(own, left_out=left_out)) == ['1', '3', '5', 'sub/0', 'sub/deep/4']
+    lines = (own / 'left_out.txt').read_text().splitlines()
+    both = [*lines, f'{read_digest(own / "pseudo/sub/0.png")}  sub/0']  # of two reviews, joined in either order
+    for joined in (both, both[::-1]):
+        (own / 'joined.txt').write_text('\n'.join(joined))
+        assert ids_of(pseudo_masks(own, left_out=str(own / 'joined.txt'))) == ['1', '3', '5', 'sub/deep/4']
     take_over(own, monkeypatch, mark(own, {'3': ('bad mask', 'cat;dog', '')}))  # a second review adds to the first
     assert ids_of(pseudo_masks(own, left_out=left_out)) == ['1', '5', 'sub/0', 'sub/deep/4']
 

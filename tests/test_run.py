@@ -268,14 +268,21 @@ def test_stage_1_learns_true_masks_to_its_end_and_when_it_is_resumed(tmp_path, m
     assert manifest['images'] == 6 and manifest['checkpoint'].endswith('iter_4.pth')
 
     base.write_text(base.read_text().replace("true_masks = 'masks'", 'true_masks = None'))
-    arguments = [
-        'test.py',
-        str(configs / 'tiny.py'),
-        str(tmp_path / 'run/iter_4.pth'),
-        '--work-dir',
-        str(tmp_path / 't'),
+    for name in ('images/{}.PNG', 'masks/{}.png'):
+        (own / name.format('1')).rename(own / name.format('renamed'))
+    write_tag_table(own / 'tags.csv', {name.replace('1.PNG', 'renamed.PNG'): ['dog'] for name in NAMES})
+    options = [
+        f'load_from={tmp_path}/run/iter_4.pth',
+        'train_cfg.max_iters=2',
+        'train_cfg.val_interval=2',
+        *options[2:],
     ]
-    monkeypatch.setattr(sys, 'argv', arguments)
-    runpy.run_path(str(ROOT / 'tools/test.py'), run_name='__main__')
-    (log,) = (tmp_path / 't').rglob('*.log')
-    assert 'iter_4.pth has learnt 2 of the 2 true masks that it is measured on' in log.read_text()
+    train = ['train.py', str(configs / 'tiny.py'), '--work-dir', str(tmp_path / 'on'), '--cfg-options', *options]
+    test = ['test.py', str(configs / 'tiny.py'), str(tmp_path / 'on/iter_2.pth'), '--work-dir', str(tmp_path / 't')]
+    for arguments in (train, test):
+        monkeypatch.setattr(sys, 'argv', arguments)
+        runpy.run_path(str(ROOT / 'tools' / arguments[0]), run_name='__main__')
+    learnt = 'The network has learnt 2 of the 2 true masks that it is measured on, and is better on them than on others'
+    for folder, names in (('run', '1, sub/0'), ('on', 'renamed, sub/0'), ('t', 'renamed, sub/0')):
+        for log in (tmp_path / folder).rglob('*.log'):
+            assert f'{learnt}: {names}' in log.read_text()
