@@ -706,6 +706,26 @@ def test_background_before_the_classes_of_masks_changes_nothing(tmp_path, monkey
     assert read_tag_table(tmp_path / 'tags.csv') == {'a': ['dog']}
 
 
+@pytest.mark.parametrize(('named', 'first'), [('water', 0), ('background water', 1), ('mud water', 0)])
+def test_masks_are_counted_from_0_where_own_has_the_same_classes_without_background(
+    tmp_path, monkeypatch, named, first
+):
+    classes = ['water', 'forest'] if named != 'mud water' else ['mud', 'water', 'forest']
+    monkeypatch.setattr('labelling_tools.OWN', own := tmp_path / 'own.py')
+    own.write_text(
+        (ROOT / 'configs/_base_/datasets/own.py').read_text().replace("'background', 'cat', 'dog'", str(classes)[1:-1])
+    )
+    (tmp_path / 'masks').mkdir()
+    for i in range(len(classes) + first):
+        Image.new('L', (4, 4), i).save(tmp_path / f'masks/{i}.png')
+    convert(monkeypatch, tmp_path / 'masks', tmp_path / 'tags.csv', '--classes', *named.split(), 'forest')
+    expected = [[name] for name in classes]
+    assert list(read_tag_table(tmp_path / 'tags.csv').values()) == [[]] * first + expected
+    Image.new('L', (4, 4), len(classes) + first).save(tmp_path / 'masks/more.png')
+    with pytest.raises(ValueError, match=f'ids 0..{len(classes) - 1 + first} or 255'):
+        convert(monkeypatch, tmp_path / 'masks', tmp_path / 'tags.csv', '--classes', *named.split(), 'forest')
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [

@@ -201,6 +201,8 @@ def main() -> None:
     args = parser.parse_args()
     if find_spec('pycocotools') is None:
         parser.error(MISSING)
+    if ['background', *args.classes] == list(own.classes):  # which tags.py lets be left out
+        args.classes = own.classes
     classes, photographs = [class_name(name) for name in args.classes], photographs_of(args.images)
     ids = {name: i for i, name in enumerate(classes)}
     without = ids.get('background', IGNORE_INDEX)

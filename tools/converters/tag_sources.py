@@ -80,6 +80,7 @@ def read_tags(
     classes: Sequence[str] | None = None,
     skip_difficult: bool = False,
     images: Path | None = None,
+    first_id: int = 1,
 ) -> tuple[str, Tags]:
     """Read any of the forms; returns in words what the source was taken for, and its tags.
 
@@ -88,6 +89,7 @@ def read_tags(
         classes: names of the classes without background, in the order of ids or columns where the source has those.
         skip_difficult: leave out the objects that VOC annotations call difficult.
         images: folder of the photographs, in which an annotation's own is looked for.
+        first_id: of the classes in masks; 0 where there is no background.
 
     Raises:
         FileNotFoundError: no such file or folder.
@@ -97,7 +99,7 @@ def read_tags(
     if not source.is_file() and not source.is_dir():
         raise FileNotFoundError(f'tags: expected a file or folder, got {str(source)!r} which does not exist')
     if source.is_dir():
-        kind, tags = read_folder(source, classes, skip_difficult, images)
+        kind, tags = read_folder(source, classes, skip_difficult, images, first_id)
     else:
         kind, tags = read_file(source, classes, images)
     if skip_difficult and kind != 'VOC annotations':
@@ -108,7 +110,7 @@ def read_tags(
 
 
 def read_folder(
-    folder: Path, classes: Sequence[str] | None, skip_difficult: bool, images: Path | None
+    folder: Path, classes: Sequence[str] | None, skip_difficult: bool, images: Path | None, first_id: int
 ) -> tuple[str, Tags]:
     endings = {PurePath(file).suffix.lower() for file in scandir(str(folder))}
     pictures = endings.intersection(PICTURE_ENDINGS)
@@ -123,7 +125,7 @@ def read_folder(
     if '.json' in endings or labelme and not attempt(partial(read_labelme, folder, {}), labelme[0])[1]:
         return 'LabelMe annotations', labelme_tags(folder, labelme, images)
     if pictures == {'.png'}:
-        return 'masks', mask_tags(folder, classes)
+        return 'masks', mask_tags(folder, classes, first_id)
     if not pictures and any(child.is_dir() for child in folder.iterdir()):
         splits = [child for child in visible_folders(folder) if child.name.casefold() in SPLITS]
         splits = [child for child in splits if visible_folders(child)]
@@ -231,21 +233,21 @@ def read_voc_annotation(
     return photograph_of(file, said, photographs), names
 
 
-def mask_tags(folder: Path, classes: Sequence[str] | None) -> Tags:
-    """Classes whose ids are in masks of one channel: 0 is background, 1 the first class, 255 ignored."""
+def mask_tags(folder: Path, classes: Sequence[str] | None, first_id: int) -> Tags:
+    """Classes whose ids, from the first one on, are in masks of one channel: below it is background, 255 ignored."""
     if classes is None:
         raise ValueError(f'{folder}: expected --classes for the ids of masks, got none')
     files = [file for file in files_below(folder) if file.lower().endswith('.png')]
     processes = min(os.cpu_count() or 1, 8) if len(files) >= PARALLEL_FROM else 1
-    expected = f'masks with the ids 0..{len(classes)} or {IGNORE_INDEX}'
-    tags = read_each(partial(read_mask, folder, classes), files, folder, expected, processes)
+    expected = f'masks with the ids 0..{len(classes) - 1 + first_id} or {IGNORE_INDEX}'
+    tags = read_each(partial(read_mask, folder, classes, first_id), files, folder, expected, processes)
     if not any(tags.values()):
         painted = f'objects that are painted with {IGNORE_INDEX}, as they often are, need the id of their class'
         raise ValueError(f'{folder}: expected {expected}, got no class in any of {len(tags)}; {painted}')
     return tags
 
 
-def read_mask(folder: Path, classes: Sequence[str], file: str) -> tuple[str, list[str]]:
+def read_mask(folder: Path, classes: Sequence[str], first_id: int, file: str) -> tuple[str, list[str]]:
     with open_picture(folder / file) as mask:
         if len(mask.getbands()) > 1:
             raise ValueError(f'the channels {"".join(mask.getbands())}')
@@ -253,10 +255,10 @@ def read_mask(folder: Path, classes: Sequence[str], file: str) -> tuple[str, lis
             present = sorted(i for _, i in mask.getcolors())  # a histogram, in half the time of sorting the pixels
         else:  # 1 bit, which getcolors calls 0 and 255, or 16
             present = np.unique(np.asarray(mask)).astype(int).tolist()
-    ids = [i for i in present if i not in (0, IGNORE_INDEX)]
-    if unknown := [i for i in ids if not 0 < i <= len(classes)]:
+    ids = [i - first_id for i in present if i not in (first_id - 1, IGNORE_INDEX)]
+    if unknown := [i + first_id for i in ids if not 0 <= i < len(classes)]:
         raise ValueError(f'ids {first_few([str(i) for i in unknown])}')
-    return PurePath(file).with_suffix('').as_posix(), [classes[i - 1] for i in ids]
+    return PurePath(file).with_suffix('').as_posix(), [classes[i] for i in ids]
 
 
 def visible_folders(folder: Path) -> list[Path]:

@@ -86,14 +86,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('source', type=Path, help='file or folder with the tags')
     parser.add_argument('out', type=Path, help='where to write the table (.csv); the chart has the same name (.png)')
-    names = parser.add_mutually_exclusive_group()
-    names.add_argument(
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
         '--classes',
         nargs='+',
         help='names of the classes, background left out or first; needed, in the order of the ids, for masks, and for '
         'a cls_labels.npy of other classes than VOC. A tag that is not among them is an error',
     )
-    names.add_argument('--classes-file', help='the same from a text file, one name per line')
+    group.add_argument('--classes-file', help='the same from a text file, one name per line')
     parser.add_argument('--skip-difficult', action='store_true', help='leave out the difficult objects of VOC')
     parser.add_argument('--images', type=Path, help='folder of the photographs; default: that of own.py, if there')
     args = parser.parse_args()
@@ -106,16 +106,15 @@ def main() -> None:
             read_tag_table(args.out)
         except ValueError as error:
             parser.error(f'out: expected a new name or a tag table, which is then kept beside it; {error}')
-    classes = None
-    if args.classes_file:
-        classes = class_list(read_lines(args.classes_file, 'utf-8-sig'), args.classes_file)
-    elif args.classes:
-        classes = class_list(args.classes, '--classes')
+    names = read_lines(args.classes_file, 'utf-8-sig') if args.classes_file else args.classes
+    classes = class_list(names, args.classes_file or '--classes') if names is not None else None
 
-    own = Config.fromfile(OWN).photographs
-    images = Path(own.data_root, own.data_prefix.img_path)
+    own = Config.fromfile(OWN)
+    images = Path(own.photographs.data_root, own.photographs.data_prefix.img_path)
     images = args.images or (images if images.is_dir() else None)
-    kind, tags = read_tags(args.source, classes, args.skip_difficult, images)
+    # Where own.py has the same classes, without background, masks are counted from 0.
+    first_id = int(classes != list(own.classes) or 'background' in map(class_name, names))
+    kind, tags = read_tags(args.source, classes, args.skip_difficult, images, first_id)
     if not tags:
         raise ValueError(f'{args.source}: taken for {kind}; expected at least one image, got none')
     try:
