@@ -138,6 +138,14 @@ def test_classes_that_are_no_different_names_are_refused(own, classes):
         PhotographDataset(metainfo=dict(classes=classes), data_prefix=dict(img_path=str(own / 'images')))
 
 
+@pytest.mark.parametrize('folder', [True, ['masks'], 1])
+def test_folders_that_are_no_names_are_refused(own, folder):
+    with pytest.raises(
+        ValueError, match='true_masks of own.py.*: expected names of folders in quotes, got .*seg_map_path'
+    ):
+        PhotographDataset(dict(classes=CLASSES), dict(img_path='images', seg_map_path=folder), data_root=str(own))
+
+
 def test_the_palette_is_pascals_unless_given(own):
     config = dict(data_prefix=dict(img_path='images'), data_root=str(own))
     classes = ('background', *map(str, range(20)))

@@ -367,6 +367,14 @@ def test_a_list_of_other_pictures_is_refused(own, line):
         pseudo_masks(own, left_out=str(own / 'left_out.txt'))
 
 
+def test_bad_masks_are_listed_where_stage_2_looks_for_them(own, monkeypatch):
+    path, listed = mark(own, {'3': ('bad mask', 'cat;dog', '')}), own / 'my_list.txt'
+    configs(own)
+    run(monkeypatch, reviewed, path, own / 'second.py', '--cfg-options', f'train_dataloader.dataset.left_out={listed}')
+    assert '3' not in ids_of(pseudo_masks(own, left_out=str(listed)))
+    assert not (own / 'left_out.txt').exists()
+
+
 def test_bad_masks_alone_are_refused_and_true_masks_alone_are_learnt(own):
     masks = [path for path in (own / 'pseudo').rglob('*.png')]
     ids = [path.relative_to(own / 'pseudo').with_suffix('').as_posix() for path in masks]

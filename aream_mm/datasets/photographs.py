@@ -45,6 +45,8 @@ class PhotographDataset(BaseSegDataset):
         require('PhotographDataset: classes', classes, expected, good)
         meant = [name for name in classes if get_close_matches(name.casefold(), ['background'], cutoff=0.8)]
         require('PhotographDataset: classes', classes, "'background', spelt so, or none", meant in ([], ['background']))
+        expected, good = 'names of folders in quotes', all(isinstance(name, str) for name in data_prefix.values())
+        require('PhotographDataset: data_prefix (seg_map_path is true_masks of own.py)', data_prefix, expected, good)
         # Of more classes than colours, which mmseg would complain about first, the wrappers say that they are too many.
         metainfo = {'palette': VOC_COLOURS[: len(classes)] if len(classes) <= len(VOC_COLOURS) else [], **metainfo}
         super().__init__(metainfo=metainfo, data_prefix=data_prefix, ann_file=ann_file, data_root=data_root, **kwargs)

@@ -3,8 +3,8 @@
     python tools/converters/reviewed.py review.csv configs/seg/own_photographs.py
 
 review.csv is what the page of tools/analysis/review.py saves. The config, one of stage 2, names photographs, masks and
-tag table. The table of before stays beside the new one (tags.csv.1), and left_out.txt is written beside it; pictures of
-an older one that this review does not mark stay in it.
+tag table. The table of before stays beside the new one (tags.csv.1), and left_out.txt is written beside it, or what the
+config has as left_out; pictures of an older one that this review does not mark stay in it.
 """
 
 import argparse
@@ -102,7 +102,7 @@ def main() -> None:
     table = right_table(
         tag_file, args.review, wrong, [name for name in dataset.metainfo['classes'][dataset.first_id :]]
     )
-    list_file = tag_file.with_name('left_out.txt')
+    list_file = Path(source.get('left_out') or tag_file.with_name('left_out.txt'))
     listed = [line for line in read_lines(list_file) if line] if list_file.is_file() else []
     kept = [line for line in listed if line.partition('  ')[2] not in review]
     bad = [f'{row["mask"]}  {row["image"]}' for row in review.values() if row['mark'] != 'good']
