@@ -186,7 +186,8 @@ def test_the_best_checkpoint_of_an_earlier_run_is_not_taken_for_that_of_this_one
         iter=iteration,
         timestamp='20261127',
         logger=SimpleNamespace(info=print, warning=warned.append),
-        message_hub=SimpleNamespace(runtime_info={}),
+        message_hub=SimpleNamespace(runtime_info={}, update_info=print),
+        train_dataloader=SimpleNamespace(dataset=None),
         val_loop=None,
         train_loop=SimpleNamespace(iter=iteration, max_iters=9),
         **dict.fromkeys(('_train_loop', '_val_loop', '_test_loop')),  # as of a runner that has built none

@@ -228,6 +228,13 @@ def test_masks_that_are_no_photographs_are_refused(data, name, change, message):
     assert not (data / 'exported').exists()
 
 
+@pytest.mark.parametrize('content', ['{', '[]', '{}', '{"classes": 3}'])
+def test_a_manifest_without_classes_is_named(data, content):
+    (data / 'masks/manifest.json').write_text(content)
+    with pytest.raises(ValueError, match='masks/manifest.json: expected JSON with the classes of the masks'):
+        export('voc')
+
+
 def test_true_masks_have_the_classes_of_own_and_masks_that_are_not_complete_are_no_true_ones(data, capsys):
     (data / 'masks/manifest.json').unlink()
     export('coco')
@@ -299,6 +306,13 @@ def test_true_masks_have_the_classes_of_own_and_masks_that_are_not_complete_are_
         ),
         ('yolo', 'labels/plain.txt', '0 ', '0 30 5 ', "plain.txt: expected .*shares of width and height, got '0 30 5"),
         ('yolo', 'labels/plain.txt', '0 ', '0 0.5 ', 'plain.txt: cannot reshape'),
+        (
+            'voc',
+            'labelmap.txt',
+            'hot dog:0,128,0',
+            'hot dog:128,0,0',
+            'a colour of its own for each class, .* Kätzchen',
+        ),
         ('voc', 'labelmap.txt', 'hot dog:0,128,0', 'hot dog:0,128,1', 'colours of labelmap.txt'),
     ],
 )

@@ -63,7 +63,11 @@ def read_masks(folder: Path, images: Path | None) -> tuple[list[str], list[Pictu
     found = contents(read_mask, [folder / file for file in files])
     made_from = [mask.get('made_from') for mask in found]
     if manifest.is_file():
-        content = json.loads(manifest.read_bytes())
+        try:
+            content = json.loads(manifest.read_bytes())
+            content = dict(content, classes=list(content['classes']))
+        except (LookupError, TypeError, ValueError) as error:
+            raise ValueError(f'{manifest}: expected JSON with the classes of the masks, got {error!r}') from error
     elif any(made_from):
         raise FileNotFoundError(f'expected {manifest}, which pseudo masks and predictions have when they are complete')
     else:

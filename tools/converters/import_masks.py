@@ -164,8 +164,10 @@ def read_yolo(folder: Path, photographs: dict[str, str], images: Path) -> Iterat
 
 def read_voc(folder: Path) -> Iterator[Drawn]:
     lines = [line.split(':') for line in (folder / 'labelmap.txt').read_text(encoding='utf-8-sig').splitlines()]
-    colours = {(224, 224, 192): IGNORE}
-    colours |= {tuple(map(int, line[1].split(','))): line[0] for line in lines if line[0][:1] != '#' and len(line) > 1}
+    pairs = [(tuple(map(int, line[1].split(','))), line[0]) for line in lines if line[0][:1] != '#' and len(line) > 1]
+    colours = {(224, 224, 192): IGNORE, **dict(pairs)}
+    twins = [name for colour, name in pairs if colours[colour] != name]
+    refuse(folder / 'labelmap.txt', 'a colour of its own for each class', twins)
     for file in files_below(folder / 'SegmentationClass'):
         with naming(file):
             pixels = np.array(Image.open(folder / 'SegmentationClass' / file).convert('RGB'))
