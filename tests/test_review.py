@@ -400,7 +400,7 @@ def test_true_masks_take_the_place_of_pseudo_masks_and_are_not_measured_on(own, 
     told = []
     monkeypatch.setattr('aream_mm.datasets.pseudo_masks.warn', told.append)
     dataset = PseudoMaskDataset(inner, str(own / 'pseudo'), **arguments)
-    assert told[0].endswith('2 true masks are learnt; 0 of 1 bad masks are left out, 1 have a true mask')
+    assert told[0].endswith('2 true masks are learnt; 0 of 1 bad masks are left out, 1 replaced by true ones')
     assert sorted(ids_of(dataset)) == sorted(['1', '3', '5', 'sub/0', ODD, 'sub/deep/4'])
     for i, sample_id in enumerate(ids_of(dataset)):
         folder = 'corrected' if sample_id in ('1', ODD) else 'pseudo'

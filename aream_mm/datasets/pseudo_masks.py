@@ -64,7 +64,7 @@ class PseudoMaskDataset(MaskDataset):
         bad = {sample_id for sample_id, same in listed.items() if same} - replaced
         if true or listed:
             told = f'{len(true)} true masks are learnt; {len(bad)} of {len(listed)} bad masks are left out'
-            told += f', {len(replaced)} have a true mask' * bool(replaced)
+            told += f', {len(replaced)} replaced by true ones' * bool(replaced)
             changed = len(listed) - len(bad) - len(replaced)
             warn(f'{self.mask_dir}: {told}' + f', {changed} are not as they were marked' * bool(changed))
         self.tags = {}  # by `sample_id`, of masks that know theirs

@@ -37,8 +37,8 @@ class SafeCheckpointHook(CheckpointHook):
     Where validation was due at a checkpoint, a resumed run begins with it, unless that checkpoint is the best so far.
     A new run moves the best checkpoints of an earlier one, and its `last_checkpoint`, to a folder `before_<timestamp>`.
     The Runner loads no checkpoint of other classes than those of the config's data sets, or of another order of them.
-    A checkpoint knows the photographs, by what is in their files, whose true masks it has learnt, as does one that is
-    trained on from it. A warning tells where they are measured on.
+    A checkpoint knows the photographs, by what is in their files, whose true masks it and those before it have learnt.
+    A warning tells where they are measured on.
 
     Takes the arguments of mmengine's except `backend_args` and `file_client_args`.
     """

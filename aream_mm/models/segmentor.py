@@ -204,7 +204,7 @@ class CAMSegmentor(BaseSegmentor):
         all_reduce_dict(log_vars, op='mean')
         return loss, log_vars
 
-    @torch.compiler.disable  # the number of classes present differs from batch to batch, and each would be compiled anew
+    @torch.compiler.disable  # which would compile it anew for each number of classes present
     @torch.no_grad()
     def label_masks(self, images: Tensor, tags: Tensor, class_map: Tensor, attended: Attended) -> Tensor:
         """Reliable masks (B, H, W) of the CAM that the loss propagates. An image without tags is 255 everywhere.
