@@ -186,6 +186,14 @@ def test_without_background_every_id_is_a_class_and_pixels_without_a_shape_are_i
     assert np.array_equal(after, np.where(before == 0, 255, before))
 
 
+def test_a_mask_of_voc_in_which_nothing_is_drawn_is_no_true_mask(data, capsys):
+    export('voc')
+    Image.new('RGB', (90, 70)).save(data / 'exported/SegmentationClass/plain.png')
+    bring_back('exported')
+    assert '1 pictures without a shape are left out: plain.png' in capsys.readouterr().out
+    assert len(list((data / 'back').rglob('*.png'))) == 3
+
+
 def test_nothing_is_overwritten_and_pictures_without_a_shape_are_left_out(data, capsys):
     export('coco')
     with pytest.raises(SystemExit):

@@ -175,8 +175,9 @@ def read_voc(folder: Path) -> Iterator[Drawn]:
             found = [tuple(map(int, colour)) for colour in found]
             if unknown := [str(colour) for colour in found if colour not in colours]:
                 raise ValueError(f'expected colours of labelmap.txt, got {first_few(unknown)}')
-            planes = [numbers.reshape(pixels.shape[:2]) == n for n in range(len(found))]
-            yield Drawn(file, pixels.shape[:2], [(colours[c], plane) for c, plane in zip(found, planes, strict=True)])
+            planes = [(colours[colour], numbers.reshape(pixels.shape[:2]) == n) for n, colour in enumerate(found)]
+            shapes = [(label, plane) for label, plane in planes if label not in ('background', BACKGROUND)]
+            yield Drawn(file, pixels.shape[:2], shapes)
 
 
 def reader_of(source: Path, photographs: dict[str, str], images: Path) -> tuple[str, Iterator[Drawn]]:
