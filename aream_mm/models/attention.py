@@ -50,14 +50,14 @@ class AffinityInRows(NamedTuple):
 
     def weigh(self, sources: Tensor) -> Tensor:
         """Each patch's sum of the sources (B, C, P) by its row: (B, C, P). No more than `MOST` weights are held."""
-        total, first = 0, self.first_patch
+        sources, first = at_least_float32(sources), self.first_patch
+        total = torch.zeros_like(sources)  # filled in place: small results kept would cut up the memory between blocks
         for q, k, weight in self.layers:
             rows = max(MOST // (len(k) * k.shape[2]), 1)
-            blocks = [
-                sum(sources.to(each.dtype) @ each[..., first:].transpose(1, 2) for each in head_weights(queries, k))
-                for queries in q[:, :, first:].split(rows, dim=2)
-            ]
-            total = total + torch.cat(blocks, dim=2) * (weight / q.shape[1])
+            blocks = zip(q[:, :, first:].split(rows, dim=2), total.split(rows, dim=2), strict=True)
+            for queries, received in blocks:
+                for each in head_weights(queries, k):
+                    received += sources.to(each.dtype) @ each[..., first:].transpose(1, 2) * (weight / q.shape[1])
         return total
 
 
