@@ -6,6 +6,7 @@ from aream_mm.version import __version__
 __all__ = ['__version__']
 
 libraries.require(_found := libraries.find())
+libraries.import_yapf()
 
 from mmengine.config.utils import MODULE2PACKAGE  # noqa: E402
 

@@ -1,6 +1,10 @@
 """The libraries that aream_mm stands on: OpenMMLab's own, or the maintained forks of them under the same names."""
 
+import os
 from importlib.metadata import distributions, version
+from pickle import UnpicklingError
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 from packaging.version import Version
 
@@ -34,3 +38,12 @@ def require(found: dict[str, dict[str, str]]) -> None:
     ]
     if odd:
         raise ImportError(f'aream_mm: expected one {"; one ".join(odd)}. {INSTALL}')
+
+
+def import_yapf() -> None:
+    """mmengine's layout of configs, whose cache another process, such as another GPU's, may be writing just now."""
+    try:
+        import yapf
+    except (EOFError, UnpicklingError):
+        with TemporaryDirectory() as folder, patch.dict(os.environ, XDG_CACHE_HOME=folder):
+            import yapf  # noqa: F401

@@ -7,8 +7,6 @@ import sys
 from copy import deepcopy
 from pathlib import Path
 
-import aream_mm.quiet  # noqa: F401
-
 import numpy as np
 import pytest
 import torch

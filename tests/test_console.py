@@ -125,5 +125,5 @@ def test_a_half_written_cache_of_the_layout_of_configs_stops_no_tool(tmp_path):
     for cache in (caches := list(tmp_path.rglob('*.pickle'))):
         cache.write_bytes(b'')
     assert caches and 'EOFError' in run('import yapf').stderr
-    done = run('import aream_mm.quiet; from yapf.yapflib.yapf_api import FormatCode; print(*FormatCode("a=1"))')
+    done = run('import aream_mm; from yapf.yapflib.yapf_api import FormatCode; print(*FormatCode("a=1"))')
     assert done.stdout.startswith('a = 1'), done.stderr
