@@ -249,9 +249,7 @@ def test_true_masks_have_the_classes_of_own_and_masks_that_are_not_complete_are_
     told = capsys.readouterr().out
     assert 'no manifest, so taken for true masks' in told and 'cat (4), dog (4)' in told
     bring_back(source_of('coco'), classes=['background', 'cat', 'dog'])
-    bring_back(
-        source_of('coco'), classes=['cat', 'dog']
-    )  # the same masks, for the background of own.py goes without saying
+    bring_back(source_of('coco'), classes=['cat', 'dog'])  # the same, as the background of own.py goes without saying
     for name, mask in masks_of(data / 'masks').items():
         assert np.array_equal(masks_of(data / 'back')[name], mask)
     text = PngInfo()
@@ -262,78 +260,40 @@ def test_true_masks_have_the_classes_of_own_and_masks_that_are_not_complete_are_
 
 
 @pytest.mark.parametrize(
-    ('form', 'file', 'old', 'new', 'message'),
+    ('file', 'old', 'new', 'message'),
     [
-        ('coco', 'annotations.json', '"plain.webp"', '"plane.webp"', r'plane.webp \(no photograph\)'),
-        (
-            'coco',
-            'annotations.json',
-            '"width": 90',
-            '"width": 80',
-            r'plain.webp: .*RLE of size \[70, 80\], got .*\[70, 90\]',
-        ),
-        (
-            'coco',
-            'annotations.json',
-            '"size": [70, 90]',
-            '"size": [90, 70]',
-            r'plain.webp: annotation .*got .*an RLE of size \[90, 70\]',
-        ),
-        ('coco', 'annotations.json', '"height": 70', '"high": 70', "plain.webp: .*'height'"),
-        ('coco', 'annotations.json', '"name": "hot dog"', '"name": "cold dog"', 'classes cold dog'),
-        ('coco', 'annotations.json', '"segmentation"', '"segments"', 'polygons or masks, got annotation 1 without'),
-        ('cvat', 'annotations.xml', '<mask', '<box', '3.x.jpeg: expected polygons or masks, got <box>'),
-        ('cvat', 'annotations.xml', 'rle="', 'rle="9, ', 'reshape'),
-        ('cvat', 'annotations.xml', 'label="hot dog"', 'label="cold dog"', 'classes cold dog'),
-        (
-            'labelme',
-            'plain.json',
-            '"polygon"',
-            '"rectangle"',
-            'plain.json: expected polygons or masks, got a rectangle',
-        ),
-        ('labelme', 'plain.json', '"points"', '"point"', 'plain.json: .*points'),
-        ('labelme', 'plain.json', '{"version"', '{', 'plain.json: Expecting'),
-        (
-            'labelme',
-            'plain.json',
-            '"imageWidth": 90',
-            '"imageWidth": 91',
-            r'\(expected 90 × 70, got 91 × 70\)',
-        ),
-        ('yolo', 'data.yaml', '["Kätzchen", "hot dog"]', '["Kätzchen", "dog"]', 'classes dog'),
-        ('yolo', 'labels/plain.txt', '0 ', '0 0.5 0.5 0.1 0.1\n0 ', 'plain.txt: expected polygons or masks, got a box'),
-        ('yolo', 'labels/plain.txt', '0 ', '7 ', "plain.txt: expected the number of one of 2 classes.*got '7 "),
-        ('yolo', 'labels/plain.txt', '0 ', '-1 ', "plain.txt: expected the number of one of 2 classes.*got '-1 "),
-        (
-            'yolo',
-            'labels/plain.txt',
-            '0 ',
-            '0 nan nan ',
-            "plain.txt: expected .*shares of width and height, got '0 nan",
-        ),
-        ('yolo', 'labels/plain.txt', '0 ', '0 30 5 ', "plain.txt: expected .*shares of width and height, got '0 30 5"),
-        ('yolo', 'labels/plain.txt', '0 ', '0 0.5 ', 'plain.txt: cannot reshape'),
-        (
-            'voc',
-            'labelmap.txt',
-            'hot dog:0,128,0',
-            'hot dog:128,0,0',
-            'a colour of its own for each class, .* Kätzchen',
-        ),
-        ('voc', 'labelmap.txt', 'hot dog:0,128,0', 'hot dog:0,128,1', 'colours of labelmap.txt'),
+        ('coco/annotations.json', '"plain.webp"', '"plane.webp"', r'plane.webp \(no photograph\)'),
+        ('coco/annotations.json', '"width": 90', '"width": 80', r'\(expected 90 × 70, got 80 × 70\)'),
+        ('coco/annotations.json', '"size": [70, 90]', '"size": [90, 70]', r'\(shape: expected 90 × 70, got 70 × 90\)'),
+        ('coco/annotations.json', '"height": 70', '"high": 70', "plain.webp: .*'height'"),
+        ('coco/annotations.json', '"name": "hot dog"', '"name": "cold dog"', 'classes cold dog'),
+        ('coco/annotations.json', '"segmentation"', '"segments"', 'polygons or masks, got annotation 1 without'),
+        ('cvat/annotations.xml', '<mask', '<box', '3.x.jpeg: expected polygons or masks, got <box>'),
+        ('cvat/annotations.xml', 'rle="', 'rle="9, ', 'reshape'),
+        ('cvat/annotations.xml', 'label="hot dog"', 'label="cold dog"', 'classes cold dog'),
+        ('labelme/plain.json', '"polygon"', '"rectangle"', 'plain.json: expected polygons or masks, got a rectangle'),
+        ('labelme/plain.json', '"points"', '"point"', 'plain.json: .*points'),
+        ('labelme/plain.json', '{"version"', '{', 'plain.json: Expecting'),
+        ('labelme/plain.json', '"imageWidth": 90', '"imageWidth": 91', r'\(expected 90 × 70, got 91 × 70\)'),
+        ('yolo/data.yaml', '["Kätzchen", "hot dog"]', '["Kätzchen", "dog"]', 'classes dog'),
+        ('yolo/labels/plain.txt', '0 ', '0 0.5 0.5 0.1 0.1\n0 ', 'plain.txt: expected polygons or masks, got a box'),
+        ('yolo/labels/plain.txt', '0 ', '7 ', "plain.txt: expected the number of one of 2 classes.*got '7 "),
+        ('yolo/labels/plain.txt', '0 ', '-1 ', "plain.txt: expected the number of one of 2 classes.*got '-1 "),
+        ('yolo/labels/plain.txt', '0 ', '0 nan nan ', "plain.txt: expected .*shares of width and height, got '0 nan"),
+        ('yolo/labels/plain.txt', '0 ', '0 30 5 ', "plain.txt: expected .*shares of width and height, got '0 30 5"),
+        ('yolo/labels/plain.txt', '0 ', '0 0.5 ', 'plain.txt: cannot reshape'),
+        ('voc/labelmap.txt', 'hot dog:0,128,0', 'hot dog:128,0,0', 'a colour of its own for each class, .* Kätzchen'),
+        ('voc/labelmap.txt', 'hot dog:0,128,0', 'hot dog:0,128,1', 'colours of labelmap.txt'),
     ],
 )
-def test_what_is_not_of_these_photographs_and_classes_is_refused_and_nothing_is_written(
-    data, form, file, old, new, message
-):
-    export(form)
-    path = data / 'exported' / file
+def test_what_is_not_of_these_photographs_and_classes_is_refused_and_nothing_is_written(data, file, old, new, message):
+    form, path = file.partition('/')[0], data / file
+    export(form, out=form)
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
     with pytest.raises(ValueError, match=message):
-        bring_back(source_of(form))
+        bring_back(source_of(form, out=form))
     assert not (data / 'back').exists()
 
 

@@ -87,9 +87,10 @@ def read_coco(path: Path) -> Iterator[Drawn]:
         with naming(image['file_name']):
             size, shapes = (image['height'], image['width']), []
             for entry in entries[image['id']]:
-                if not entry.get('segmentation'):
+                if not (outline := entry.get('segmentation')):
                     no_outline(f'annotation {entry.get("id")} without a segmentation')
-                shapes.append((names[entry['category_id']], read_region(entry, *size)))
+                own_size = outline.get('size', size) if isinstance(outline, dict) else size
+                shapes.append((names[entry['category_id']], read_region(entry, *own_size)))
             yield Drawn(image['file_name'], size, by_area(shapes))
 
 
@@ -221,6 +222,8 @@ def main() -> None:
                 problems.append(f'{picture.name} ({why_unreadable(args.images / known) if known else "no photograph"})')
             elif header.size[::-1] != tuple(picture.size):
                 problems.append(f'{picture.name} ({SIZES.format(*header.size, *picture.size[::-1])})')
+            elif others := [plane.shape for _, plane in picture.shapes if plane.shape != tuple(picture.size)]:
+                problems.append(f'{picture.name} (shape: {SIZES.format(*header.size, *others[0][::-1])})')
             elif unknown := sorted(set(labels) - ids.keys()):
                 problems.append(f'{picture.name} (classes {", ".join(unknown)})')
             elif labels and not any(plane.any() for _, plane in picture.shapes):
