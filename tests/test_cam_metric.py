@@ -94,7 +94,7 @@ def test_best_and_fixed_threshold_are_reported(predictions, thresholds):
     for name, threshold in (('best', best), ('fixed', BACKGROUND)):
         expected = mmsegs_metrics(predictions, threshold)
         assert metrics[f'cam/threshold_{name}'] == pytest.approx(threshold, abs=1e-4)
-        for figure in ('mIoU', 'mPrecision', 'mRecall'):
+        for figure in ('mIoU', 'mPrecision', 'mRecall', 'aAcc'):
             assert metrics[f'cam/{figure}_{name}'] == pytest.approx(expected[figure], abs=0.011)
     assert next(iter(metrics)) == 'cam/mIoU_best'
     assert metrics['cam/mIoU_mask_free'] in metric.curve.miou.round(2)
@@ -125,7 +125,8 @@ def test_without_background_each_pixel_is_its_best_class(predictions):
         mmsegs.process({}, [dict(pred_sem_seg=dict(data=mask), gt_sem_seg=truth)])
     figures = metric.evaluate(len(tagged))
     assert figures['cam/mIoU_fixed'] == pytest.approx(mmsegs.evaluate(len(tagged))['mIoU'], abs=0.011)
-    assert set(figures) == {'cam/mIoU_fixed', 'cam/mPrecision_fixed', 'cam/mRecall_fixed'} and metric.curve is None
+    names = ('mIoU', 'mPrecision', 'mRecall', 'aAcc')
+    assert set(figures) == {f'cam/{name}_fixed' for name in names} and metric.curve is None
 
 
 def test_without_background_and_masks_nothing_is_measured(predictions):

@@ -35,8 +35,9 @@ class CAMMetric(BaseMetric):
 
     Three thresholds are reported: `best` is chosen on the ground truth itself, as the field quotes its seeds; `fixed`
     is the config's background score; `mask_free` is chosen from the CAMs alone, see `mask_free_threshold`. For each the
-    log has IoU, precision and recall of every class, and the metrics are threshold, mIoU, mPrecision and mRecall in
-    percent, the first of all `cam/mIoU_best`. A class that neither truth nor masks have does not count, as in mmseg.
+    log has IoU, precision and recall of every class, and the metrics are threshold, mIoU, mPrecision, mRecall and aAcc
+    (the pixels that are right) in percent, the first of all `cam/mIoU_best`. A class that neither truth nor masks have
+    does not count, as in mmseg.
 
     Without ground truth only the mask-free threshold is logged and there are no metrics, so that
     `CheckpointHook(save_best='auto')` goes by the metric listed next, such as mmpretrain's mAP. Where there is no
@@ -137,6 +138,7 @@ class CAMMetric(BaseMetric):
             shares = IoUMetric.total_area_to_metrics(hits, masks + truth - hits, masks, truth, ['mIoU', 'mFscore'])
             figures = {figure: 100 * shares[figure] for figure in ('IoU', 'Precision', 'Recall')}
             means = {f'm{figure}_{name}': round(float(np.nanmean(values)), 2) for figure, values in figures.items()}
+            means[f'aAcc_{name}'] = round(100 * float(shares['aAcc']), 2)
             metrics |= means if first else {**means, f'threshold_{name}': round(float(thresholds[index]), 4)}
             columns |= {f'{figure} {name}': values.tolist() for figure, values in figures.items()}
         table = PrettyTable()
