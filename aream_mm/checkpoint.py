@@ -17,7 +17,7 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from aream_mm import safe_pickle
-from aream_mm.datasets.pictures import first_few
+from aream_mm.datasets.images import first_few
 
 
 def download(url: str) -> str:

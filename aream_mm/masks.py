@@ -8,7 +8,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 IGNORE_INDEX = 255
-SIZES = 'expected {} × {}, got {} × {}'  # width and height of a picture, and of a mask that does not fit
+SIZES = 'expected {} × {}, got {} × {}'  # width and height of an image, and of a mask that does not fit
 # PASCAL VOC's 256 RGB colours: bit 3 j + c of an id is bit 7 − j of its channel c.
 VOC_COLOURS = [[sum((i >> 3 * j + c & 1) << 7 - j for j in range(3)) for c in range(3)] for i in range(256)]
 

@@ -1,4 +1,4 @@
-"""The networks, pictures and tags that the benchmarks run on: random weights, which take as long as trained ones."""
+"""The networks, images and tags that the benchmarks run on: random weights, which take as long as trained ones."""
 
 import timm
 import torch
@@ -33,14 +33,14 @@ def timm_network(num_classes: int) -> nn.Module:
 
 
 def photographs(batch: int, height: int, width: int) -> Tensor:
-    """Smooth random pictures (B, 3, H, W) in 0..1: PAR and JPEG know no noise."""
+    """Smooth random images (B, 3, H, W) in 0..1: PAR and JPEG know no noise."""
     return nn.functional.interpolate(torch.rand(batch, 3, height // 16 + 1, width // 16 + 1), (height, width)).to(
         DEVICE
     )
 
 
 def tags(batch: int, num_classes: int) -> Tensor:
-    """One to three classes in each picture, (B, C)."""
+    """One to three classes in each image, (B, C)."""
     tags = torch.zeros(batch, num_classes)
     for i, tag in enumerate(tags):
         tag[torch.randperm(num_classes)[: 1 + i % 3]] = 1
@@ -48,7 +48,7 @@ def tags(batch: int, num_classes: int) -> Tensor:
 
 
 def samples(tags: Tensor, size: tuple[int, int]) -> list[SegDataSample]:
-    """The samples of pictures of one size with these tags."""
+    """The samples of images of one size with these tags."""
     packed = [SegDataSample(metainfo=dict(ori_shape=size, img_shape=size)) for _ in tags]
     for sample, tag in zip(packed, tags, strict=True):
         sample.gt_score = tag

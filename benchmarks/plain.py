@@ -1,5 +1,5 @@
 """The equations of arXiv 2305.03112 read literally, to compare with: every map of every layer and head is kept, the
-pictures go one at a time, neighbours are cut out by convolutions with one-hot kernels, and nothing is used twice.
+images go one at a time, neighbours are cut out by convolutions with one-hot kernels, and nothing is used twice.
 
 It runs on the weights of a `CAMSegmentor` with an `AttentionViT` of C class tokens, and gives what that gives.
 """
@@ -102,8 +102,8 @@ def refined_mask(cam: Tensor, tag: Tensor, image: Tensor, background: float) -> 
 def reliable_masks(cam: Tensor, tags: Tensor, images: Tensor, low: float = 0.35, high: float = 0.55) -> Tensor:
     """CAM (B, C, H, W) in 0..1, tags (B, C), images (B, 3, H, W) → (B, H, W) of 0, 1..C and 255."""
     masks = []
-    for picture in zip(cam, tags, images, strict=True):
-        at_low, at_high = refined_mask(*picture, low), refined_mask(*picture, high)
+    for image in zip(cam, tags, images, strict=True):
+        at_low, at_high = refined_mask(*image, low), refined_mask(*image, high)
         mask = torch.full_like(at_high, IGNORE_INDEX)
         mask[at_low == 0] = 0
         masks.append(torch.where(at_high > 0, at_high, mask))

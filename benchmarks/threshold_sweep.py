@@ -1,9 +1,9 @@
-"""The one-pass threshold sweep against mmseg's metric run once for each threshold: time per picture, and the same mIoU.
+"""The one-pass threshold sweep against mmseg's metric run once for each threshold: time per image, and the same mIoU.
 
     python benchmarks/threshold_sweep.py                     # on random CAMs of VOC's size
     python benchmarks/threshold_sweep.py CONFIG CHECKPOINT   # on the CAMs of the config's test data
 
-Both are timed on every picture in turn; medians are printed.
+Both are timed on every image in turn; medians are printed.
 """
 
 import argparse
@@ -33,7 +33,7 @@ THRESHOLDS = torch.arange(1, 80, dtype=torch.float64) / 100  # those of the auth
 
 
 def random_cams(number: int, num_classes: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Classes (K,), scores (K, H, W) and mask (H, W) of `number` pictures of one to three classes."""
+    """Classes (K,), scores (K, H, W) and mask (H, W) of `number` images of one to three classes."""
     for i in range(number):
         count = 1 + i % 3
         mask = torch.randint(num_classes + 1, (375, 500))
@@ -83,20 +83,20 @@ def main() -> None:
         cams, number, num_classes = random_cams(args.num_images, 21), args.num_images, 21
 
     counts, areas, sweep_times, pass_times, progress = 0, 0, [], [], ProgressBar(number)
-    for picture in cams:
+    for image in cams:
         start = perf_counter()
-        counts = counts + count_pixels(*picture, THRESHOLDS, num_classes)
+        counts = counts + count_pixels(*image, THRESHOLDS, num_classes)
         middle = perf_counter()
-        areas = areas + one_pass_each(*picture, num_classes)
+        areas = areas + one_pass_each(*image, num_classes)
         sweep_times.append(middle - start)
         pass_times.append(perf_counter() - middle)
         progress.update()
     swept = intersection_over_union(confusion_matrices(counts))
     passed = 100 * areas[:, 0] / areas[:, 1]
     figures = {
-        'pictures': number,
-        'one pass, ms per picture': 1000 * float(np.median(sweep_times)),
-        '79 passes, ms per picture': 1000 * float(np.median(pass_times)),
+        'images': number,
+        'one pass, ms per image': 1000 * float(np.median(sweep_times)),
+        '79 passes, ms per image': 1000 * float(np.median(pass_times)),
         'ratio': float(np.median(np.array(pass_times) / np.array(sweep_times))),
         'largest difference in IoU': float((swept - passed).abs().nan_to_num().max()),
         'best mIoU': float(swept.nanmean(dim=1).max()),

@@ -27,7 +27,7 @@ GROWTH = dict(size=(224, 384, 640), batch=(1, 4, 8), num_classes=(20, 80))
 
 
 class Setting(NamedTuple):
-    """size: of a picture's longer side in pixels; batch: pictures; num_classes: C, without background."""
+    """size: of an image's longer side in pixels; batch: images; num_classes: C, without background."""
 
     size: int
     batch: int
@@ -103,7 +103,7 @@ def measure(variants: Variants, setting: Setting, runs: int, memory: bool = Fals
 
 
 def growth(start: Setting) -> dict[str, list[Setting]]:
-    """The settings along each axis, the sizes with one picture."""
+    """The settings along each axis, the sizes with one image."""
     return {
         'size': [Setting(size, 1, start.num_classes) for size in GROWTH['size']],
         'batch': [start._replace(batch=batch) for batch in GROWTH['batch']],
@@ -112,14 +112,14 @@ def growth(start: Setting) -> dict[str, list[Setting]]:
 
 
 def plot(grown: dict[str, list[dict]], path: Path) -> None:
-    """Seconds a picture of each variant along each axis."""
+    """Seconds an image of each variant along each axis."""
     figure = Figure(figsize=(5 * len(grown), 4), layout='constrained')
     planes = figure.subplots(1, len(grown))
     for (axis, rows), plane in zip(grown.items(), planes, strict=True):
         for name in dict.fromkeys(row['variant'] for row in rows):
             own = [row for row in rows if row['variant'] == name]
             plane.loglog([row[axis] for row in own], [row['seconds'] / row['batch'] for row in own], 'o-', label=name)
-        plane.set(xlabel=axis.replace('_', ' '), ylabel='seconds per picture')
+        plane.set(xlabel=axis.replace('_', ' '), ylabel='seconds per image')
         plane.set_xticks(values := sorted({row[axis] for row in rows}), labels=map(str, values))
         plane.yaxis.set_major_formatter('{x:.3g}')
         plane.yaxis.set_minor_formatter('{x:.2g}')
@@ -147,8 +147,8 @@ def write_figures(path: Path, **figures: object) -> None:
 def main(description: str, variants: Variants, default: Setting) -> None:
     """Measure at one setting, then with --growth along each of its three axes; print a table and write JSON."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--size', type=int, default=default.size, help='longer side of the pictures in pixels')
-    parser.add_argument('--batch', type=int, default=default.batch, help='pictures')
+    parser.add_argument('--size', type=int, default=default.size, help='longer side of the images in pixels')
+    parser.add_argument('--batch', type=int, default=default.batch, help='images')
     parser.add_argument('--num-classes', type=int, default=default.num_classes, help='classes, without background')
     parser.add_argument('--runs', type=int, default=5, help='rounds that are counted')
     parser.add_argument('--growth', action='store_true', help=f'measure all but plain also at {GROWTH}')

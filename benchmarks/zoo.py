@@ -7,9 +7,9 @@ prints a table in Markdown. Time and memory are relative to MCTformer-V2 in the 
 
 parameters, M   of network and heads, in millions
 trained, M      those of them that are not frozen
-GFLOPs          of the forward pass of one picture of the training size, as mmengine counts: a multiplication with its
+GFLOPs          of the forward pass of one image of the training size, as mmengine counts: a multiplication with its
                 addition is one. The affinities of all layers are read, because it cannot count fused attention.
-px              a side of that picture
+px              a side of that image
 step            forward, backward and AdamW at the training size, with the label and loss of AReAM where there is one
 memory          the most that steps take above the empty process, each network in a new one
 CAM             of one photograph, at the config's scales and with its mirror image, up to the mask
@@ -91,7 +91,7 @@ class AllAffinities(nn.Module):
 
 
 def size(config: str) -> dict[str, float]:
-    """Parameters in millions, training size in pixels and GFLOPs of one picture of it."""
+    """Parameters in millions, training size in pixels and GFLOPs of one image of it."""
     model, side = network(config).eval(), Config.fromfile(CONFIGS / config).crop_size
     counts = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
     flops = FlopAnalyzer(AllAffinities(model), photographs(1, side, side))
@@ -106,7 +106,7 @@ def size(config: str) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--batch', type=int, default=4, help='pictures of a training step')
+    parser.add_argument('--batch', type=int, default=4, help='images of a training step')
     parser.add_argument('--runs', type=int, default=5, help='rounds that are counted')
     parser.add_argument('--out', type=Path, help='JSON file for the figures')
     args = parser.parse_args()

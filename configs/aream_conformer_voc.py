@@ -20,7 +20,7 @@ train_pipeline = [  # TransCAM's augmentation; what is padded takes no part in t
     dict(type='aream_mm.PackTagInputs'),
 ]
 train_dataloader = dict(batch_size=8, dataset=dict(pipeline=train_pipeline))
-test_dataloader = dict(batch_size=4)  # pictures of up to 768 pixels and their mirror images
+test_dataloader = dict(batch_size=4)  # images of up to 768 pixels and their mirror images
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=5e-5, weight_decay=0.01),

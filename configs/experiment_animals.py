@@ -5,13 +5,13 @@
 #       model.backbone.cnn.pretrained=… model.backbone.vit.pretrained=…
 #
 # trains `start` once per seed, with the ViT as it was published. From there it trains each of `rows` once per seed. It
-# measures the CAMs of each, as each of `propagations` makes them, on `pictures` of `val_dataloader`, evenly spread.
+# measures the CAMs of each, as each of `propagations` makes them, on `images` of `val_dataloader`, evenly spread.
 # Nothing is chosen on `val`.
 #
 # Expect: the seeds have 62.8 ± 1.6 mIoU without AReAM and 65.9 ± 2.1 with it from layer 9 on, both with drop path. It
 # takes 4 to 5 minutes per row and seed on one of two cores. See docs/results.md.
 _base_ = 'aream_dual_animals.py'
-# Of whole pictures: the label of a crop is worse, and a crop may have lost what the tags name.
+# Of whole images: the label of a crop is worse, and a crop may have lost what the tags name.
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(224, 224)),
@@ -46,7 +46,7 @@ default_hooks = dict(
 log_processor = dict(by_epoch=False)
 
 seeds = (0, 1, 2)
-pictures = 219
+images = 219
 refine = dict(type='aream_mm.PAR', dilations=(1, 2, 4, 8))
 stage_2 = '{{ fileDirname }}/seg/deeplabv3plus_lite0_animals.py'
 as_published = {'model.backbone.vit.frozen_layers': 12, 'model.attention_loss': None}

@@ -41,5 +41,5 @@ decoders = {
 }
 tta = False
 # For the estimate where the data is not there: photographs in the lists, and width and height of most of them.
-pictures = dict(trainaug=10582, train=1464, val=1449)
-picture_size = (500, 375)
+images = dict(trainaug=10582, train=1464, val=1449)
+image_size = (500, 375)

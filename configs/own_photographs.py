@@ -17,7 +17,7 @@ model = dict(
     train_cfg=dict(low=0.35, high=0.55) if _base_.background else dict(low=None, high=None),
     # background: the validation logs the threshold that your photographs suggest ("Threshold chosen without masks").
     # If it is another, write the masks anew with it: see docs/own_photographs.md. The rest was chosen on VOC: the
-    # affinity of the last layer is applied three times, on pictures of two thirds of the size in tags.py.
+    # affinity of the last layer is applied three times, on images of two thirds of the size in tags.py.
     test_cfg=dict(
         background=0.55 if _base_.background else None, propagate_layers=(11,), propagate_steps=3, scales=(2 / 3,)
     ),

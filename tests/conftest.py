@@ -64,7 +64,7 @@ def configs_without_layout():
 
 @pytest.fixture(scope='session', autouse=True)
 def cache_of_the_tests(tmp_path_factory):
-    """What is read of pictures is not remembered beyond the tests, nor between them and the user."""
+    """What is read of images is not remembered beyond the tests, nor between them and the user."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         home = tmp_path_factory.mktemp('torch')
         (home / 'hub').mkdir()  # so that the fuzzer sees no folder made

@@ -151,9 +151,9 @@ class Clone:
         self.folder = folder
         for name in TOP:
             (folder / name).symlink_to(ROOT / name)
-        picture = folder / 'NEW_PHOTOGRAPHS/a.jpg'
-        picture.parent.mkdir()
-        Image.new('RGB', (8, 8)).save(picture)
+        image = folder / 'NEW_PHOTOGRAPHS/a.jpg'
+        image.parent.mkdir()
+        Image.new('RGB', (8, 8)).save(image)
         programs = folder / 'programs'
         programs.mkdir()
         for name in ('torchrun', 'srun'):  # what the launch scripts call
@@ -164,8 +164,8 @@ class Clone:
             if claim.kind == 'python' and claim.name:
                 self.sections.setdefault(claim.section, folder / f'section_{len(self.sections)}').mkdir(exist_ok=True)
                 (self.sections[claim.section] / claim.name).write_text(claim.text)
-                if not (link := self.sections[claim.section] / picture.parent.name).exists():
-                    link.symlink_to(picture.parent)
+                if not (link := self.sections[claim.section] / image.parent.name).exists():
+                    link.symlink_to(image.parent)
                 self.classes |= {
                     node.name for node in ast.walk(ast.parse(claim.text)) if isinstance(node, ast.ClassDef)
                 }

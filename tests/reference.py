@@ -1,4 +1,4 @@
-"""Slow, obvious implementations of the equations of arXiv 2305.03112: loops over numpy arrays, one picture at a time.
+"""Slow, obvious implementations of the equations of arXiv 2305.03112: loops over numpy arrays, one image at a time.
 
 Nothing here is shared with `aream_mm`. C classes without background, K planes, P = h·w patches, N tokens, H heads.
 """
@@ -175,16 +175,16 @@ def affinity_loss(mean_logits, pairs):
 
 
 def layer_entropy(cam, affinity, tags):
-    """Entropy in bits of softmax_p Σ_{present c} (A[l] cam)[c, p], mean over pictures.
+    """Entropy in bits of softmax_p Σ_{present c} (A[l] cam)[c, p], mean over images.
 
     cam (B, C, h, w), affinity (L, B, P, P), tags (B, C) → (L,).
     """
     entropies = np.zeros((len(affinity), len(cam)))
-    for layer, picture in product(range(len(affinity)), range(len(cam))):
-        spread = propagate(cam[picture], affinity[layer, picture])
-        evidence = sum(spread[c].ravel() for c in range(len(spread)) if tags[picture, c])
+    for layer, image in product(range(len(affinity)), range(len(cam))):
+        spread = propagate(cam[image], affinity[layer, image])
+        evidence = sum(spread[c].ravel() for c in range(len(spread)) if tags[image, c])
         probability = softmax(evidence, axis=0)
-        entropies[layer, picture] = -sum(p * np.log2(p) for p in probability if p > 0)
+        entropies[layer, image] = -sum(p * np.log2(p) for p in probability if p > 0)
     return entropies.mean(axis=1)
 
 

@@ -31,7 +31,7 @@ NET = dict(
     in_channels=(24, 32, 48),
     channels=(8, 8, 8),
 )
-RESNET = dict(  # of mmseg, dilated; it pads, and so takes pictures of any size
+RESNET = dict(  # of mmseg, dilated; it pads, and so takes images of any size
     backbone=dict(
         type='mmseg.ResNet',
         depth=18,
@@ -118,7 +118,7 @@ def test_a_kind_without_pairs_counts_zero_and_every_loss_has_a_gradient(mask, ki
     assert any(gradient.any() for gradient in gradients) == bool(kinds)
 
 
-def test_a_picture_of_a_single_cell_has_no_pair():
+def test_an_image_of_a_single_cell_has_no_pair():
     losses = build_net(**RESNET).eval()(torch.rand(1, 3, 8, 8), samples_of([torch.ones(8, 8).long()]), mode='loss')
     assert sum(losses.values()) == 0
 
@@ -152,7 +152,7 @@ def test_the_gradient_reaches_every_level_of_the_backbone():
 def test_processes_that_divide_by_the_pairs_of_all_train_the_loss_of_all(monkeypatch):
     net, images = build_net(), torch.rand(2, 3, 48, 48)
     masks = torch.zeros(2, 48, 48).long()
-    masks[1, 10:20] = 1  # the first picture has background alone
+    masks[1, 10:20] = 1  # the first image has background alone
     whole = net(images, samples_of(masks), mode='loss')
     pairs = pair_sums(net(images).detach(), masks[:, 4::8, 4::8], net.radius)[1]
     monkeypatch.setattr(affinity_net, 'all_reduce', lambda counts: counts.copy_(pairs))
@@ -163,7 +163,7 @@ def test_processes_that_divide_by_the_pairs_of_all_train_the_loss_of_all(monkeyp
         assert_close((parts[0][name] + parts[1][name]) / 2, loss, rtol=1e-4, atol=1e-6)
 
 
-def test_a_network_of_mmseg_serves_and_pictures_of_any_size_have_cells_of_eight_pixels():
+def test_a_network_of_mmseg_serves_and_images_of_any_size_have_cells_of_eight_pixels():
     net = build_net(**RESNET).eval()
     for (height, width), cells in {(37, 81): (5, 11), (64, 64): (8, 8), (5, 3): (1, 1)}.items():
         assert net(torch.rand(1, 3, height, width)).shape == (1, 24, *cells)
@@ -257,13 +257,13 @@ def test_no_steps_change_nothing_but_the_resolution(make_walk):
     assert_close(make_walk()(images, planes), planes)
 
 
-def test_pictures_of_a_batch_and_their_planes_are_independent(make_walk):
+def test_images_of_a_batch_and_their_planes_are_independent(make_walk):
     refiner, images, planes = make_walk(), torch.rand(3, 3, 24, 40), torch.rand(3, 4, 24, 40)
     assert_close(refiner(images[1:2], planes[1:2, 2:3]), refiner(images, planes)[1:2, 2:3], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize('bgr_to_rgb', [True, False])
-def test_the_network_sees_pictures_as_in_training(make_walk, bgr_to_rgb):
+def test_the_network_sees_images_as_in_training(make_walk, bgr_to_rgb):
     preprocessor = dict(PREPROCESSOR, mean=[120, 110, 100], std=[60, 50, 40], bgr_to_rgb=bgr_to_rgb)
     refiner, seen = make_walk(dict(data_preprocessor=preprocessor)), []
     loaded = torch.randint(256, (3, 16, 24), dtype=torch.uint8)  # BGR, as a pipeline loads it
@@ -299,22 +299,22 @@ def test_numbers_out_of_range_are_refused(make_walk, arguments):
 # From training to masks
 
 COLOURS = np.array([(60, 60, 60), (220, 60, 40), (40, 80, 220)])
-SIDE, PICTURES = 96, 8
+SIDE, IMAGES = 96, 8
 
 
 def draw_rectangles(root):
-    """Pictures of a red cat or a blue dog, a rectangle in noise, with masks; and masks whose borders are doubtful."""
+    """Images of a red cat or a blue dog, a rectangle in noise, with masks; and masks whose borders are doubtful."""
     rng, tags = np.random.default_rng(0), {}
     for folder in ('images', 'masks', 'band'):
         (root / folder).mkdir(parents=True)
-    for i in range(PICTURES):
+    for i in range(IMAGES):
         (top, left), (height, width), c = rng.integers(8, 32, 2), rng.integers(32, 56, 2), 1 + i % 2
         mask, band = np.zeros((SIDE, SIDE), np.uint8), np.zeros((SIDE, SIDE), np.uint8)
         mask[top : top + height, left : left + width] = c
         band[top - 6 : top + height + 6, left - 6 : left + width + 6] = 255
         band[top + 6 : top + height - 6, left + 6 : left + width - 6] = c
-        picture = np.clip(COLOURS[mask] + rng.normal(0, 12, (SIDE, SIDE, 3)), 0, 255).astype(np.uint8)
-        for folder, array in (('images', picture), ('masks', mask), ('band', band)):
+        image = np.clip(COLOURS[mask] + rng.normal(0, 12, (SIDE, SIDE, 3)), 0, 255).astype(np.uint8)
+        for folder, array in (('images', image), ('masks', mask), ('band', band)):
             Image.fromarray(array).save(root / folder / f'{i}.png')
         tags[f'{i}.png'] = [CLASSES[c]]
     write_tag_table(root / 'tags.csv', tags)

@@ -21,7 +21,7 @@ def affinity():
 
 
 def test_effective_tokens_equal_reference(affinity):
-    expected = [[reference.effective_tokens(picture.numpy()) for picture in layer] for layer in affinity]
+    expected = [[reference.effective_tokens(image.numpy()) for image in layer] for layer in affinity]
     assert_close(effective_tokens(affinity), torch.tensor(expected, dtype=torch.float64), rtol=1e-6, atol=1e-6)
 
 
@@ -34,7 +34,7 @@ def test_effective_tokens_lie_between_one_and_all(rows, number):
 
 def test_token_similarity_equals_reference():
     tokens = torch.randn(3, 2, PATCHES, 8)
-    expected = [[reference.token_similarity(picture.numpy()) for picture in layer] for layer in tokens]
+    expected = [[reference.token_similarity(image.numpy()) for image in layer] for layer in tokens]
     assert_close(token_similarity(tokens), torch.tensor(expected, dtype=torch.float64), rtol=1e-6, atol=1e-6)
 
 

@@ -200,7 +200,7 @@ def test_the_best_checkpoint_of_an_earlier_run_is_not_taken_for_that_of_this_one
     assert all('best_mAP_iter_8.pth' in text for text in warned)
 
 
-# Files of two pictures
+# Files of two images
 
 
 def sample(path, sample_id=None):
@@ -223,7 +223,7 @@ def files_in(folder):
 
 
 @pytest.mark.parametrize('kind', ['predictions', 'overlays'])
-def test_files_keep_the_paths_of_their_pictures(tmp_path, visualizer, kind):
+def test_files_keep_the_paths_of_their_images(tmp_path, visualizer, kind):
     metric = tool('test').PredictionMetric(iou_metrics=['mIoU'], output_dir=str(tmp_path / 'shown'))
     metric.dataset_meta = META
 
@@ -237,9 +237,7 @@ def test_files_keep_the_paths_of_their_pictures(tmp_path, visualizer, kind):
         write(sample(f'/images/{name}.jpg', name))
         write(sample(f'/images/{name}.jpg', name))  # drawn in each validation
     assert files_in(tmp_path / 'shown') == ['001.png', 'a/001.png', 'b/001.png', 'b/deep/001.png']
-    with pytest.raises(
-        ValueError, match=r'001.png: expected one photograph|expected one picture for .*001.png'
-    ) as error:
+    with pytest.raises(ValueError, match=r'001.png: expected one photograph|expected one image for .*001.png') as error:
         write(sample('/other/001.png'))  # of a pipeline that packs no sample_id
     assert '/images/001.jpg and /other/001.png' in str(error.value)
 

@@ -16,7 +16,7 @@ def par():
 
 
 @pytest.fixture
-def pictures():
+def batch():
     """Images, smooth CAMs of 4 classes in 0..1, and 1, 3, 2 and 0 tags."""
     scores = cam.normalize(cam.upsample(torch.rand(4, 4, 4, 4), (20, 26)))
     tags = torch.tensor([[0, 0, 1, 0], [1, 1, 0, 1], [0, 1, 0, 1], [0, 0, 0, 0]]).float()
@@ -106,26 +106,26 @@ def test_mirrored_image_gives_the_mirrored_cam(toy_segmentor):
     assert (mirrored_one_sided - one_sided.flip(-1)).abs().max() > 0.01
 
 
-def test_reliable_masks_equal_reference(pictures, par):
-    images, scores, tags = (x[:3, ..., :11, :15] if x.ndim == 4 else x[:3] for x in pictures)  # odd sides
+def test_reliable_masks_equal_reference(batch, par):
+    images, scores, tags = (x[:3, ..., :11, :15] if x.ndim == 4 else x[:3] for x in batch)  # odd sides
     masks = cam.reliable_masks(scores, tags, images, par)
-    for picture in range(3):
-        expected = reference.reliable_mask(scores[picture].numpy(), tags[picture], images[picture].numpy())
-        assert masks[picture].tolist() == expected.tolist()
+    for image in range(3):
+        expected = reference.reliable_mask(scores[image].numpy(), tags[image], images[image].numpy())
+        assert masks[image].tolist() == expected.tolist()
     assert {0, 255} < set(masks.unique().tolist())
 
 
-def test_absent_classes_never_appear(pictures, par):
-    images, scores, tags = pictures
+def test_absent_classes_never_appear(batch, par):
+    images, scores, tags = batch
     scores = torch.rand_like(scores)  # high scores for absent classes too
-    for picture, mask in enumerate(cam.reliable_masks(scores, tags, images, par, low=0.0, high=0.1)):
-        present = set((tags[picture].nonzero().flatten() + 1).tolist())
+    for image, mask in enumerate(cam.reliable_masks(scores, tags, images, par, low=0.0, high=0.1)):
+        present = set((tags[image].nonzero().flatten() + 1).tolist())
         assert set(mask.unique().tolist()) <= present | {0, 255}
         assert present & set(mask.unique().tolist()) or not present
 
 
-def test_raising_high_only_turns_pixels_to_ignored(pictures, par):
-    images, scores, _ = pictures
+def test_raising_high_only_turns_pixels_to_ignored(batch, par):
+    images, scores, _ = batch
     scores, tags = scores.amax(dim=1, keepdim=True), torch.ones(4, 1)
     lower = cam.reliable_masks(scores, tags, images, par, low=0.3, high=0.4)
     higher = cam.reliable_masks(scores, tags, images, par, low=0.3, high=0.6)
@@ -135,13 +135,13 @@ def test_raising_high_only_turns_pixels_to_ignored(pictures, par):
     assert (lower[changed] == 1).all()
 
 
-def test_nothing_is_ignored_between_equal_scores(pictures, par):
-    images, scores, tags = pictures
+def test_nothing_is_ignored_between_equal_scores(batch, par):
+    images, scores, tags = batch
     assert not (cam.reliable_masks(scores, tags, images, par, low=0.45, high=0.45) == 255).any()
 
 
-def test_batch_equals_one_by_one_with_different_numbers_of_tags(pictures, par):
-    images, scores, tags = pictures
+def test_batch_equals_one_by_one_with_different_numbers_of_tags(batch, par):
+    images, scores, tags = batch
     together = cam.reliable_masks(scores, tags, images, par)
     alone = [
         cam.reliable_masks(scores[i : i + 1], tags[i : i + 1], images[i : i + 1], par)
@@ -151,15 +151,15 @@ def test_batch_equals_one_by_one_with_different_numbers_of_tags(pictures, par):
     assert not together[3].any()
 
 
-def test_pictures_without_any_tag_are_background(pictures, par):
-    images, scores, tags = pictures
+def test_images_without_any_tag_are_background(batch, par):
+    images, scores, tags = batch
     masks = cam.reliable_masks(scores, torch.zeros_like(tags), images, par)
     assert masks.shape == (4, 20, 26)
     assert not masks.any()
 
 
-def test_refined_planes_sum_to_the_mass_that_par_keeps(pictures, par):
-    images, scores, tags = pictures
+def test_refined_planes_sum_to_the_mass_that_par_keeps(batch, par):
+    images, scores, tags = batch
     present = cam.present_classes(tags)
     assert present.classes[1].tolist() == [0, 1, 3]
     planes = cam.refine(cam.select(scores, present.classes), present.mask, images, par, (0.2, 0.6))

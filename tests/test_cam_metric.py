@@ -20,7 +20,7 @@ BACKGROUND = 0.375
 
 
 def make_prediction(number, mask=True):
-    """Scores in sixteenths, so that many tie with a threshold; no picture has 'unseen'."""
+    """Scores in sixteenths, so that many tie with a threshold; no image has 'unseen'."""
     classes = [[1], [3, 2], [], [1, 2, 3], [2]][number % 5]
     size = (6 + number, 5)
     sample = SegDataSample(metainfo=dict(img_path=f'{number}.jpg', background=BACKGROUND))
@@ -146,7 +146,7 @@ def test_a_second_evaluation_starts_from_nothing(predictions):
     assert metric.evaluate(len(predictions)) == first
 
 
-def test_memory_does_not_grow_with_the_number_of_pictures(predictions):
+def test_memory_does_not_grow_with_the_number_of_images(predictions):
     metric = make_metric()
     for _ in range(3):
         metric.process({}, predictions)
@@ -162,10 +162,10 @@ def test_counts_go_beyond_32_bits():
 
 
 @pytest.mark.parametrize('size', [4, 6])
-def test_more_or_fewer_predictions_than_pictures_are_refused(predictions, size):
-    # One more than there are pictures is what a distributed sampler repeats, so two more are given.
+def test_more_or_fewer_predictions_than_images_are_refused(predictions, size):
+    # One more than there are images is what a distributed sampler repeats, so two more are given.
     given = predictions if size == 6 else [*predictions, predictions[0]]
-    with pytest.raises(RuntimeError, match=f'expected predictions for {size} pictures, got 5'):
+    with pytest.raises(RuntimeError, match=f'expected predictions for {size} images, got 5'):
         measure(given, size)
 
 

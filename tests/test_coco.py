@@ -54,10 +54,10 @@ def coco(tmp_path, monkeypatch):
 
 @pytest.fixture
 def convert(tmp_path, monkeypatch):
-    """convert(pictures, …): write the annotations of train2014, convert them and return the folder."""
+    """convert(images, …): write the annotations of train2014, convert them and return the folder."""
 
-    def run(pictures, **arguments):
-        write_annotations(tmp_path, 'train2014', pictures, **arguments)
+    def run(images, **arguments):
+        write_annotations(tmp_path, 'train2014', images, **arguments)
         run_converter(monkeypatch, tmp_path, '--splits', 'train2014')
         return tmp_path
 
@@ -118,7 +118,7 @@ def test_masks_equal_a_slow_rasteriser_for_overlapping_boxes_and_crowds(convert)
             boxes.append((int(random.choice(list(OFFICIAL))), bool(random.random() < 0.3), x0, y0, x1, y1))
         boxes.append((44, False, *boxes[0][2:]))  # the same box again: the later one is on top
         scenes.append(boxes)
-    pictures = []
+    images = []
     for boxes in scenes:
         instances = []
         for n, (category, crowd, x0, y0, x1, y1) in enumerate(boxes):
@@ -129,8 +129,8 @@ def test_masks_equal_a_slow_rasteriser_for_overlapping_boxes_and_crowds(convert)
                 segmentation = coco_mask.encode(np.asfortranarray(region.astype(np.uint8)))
                 segmentation['counts'] = segmentation['counts'].decode()
             instances.append(dict(category_id=category, segmentation=segmentation, iscrowd=int(crowd)))
-        pictures.append(instances)
-    root = convert(pictures)
+        images.append(instances)
+    root = convert(images)
     seen = Counter()
     for i, boxes in enumerate(scenes, start=1):
         np.testing.assert_array_equal(read_mask(root, i), rasterise(boxes))
@@ -156,7 +156,7 @@ def test_lists_and_tag_tables_name_every_image_in_order(coco):
     assert len((coco / 'val2014.txt').read_text().split()) == 3
 
 
-def test_a_mask_is_a_palette_picture_and_crowds_are_ignored(coco):
+def test_a_mask_is_a_palette_image_and_crowds_are_ignored(coco):
     with Image.open(mask_path(coco, 1)) as mask:
         assert mask.mode == 'P' and mask.size == SIZE
         assert mask.convert('RGB').getpixel((10, 10)) == tuple(COCO2014Dataset.METAINFO['palette'][12])
@@ -287,12 +287,12 @@ def test_masks_that_count_the_classes_from_0_are_refused_at_the_start(coco):
         load_masks(coco)
 
 
-def test_a_crowd_that_fills_a_picture_is_no_reason_to_refuse(coco):
+def test_a_crowd_that_fills_an_image_is_no_reason_to_refuse(coco):
     Image.new('P', SIZE, 255).save(mask_path(coco, 3))
     assert len(load_masks(coco)) == 5
 
 
-def test_pictures_without_masks_are_a_data_set_too(coco):
+def test_images_without_masks_are_a_data_set_too(coco):
     for i in range(1, 6):
         mask_path(coco, i).unlink()
     assert len(load_dataset(coco)) == 5
@@ -308,7 +308,7 @@ def test_a_missing_list_names_the_converter(coco):
 LOAD = [dict(type='LoadImageFromFile'), dict(type='mmseg.LoadAnnotations')]
 
 
-def test_masks_give_tags_and_untagged_pictures_are_left_out(coco):
+def test_masks_give_tags_and_untagged_images_are_left_out(coco):
     dataset = ImageTagDataset(coco_config(coco), drop_untagged=True, pipeline=LOAD, test_mode=True)
     assert [dataset[i]['sample_id'] for i in range(len(dataset))] == [f'COCO_train2014_{i:012d}' for i in range(1, 5)]
     assert dataset[0]['gt_score'].shape == (80,)

@@ -34,16 +34,16 @@ def test_a_config_builds_and_takes_one_training_step(path, toy_folders, tmp_path
     init_default_scope(cfg.default_scope)
     train = cfg.train_dataloader.dataset
     if 'mask_dir' in train:
-        pictures = DATASETS.build(train.dataset)
+        images = DATASETS.build(train.dataset)
         size = (64, 64) if data_of(path) == 'demo' else (96, 80)
-        folder = Path(pictures.data_prefix['img_path'])
-        paths = [Path(pictures.get_data_info(i)['img_path']) for i in range(len(pictures))]
+        folder = Path(images.data_prefix['img_path'])
+        paths = [Path(images.get_data_info(i)['img_path']) for i in range(len(images))]
         names = [path.relative_to(folder).with_suffix('').as_posix() for path in paths]
-        train.mask_dir = write_masks(tmp_path / 'masks', names, pictures.metainfo['classes'], size)
+        train.mask_dir = write_masks(tmp_path / 'masks', names, images.metainfo['classes'], size)
     dataset = DATASETS.build(train)
     samples = [dataset[0], dataset[1]]
     size = cfg.model.data_preprocessor.get('size')
-    if size is not None:  # of mmseg's decoders, which are quick for a corner of the pictures
+    if size is not None:  # of mmseg's decoders, which are quick for a corner of the images
         cfg.model.data_preprocessor.size = (128, 128)
         for sample in samples:
             assert all(side <= most for side, most in zip(sample['inputs'].shape[-2:], size, strict=True))

@@ -89,7 +89,7 @@ def attention_reference(conformer, images):
     affinities, logits = [], []
     for block, x in zip(blocks, inputs, strict=True):
         weight, bias = (t.detach().double().numpy() for t in (block.qkv.weight, block.qkv.bias))
-        maps = [reference.attention(picture.double().numpy(), weight, bias, SMALL['num_heads']) for picture in x]
+        maps = [reference.attention(image.double().numpy(), weight, bias, SMALL['num_heads']) for image in x]
         affinities.append(np.stack([affinity[1:, 1:] for _, affinity, _ in maps]))
         logits.append(np.stack([mean_logits[1:, 1:] for _, _, mean_logits in maps]))
     return torch.from_numpy(np.stack(affinities)).float(), torch.from_numpy(np.stack(logits)).float()

@@ -46,7 +46,7 @@ def test_before_the_first_step_stand_warnings_of_the_data_and_what_is_trained(ru
     before = done.stdout.split('Saving checkpoint')[0].splitlines()
     assert not done.stderr and len(before) < 15
     start = before.index(next(line for line in before if 'Training CAMSegmentor on DualBranch' in line))
-    assert [line for line in before[:start] if 'dog is in every picture' not in line and 'tags.csv' not in line] == []
+    assert [line for line in before[:start] if 'dog is in every image' not in line and 'tags.csv' not in line] == []
     told = '\n'.join(before[start:])
     assert '6 photographs of 3 classes: background, cat, dog' in told and '4 steps in batches of 2' in told
     assert f'results: {log.parents[1]}' in told and f'full log: {log}' in told
@@ -57,7 +57,7 @@ def test_the_log_file_keeps_all_that_the_terminal_does_not_show(run):
     kept = log.read_text()
     for text in ('System environment:', 'Config:', 'paramwise_options', 'requires_grad=False', 'UserWarning'):
         assert text in kept and text not in done.stdout
-    assert 'Training CAMSegmentor' in kept and 'dog is in every picture' in kept
+    assert 'Training CAMSegmentor' in kept and 'dog is in every image' in kept
 
 
 def test_groups_of_weights_are_plain_dicts_as_torch_compile_wants_them(tmp_path):

@@ -84,21 +84,21 @@ def test_a_data_set_without_any_tagged_image_is_refused(voc, drop_untagged):
         tag_dataset(voc, inner=dict(metainfo=dict(classes=('background', 'sofa'))), drop_untagged=drop_untagged)
 
 
-def test_a_missing_picture_is_named_at_start(voc):
+def test_a_missing_image_is_named_at_start(voc):
     (voc / 'JPEGImages/2007_000002.jpg').unlink()
-    with pytest.raises(ValueError, match=r'a readable picture for each of 4 images, missing for 1: .*2007_000002.jpg'):
+    with pytest.raises(ValueError, match=r'a readable file for each of 4 images, missing for 1: .*2007_000002.jpg'):
         tag_dataset(voc, tag_file=str(voc / 'cls_labels.npy'))
 
 
-def test_an_unreadable_picture_is_named_at_start(voc):
-    (voc / 'JPEGImages/2007_000002.jpg').write_bytes(b'not a picture')
-    with pytest.raises(ValueError, match=r'expected a readable picture .* missing for 1: .*2007_000002.jpg'):
+def test_an_unreadable_image_is_named_at_start(voc):
+    (voc / 'JPEGImages/2007_000002.jpg').write_bytes(b'not an image')
+    with pytest.raises(ValueError, match=r'expected a readable file .* missing for 1: .*2007_000002.jpg'):
         tag_dataset(voc, tag_file=str(voc / 'cls_labels.npy'))
 
 
-def test_a_mask_of_another_size_than_its_picture_is_named_at_start(voc, masks, tmp_path):
+def test_a_mask_of_another_size_than_its_image_is_named_at_start(voc, masks, tmp_path):
     Image.new('L', (80, 96)).save(tmp_path / 'masks/2007_000001.png')
-    with pytest.raises(ValueError, match=r'a pseudo mask of the size of the picture .* missing for 1: .*000001.png'):
+    with pytest.raises(ValueError, match=r'a pseudo mask of the size of the image .* missing for 1: .*000001.png'):
         PseudoMaskDataset(voc_config(voc, metainfo=dict(classes=ANIMALS)), masks)
 
 

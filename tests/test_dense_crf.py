@@ -30,7 +30,7 @@ def build():
 
 
 def two_halves(size=(8, 8), noise=0.0):
-    """A picture (1, 3, H, W), black on the left and of another colour on the right."""
+    """An image (1, 3, H, W), black on the left and of another colour on the right."""
     image = noise * torch.rand(1, 3, *size)
     image[..., size[1] // 2 :] += torch.tensor([0.5, 0.2, 0.8])[None, :, None, None]
     return image
@@ -113,7 +113,7 @@ def test_planes_sum_to_one_and_absent_classes_stay_zero_without_a_part(build, op
     assert torch.equal(refined[0, [0, 2, 5]], build(**options)(images[:1], planes[:1, [0, 2, 5]])[0])
 
 
-def test_absent_classes_and_pictures_of_one_class_are_not_computed(build, monkeypatch):
+def test_absent_classes_and_images_of_one_class_are_not_computed(build, monkeypatch):
     energies, pool = [], loky.get_reusable_executor(1)
     submit = pool.submit
     monkeypatch.setattr(pool, 'submit', lambda *job: energies.append(job[2].shape) or submit(*job))
@@ -124,7 +124,7 @@ def test_absent_classes_and_pictures_of_one_class_are_not_computed(build, monkey
 
 
 @pytest.mark.parametrize('workers', [1, 2, 7])
-def test_a_batch_is_what_its_pictures_are_alone(build, workers):
+def test_a_batch_is_what_its_images_are_alone(build, workers):
     images, planes = torch.rand(5, 3, 10, 7), probabilities(5, 3, 10, 7)
     planes[1, 2] = 0
     refiner = DenseCRF(workers=workers)
@@ -188,27 +188,27 @@ def processes():
 
 @pytest.fixture
 def running():
-    """A refiner whose two processes run, and two pictures for it."""
-    refiner, pictures = DenseCRF(workers=2), (torch.rand(2, 3, 8, 8), probabilities(2, 3, 8, 8))
-    refiner(*pictures)
-    return refiner, pictures
+    """A refiner whose two processes run, and two images for it."""
+    refiner, images = DenseCRF(workers=2), (torch.rand(2, 3, 8, 8), probabilities(2, 3, 8, 8))
+    refiner(*images)
+    return refiner, images
 
 
 def test_a_process_that_dies_while_it_computes_raises_and_the_next_call_has_a_new_one(running):
-    refiner, pictures = running
+    refiner, images = running
     endless = DenseCRF(workers=2, num_iters=100_000)
     for pid in processes():
         threading.Timer(0.5, os.kill, (pid, signal.SIGKILL)).start()
     with pytest.raises(RuntimeError, match='SIGKILL'):
         endless(torch.rand(2, 3, 200, 300), probabilities(2, 4, 200, 300))
-    assert torch.isfinite(refiner(*pictures)).all()
+    assert torch.isfinite(refiner(*images)).all()
 
 
 def test_an_error_in_a_process_raises_with_what_it_said(running):
-    refiner, pictures = running
+    refiner, images = running
     refiner.bilateral['sxi'] = refiner.bilateral.pop('sxy')
     with pytest.raises(TypeError, match='addPairwiseBilateral'):
-        refiner(*pictures)
+        refiner(*images)
 
 
 def test_the_processes_hold_no_torch(running):

@@ -1,4 +1,4 @@
-"""Pictures of more than 8 bits, of many bands and of many pages: seen as they are, or refused with the reason."""
+"""Images of more than 8 bits, of many bands and of many pages: seen as they are, or refused with the reason."""
 
 import ast
 import re
@@ -15,7 +15,7 @@ from PIL import Image
 from toy_own import CLASSES
 
 from aream_mm.datasets import ImageTagDataset
-from aream_mm.datasets.pictures import measured_range, read_picture, warn_once, why_unreadable
+from aream_mm.datasets.images import measured_range, read_image, warn_once, why_unreadable
 from aream_mm.registry import TRANSFORMS
 
 ROOT = Path(__file__).parents[1]
@@ -51,12 +51,12 @@ DEPTHS = {
 
 
 @pytest.mark.parametrize('kind', DEPTHS)
-def test_a_deep_picture_is_refused_with_its_range_and_seen_whole_with_that(tmp_path, grey, kind):
+def test_a_deep_image_is_refused_with_its_range_and_seen_whole_with_that(tmp_path, grey, kind):
     ending, deepen, expected = DEPTHS[kind]
     cv2.imwrite(str(tmp_path / f'a{ending}'), deepen(grey))
     for pipeline in ([dict(type='LoadImageFromFile')], loading(), []):
         with pytest.raises(
-            ValueError, match=r'value_range, .* for 1 of 1 pictures that have more than 8 bits, .*a\..*set value_range'
+            ValueError, match=r'value_range, .* for 1 of 1 images that have more than 8 bits, .*a\..*set value_range'
         ):
             tagged(tmp_path, pipeline)
     told = measured_range([str(tmp_path / f'a{ending}')])
@@ -64,13 +64,13 @@ def test_a_deep_picture_is_refused_with_its_range_and_seen_whole_with_that(tmp_p
     assert np.allclose(measured, expected, atol=0.01 * (expected[1] - expected[0]))
     image = tagged(tmp_path, loading(expected))[0]['img']
     assert image.dtype == np.uint8 and np.abs(image - grey[..., None]).max() <= 1
-    assert (read_picture(str(tmp_path / f'a{ending}'), expected) == image[..., ::-1]).all()
+    assert (read_image(str(tmp_path / f'a{ending}'), expected) == image[..., ::-1]).all()
 
 
-def test_pictures_of_8_bits_are_loaded_as_mmcv_loads_them_whatever_the_range(tmp_path):
-    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+def test_images_of_8_bits_are_loaded_as_mmcv_loads_them_whatever_the_range(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     for mode in ('L', 'RGB', 'P', '1', 'RGBA'):
-        Image.fromarray(picture).convert(mode).save(tmp_path / f'{mode}.png')
+        Image.fromarray(image).convert(mode).save(tmp_path / f'{mode}.png')
     files, steps = list(tmp_path.iterdir()), [TRANSFORMS.build(step) for step in loading((3, 9))]
     for file in files:
         results = dict(img_path=str(file))
@@ -79,7 +79,7 @@ def test_pictures_of_8_bits_are_loaded_as_mmcv_loads_them_whatever_the_range(tmp
         assert (results['img'] == cv2.imread(str(file))).all()
 
 
-def test_a_faint_picture_among_others_is_named_before_training_and_when_it_is_loaded(tmp_path, grey, caplog):
+def test_a_faint_image_among_others_is_named_before_training_and_when_it_is_loaded(tmp_path, grey, caplog):
     for name, factor in (('a', 16), ('b', 16), ('faint', 1)):
         cv2.imwrite(str(tmp_path / f'{name}.tif'), (grey * factor).astype(np.uint16))
     with pytest.raises(
@@ -162,15 +162,15 @@ def tiff(path: Path, bands: int, bits: int, pages: int = 1, size: int = 4) -> No
         (1, 16, 2, 'a stack of 2 pages; save the one that is meant'),
     ],
 )
-def test_a_picture_of_many_bands_or_pages_is_refused_with_the_reason(tmp_path, bands, bits, pages, reason):
+def test_an_image_of_many_bands_or_pages_is_refused_with_the_reason(tmp_path, bands, bits, pages, reason):
     tiff(tmp_path / 'one.tif', 1, 8)
     tiff(tmp_path / 'many.tif', bands, bits, pages)
     assert why_unreadable(tmp_path / 'one.tif') is None
-    with pytest.raises(ValueError, match=f'a readable picture for each of 2 .* missing for 1: .*many.tif .*{reason}'):
+    with pytest.raises(ValueError, match=f'a readable file for each of 2 .* missing for 1: .*many.tif .*{reason}'):
         tagged(tmp_path, [])
 
 
-def test_a_tiff_with_its_own_thumbnail_is_one_picture(tmp_path):
+def test_a_tiff_with_its_own_thumbnail_is_one_image(tmp_path):
     whole = Image.new('RGB', (64, 48))
     whole.save(tmp_path / 'a.tif', save_all=True, append_images=[whole.resize((16, 12))])
     assert why_unreadable(tmp_path / 'a.tif') is None
@@ -182,12 +182,12 @@ def test_an_array_of_16_bits_needs_the_range_too(grey):
         convert(dict(img=grey.astype(np.uint16)))
 
 
-def test_the_pictures_of_a_huge_folder_are_measured_in_seconds(tmp_path, grey):
+def test_the_images_of_a_huge_folder_are_measured_in_seconds(tmp_path, grey):
     cv2.imwrite(str(tmp_path / 'a.tif'), (grey * 16).astype(np.uint16))
     assert measured_range([str(tmp_path / 'a.tif')] * 5000) == measured_range([str(tmp_path / 'a.tif')])
 
 
-def test_a_deep_picture_that_breaks_off_is_named_and_not_measured(tmp_path, grey):
+def test_a_deep_image_that_breaks_off_is_named_and_not_measured(tmp_path, grey):
     cv2.imwrite(str(tmp_path / 'a.png'), (grey * 16).astype(np.uint16))
     (tmp_path / 'a.png').write_bytes((tmp_path / 'a.png').read_bytes()[:60])
     with pytest.raises(ValueError, match=r'such as .*a.png, got None: none of them can be read'):

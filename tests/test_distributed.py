@@ -21,7 +21,7 @@ from aream_mm.engine import AffinityProfileHook, LayerEntropyHook
 from aream_mm.models.aream import pair_counts, pair_labels
 from aream_mm.registry import MODELS
 
-PICTURES = 5
+IMAGES = 5
 BATCH = 8
 # A CNN without batch statistics, which two processes share only on GPUs.
 CONVNEXT = dict(type='aream_mm.TimmCNN', name='test_convnext', out_indices=(2, 3))
@@ -45,18 +45,18 @@ def rank():
 
 def sharded_metric(folder):
     torch.manual_seed(0)
-    predictions = [make_prediction(number) for number in range(PICTURES)]
+    predictions = [make_prediction(number) for number in range(IMAGES)]
     metric, measured = make_metric(), []
-    for pictures, round_up in ((PICTURES, True), (PICTURES, False), (2, True), (2, False)):
-        for index in DefaultSampler(predictions[:pictures], shuffle=False, round_up=round_up):
+    for images, round_up in ((IMAGES, True), (IMAGES, False), (2, True), (2, False)):
+        for index in DefaultSampler(predictions[:images], shuffle=False, round_up=round_up):
             metric.process({}, [predictions[index]])
-        measured.append(metric.evaluate(pictures))
+        measured.append(metric.evaluate(images))
     torch.save(measured, folder / f'metrics_{rank()}')
 
 
 @pytest.mark.parametrize('world_size', [2, 3])
 def test_counts_add_up_over_processes(tmp_path, world_size):
-    """Of 5 or 2 pictures a sampler that rounds up repeats 1, one that does not leaves a process with fewer or none."""
+    """Of 5 or 2 images a sampler that rounds up repeats 1, one that does not leaves a process with fewer or none."""
     sharded_metric(tmp_path)
     alone = torch.load(tmp_path / 'metrics_0')
     run_in_processes(world_size, sharded_metric, tmp_path)
@@ -66,13 +66,13 @@ def test_counts_add_up_over_processes(tmp_path, world_size):
 
 
 def unevenly_sharded_metric(folder):
-    """As a SizeBatchSampler shares pictures out: the first process has all of one size, the last one the rest."""
+    """As a SizeBatchSampler shares images out: the first process has all of one size, the last one the rest."""
     torch.manual_seed(0)
-    predictions, metric = [make_prediction(number) for number in range(PICTURES)], make_metric()
-    first = range(4) if dist.is_initialized() else range(PICTURES)
-    for index in first if rank() == 0 else range(4, PICTURES):
+    predictions, metric = [make_prediction(number) for number in range(IMAGES)], make_metric()
+    first = range(4) if dist.is_initialized() else range(IMAGES)
+    for index in first if rank() == 0 else range(4, IMAGES):
         metric.process({}, [predictions[index]])
-    torch.save(metric.evaluate(PICTURES), folder / f'metrics_{rank()}')
+    torch.save(metric.evaluate(IMAGES), folder / f'metrics_{rank()}')
 
 
 def test_counts_of_uneven_shares_add_up(tmp_path):
@@ -97,8 +97,8 @@ def sharded_hooks(folder):
 
 
 def test_entropies_profile_and_metrics_are_those_of_one_process(tmp_path):
-    """5 pictures for the entropies, 2 of them for the profile, by 3 processes: one has no picture of the profile."""
-    make_voc(tmp_path / 'voc', train=PICTURES)
+    """5 images for the entropies, 2 of them for the profile, by 3 processes: one has no image of the profile."""
+    make_voc(tmp_path / 'voc', train=IMAGES)
     sharded_hooks(tmp_path)
     weights, profile, metrics = torch.load(tmp_path / 'measured_0')
     run_in_processes(3, sharded_hooks, tmp_path)
@@ -147,7 +147,7 @@ def assert_masks_of_one_process(folder, processes):
 
 
 def train(folder, name, **changes):
-    """Train 3 epochs of 2 steps on batches of `BATCH` pictures in float64; keep logged losses, weights, pair counts."""
+    """Train 3 epochs of 2 steps on batches of `BATCH` images in float64; keep logged losses, weights, pair counts."""
     processes = dist.get_world_size() if dist.is_initialized() else 1
     cfg = run_config(folder / 'voc', folder / f'{name}_{processes}')
     cfg.custom_hooks = cfg.custom_hooks[:1]

@@ -211,7 +211,7 @@ def store_tags(folder):
 
 
 @pytest.mark.parametrize(
-    ('example', 'trained', 'pictures'),
+    ('example', 'trained', 'images'),
     [
         ('A backbone', 'backbone.layers.3.qkv.weight', 6),
         ('A loss on the attention', 'head.class_map.weight', 6),
@@ -221,9 +221,9 @@ def store_tags(folder):
     ],
     indirect=['example'],
 )
-def test_an_example_of_extending_trains_as_it_is_printed_and_writes_masks(example, trained, pictures):
+def test_an_example_of_extending_trains_as_it_is_printed_and_writes_masks(example, trained, images):
     assert trained in read_checkpoint(str(example / 'work_dirs/stage_1/iter_2.pth'))['state_dict']
-    assert len(list((example / 'work_dirs/stage_1/pseudo_masks').rglob('*.png'))) == pictures
+    assert len(list((example / 'work_dirs/stage_1/pseudo_masks').rglob('*.png'))) == images
     (log,) = example.rglob('*.log')
     assert ('loss_leak:' in log.read_text()) == (example / 'leak.py').exists()
     if (example / 'archive.py').exists():

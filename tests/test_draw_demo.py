@@ -1,4 +1,4 @@
-"""The drawn demo set: the same pictures each time, complete or not there, in the form of one's own photographs."""
+"""The drawn demo set: the same images each time, complete or not there, in the form of one's own photographs."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from aream_mm.datasets import ImageTagDataset
 CONFIGS = Path(__file__).parents[1] / 'configs/demo'
 
 
-def test_a_demo_picture_depends_on_its_index_and_seed_alone(tmp_path):
+def test_a_demo_image_depends_on_its_index_and_seed_alone(tmp_path):
     draw_demo(tmp_path / 'few', num_train=2, num_val=1, size=48)
     draw_demo(tmp_path / 'more', num_train=3, num_val=1, size=48)
     draw_demo(tmp_path / 'other', num_train=2, num_val=1, size=48, seed=1)
@@ -26,7 +26,7 @@ def test_a_demo_picture_depends_on_its_index_and_seed_alone(tmp_path):
 def test_an_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):
     calls = iter(range(100))
     draw = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt) if next(calls) == 2 else (IMAGE, IMAGE[..., 0])  # noqa: E731
-    monkeypatch.setattr('draw_demo.draw_picture', draw)
+    monkeypatch.setattr('draw_demo.draw_image', draw)
     with pytest.raises(KeyboardInterrupt):
         draw_demo(tmp_path / 'demo', num_train=4, num_val=0, size=48)
     assert list(tmp_path.iterdir()) == []

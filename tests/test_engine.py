@@ -164,7 +164,7 @@ def written_by(runner, folder, **settings):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob('*.*')}
 
 
-def test_batches_of_one_size_give_what_single_pictures_give(finished, tmp_path):
+def test_batches_of_one_size_give_what_single_images_give(finished, tmp_path):
     runner = finished[2]
     calls = count_forward_passes(runner)
     single = written_by(runner, tmp_path / 'single')
@@ -246,7 +246,7 @@ def test_settings_that_do_not_exist_stop_the_run_before_training(finished, tmp_p
         Runner.from_cfg(cfg).train()
 
 
-def test_a_picture_missing_from_the_mask_loader_stops_the_run_before_training(finished, tmp_path):
+def test_an_image_missing_from_the_mask_loader_stops_the_run_before_training(finished, tmp_path):
     cfg = run_config(finished[0], tmp_path)
     cfg.custom_hooks[1].dataloader.dataset.dataset.ann_file = 'ImageSets/Segmentation/more.txt'
     (finished[0] / 'ImageSets/Segmentation/more.txt').write_text('2007_000000\n2099_000000\n')
@@ -256,7 +256,7 @@ def test_a_picture_missing_from_the_mask_loader_stops_the_run_before_training(fi
 
 
 def land_config(root, work_dir):
-    """The run over the drawn pictures as land whose every pixel belongs to a class, what was background to one more."""
+    """The run over the drawn images as land whose every pixel belongs to a class, what was background to one more."""
     classes = tuple('land' if name == 'background' else name for name in ANIMALS)
     cfg = run_config(root, work_dir)
     cfg.model.merge(dict(test_cfg=dict(background=None), train_cfg=dict(low=None, high=None)))
@@ -273,7 +273,7 @@ def land_config(root, work_dir):
     return cfg, inner
 
 
-def test_pictures_without_background_become_masks_of_their_classes_alone(finished, tmp_path):
+def test_images_without_background_become_masks_of_their_classes_alone(finished, tmp_path):
     root = finished[0]
     (root / 'land').mkdir()
     for i in range(4):

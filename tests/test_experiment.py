@@ -54,7 +54,7 @@ def config(tmp_path_factory):
     cfg.val_dataloader = deepcopy(cfg.custom_hooks[1].dataloader)
     cfg.val_dataloader.dataset.pipeline = [LOAD, dict(type='LoadAnnotations'), PACK]
     cfg.update(pseudo_mask_dataloader=cfg.custom_hooks[1].dataloader, custom_hooks=[], log_level='INFO')
-    cfg.update(seeds=[0, 1], pictures=3, propagations=WAYS, refine=PAR, baselines=['no AReAM', 'AReAM, k = 2'])
+    cfg.update(seeds=[0, 1], images=3, propagations=WAYS, refine=PAR, baselines=['no AReAM', 'AReAM, k = 2'])
     stage_2_config(folder, folder / 'unused', custom_hooks=[]).dump(folder / 'stage_2.py')
     cfg.stage_2 = str(folder / 'stage_2.py')
     cfg.start = {'model.attention_loss': None}
@@ -132,7 +132,7 @@ def test_stage_2_trains_on_masks_made_as_the_row_has_chosen(conducted, config, m
     assert manifest['settings']['refine']['type'] == PAR['type']
     assert manifest['checkpoint'] == str(folder / 'epoch_1.pth')
 
-    metric = IoUMetric(iou_metrics=['mIoU'])  # of the files of the measured pictures
+    metric = IoUMetric(iou_metrics=['mIoU'])  # of the files of the measured images
     metric.dataset_meta = dict(classes=ANIMALS)
     dataset = Runner.build_dataloader(load_config(config).val_dataloader).dataset
     for i in (0, 2, 5):

@@ -59,11 +59,11 @@ def test_the_file_answers_as_pytorch_for_photographs_of_any_size(checkpoint, mon
     random = np.random.default_rng(0)
     for width, height in ((96, 80), (61, 143), (700, 333)):
         blocks = random.integers(0, 255, (7, 5, 3)).astype(np.uint8)
-        picture = Image.fromarray(blocks).resize((width, height), Image.Resampling.BICUBIC)
-        picture.save(tmp_path / 'a.png')
+        image = Image.fromarray(blocks).resize((width, height), Image.Resampling.BICUBIC)
+        image.save(tmp_path / 'a.png')
         with torch.no_grad():
             (result,) = model.test_step(pseudo_collate([pipeline(dict(img_path=str(tmp_path / 'a.png')))]))
-        mask, probabilities = session.run(None, dict(photograph=np.asarray(picture)))
+        mask, probabilities = session.run(None, dict(photograph=np.asarray(image)))
         expected = result.seg_logits.data.softmax(dim=0).numpy()
         assert mask.shape == (height, width) and mask.dtype == np.uint8
         assert np.array_equal(mask, probabilities.argmax(axis=0))

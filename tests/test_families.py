@@ -64,7 +64,7 @@ of_each_rotary_family = pytest.mark.parametrize('family', ROTARY, ids=lambda fam
 
 
 def small(family):
-    """The size of pictures of 4 × 4 patches, and timm's arguments of a small network."""
+    """The size of images of 4 × 4 patches, and timm's arguments of a small network."""
     if not timm.is_model(family.name.split('.')[0]):
         pytest.skip(f'this timm has no {family.name}')
     heads = dict(num_kv_heads=1) if 'sapiens2' in family.name else {}  # fewer keys and values than queries
@@ -81,7 +81,7 @@ def save(tmp_path):
 
 
 def networks(family, save, num_class_tokens=None, **options):
-    """timm's network and AttentionViT with its weights, scrambled, in evaluation; and the side of pictures."""
+    """timm's network and AttentionViT with its weights, scrambled, in evaluation; and the side of images."""
     size, arguments = small(family)
     theirs = scramble(timm.create_model(family.name, num_classes=0, img_size=size, **arguments, **options))
     count = family.class_tokens if num_class_tokens is None else num_class_tokens

@@ -30,7 +30,7 @@ from toy_voc import make_voc, voc_config, write_masks
 
 from aream_mm.checkpoint import load_fitting_checkpoint, read_checkpoint, require_fitting_shapes
 from aream_mm.datasets import ImageTagDataset, PhotographDataset, PseudoMaskDataset
-from aream_mm.datasets.pictures import damage, find_pictures, open_picture, read_header
+from aream_mm.datasets.images import damage, find_images, open_image, read_header
 from aream_mm.datasets.tags import load_tag_file
 
 ROOT = Path(__file__).parents[1]
@@ -83,10 +83,10 @@ def test_the_fuzzer_sees_code_that_runs_a_name_that_is_missing_and_a_file_elsewh
     assert all(part in o.why for part, o in zip(expected, outcomes, strict=True)), outcomes
 
 
-# Pictures
+# Images
 
 
-def test_a_pipe_in_the_place_of_a_picture_is_refused_and_not_waited_for(tmp_path):
+def test_a_pipe_in_the_place_of_an_image_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / 'x.jpg')
     assert read_header(str(tmp_path / 'x.jpg')) is None
     assert 'x.jpg' in damage(str(tmp_path / 'x.jpg'))
@@ -100,18 +100,18 @@ def test_a_pipe_in_the_place_of_a_picture_is_refused_and_not_waited_for(tmp_path
         read_tags(tmp_path / 'Annotations')
 
 
-def test_a_format_that_pillow_starts_a_program_for_is_no_picture(tmp_path):
+def test_a_format_that_pillow_starts_a_program_for_is_no_image(tmp_path):
     Image.new('L', (8, 8)).save(tmp_path / 'x.png', format='EPS')
     with pytest.raises(OSError, match='cannot identify'):
-        open_picture(tmp_path / 'x.png')
+        open_image(tmp_path / 'x.png')
 
 
-def test_a_header_that_pillow_raises_for_is_no_picture(tmp_path):
-    picture = io.BytesIO()
-    Image.new('RGB', (8, 8)).save(picture, format='PNG')
+def test_a_header_that_pillow_raises_for_is_no_image(tmp_path):
+    image = io.BytesIO()
+    Image.new('RGB', (8, 8)).save(image, format='PNG')
     content = b'zTXtk\0\0' + zlib.compress(b'x' * 10**7)
     chunk = struct.pack('>I', len(content) - 4) + content + struct.pack('>I', zlib.crc32(content))
-    (tmp_path / 'x.png').write_bytes(picture.getvalue()[:33] + chunk + picture.getvalue()[33:])
+    (tmp_path / 'x.png').write_bytes(image.getvalue()[:33] + chunk + image.getvalue()[33:])
     assert read_header(str(tmp_path / 'x.png')) is None
 
 
@@ -128,15 +128,15 @@ def test_damage_without_a_text_is_damage(tmp_path, monkeypatch):
 def test_links_that_lead_in_a_circle_are_named(own):
     (own / 'images/sub/up').symlink_to('..')
     with pytest.raises(ValueError, match='expected each folder once, got .*images and .*images/sub/up'):
-        find_pictures(own / 'images')
+        find_images(own / 'images')
 
 
-def test_a_linked_folder_is_read_and_a_link_that_leads_nowhere_is_a_picture_that_cannot_be(own, tmp_path):
+def test_a_linked_folder_is_read_and_a_link_that_leads_nowhere_is_an_image_that_cannot_be(own, tmp_path):
     Path(own / 'images/sub').rename(tmp_path / 'elsewhere')
     (own / 'images/sub').symlink_to(tmp_path / 'elsewhere')
-    assert 'sub/deep/4.tif' in find_pictures(own / 'images')[0]
+    assert 'sub/deep/4.tif' in find_images(own / 'images')[0]
     (own / 'images/gone.jpg').symlink_to('nowhere')
-    with pytest.raises(ValueError, match='expected a readable picture .* missing for 1: .*gone.jpg'):
+    with pytest.raises(ValueError, match='expected a readable file .* missing for 1: .*gone.jpg'):
         ImageTagDataset(own_config(own), str(own / 'tags.csv'))
 
 
@@ -181,7 +181,7 @@ def test_a_broken_manifest_is_named(voc, tmp_path, content):
 def test_an_id_that_leads_out_of_the_folder_is_refused(voc, name):
     Image.new('RGB', (8, 8)).save(voc / 'secret.jpg')
     (voc / 'ImageSets/Segmentation/train.txt').write_text(f'2007_000000\n{name}\n')
-    with pytest.raises(ValueError, match='train.txt: expected a picture below .* missing for 1: .*secret.jpg'):
+    with pytest.raises(ValueError, match='train.txt: expected a file below .* missing for 1: .*secret.jpg'):
         ImageTagDataset(voc_config(voc), str(voc / 'cls_labels.npy'))
 
 
@@ -248,8 +248,8 @@ def test_tags_that_are_no_tags_are_named(tmp_path):
         (dict(file_name=None), 'expected images with id, file_name, width, height; got 1 otherwise'),
         (dict(id='1'), 'expected images with id, file_name, width, height; got 1 otherwise'),
         (dict(id=2), 'expected a id of its own|expected annotations of the images|an id of its own'),
-        (dict(width=10**9), 'expected pictures of 1 to 67108864 pixels; got 1 otherwise: 1000000000 × 80'),
-        (dict(width=0), 'expected pictures of 1 to'),
+        (dict(width=10**9), 'expected images of 1 to 67108864 pixels; got 1 otherwise: 1000000000 × 80'),
+        (dict(width=0), 'expected images of 1 to'),
     ],
 )
 def test_hostile_coco_images_are_refused_and_nothing_is_written(tmp_path, monkeypatch, change, message):

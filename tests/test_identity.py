@@ -60,7 +60,7 @@ def correct_tags(root, name, *classes):
 
 
 def repaint(path):
-    """Another picture under the same name, in a file of the same size and time."""
+    """Another image under the same name, in a file of the same size and time."""
     before, size = path.stat(), Image.open(path).size
     Image.new('RGB', size).save(path, quality=50)
     content = path.read_bytes()[: before.st_size]
@@ -112,7 +112,7 @@ def test_settings_pipeline_network_and_method_write_all_masks_anew(run, trained,
     assert write(background=0.3) == NUMBERS
 
 
-def test_stage_2_names_the_pictures_whose_tags_or_photographs_were_corrected_and_the_command(run):
+def test_stage_2_names_the_images_whose_tags_or_photographs_were_corrected_and_the_command(run):
     root, write = run
     correct_tags(root, NUMBERS[2], 'cat')
     repaint(root / f'voc/JPEGImages/{NUMBERS[0]}.jpg')
@@ -144,7 +144,7 @@ def test_stage_2_takes_masks_that_somebody_has_painted_and_says_so(run, told):  
     assert f'1 masks are not as they were written, but used: {NUMBERS[1]}' in told.text
 
 
-def test_stage_2_misses_the_mask_of_a_tagged_picture_even_where_others_may_lack_one(run):
+def test_stage_2_misses_the_mask_of_a_tagged_image_even_where_others_may_lack_one(run):
     root, _ = run
     (root / f'out/{NUMBERS[1]}.png').unlink()
     with pytest.raises(ValueError, match=f'expected a pseudo mask for .*{NUMBERS[1]}.jpg'):
@@ -226,7 +226,7 @@ def own(tmp_path):
         (lambda m, i: Image.fromarray(m.astype(np.uint16)), r'class ids .* missing for 6: .*png \(I;16\)'),
         (
             lambda m, i: Image.fromarray(m[:, : 90 + (i != 2)]),
-            r'the size of the picture .* missing for 6: .*png \(expected 96 × 80, got 91 × 80\)',
+            r'the size of the image .* missing for 6: .*png \(expected 96 × 80, got 91 × 80\)',
         ),
     ],
 )
@@ -255,7 +255,7 @@ def test_voc_layouts_are_looked_at_too(tmp_path):
 
 @pytest.mark.parametrize('stage', [1, 2])
 def test_true_masks_that_contradict_the_tags_are_named(own, told, stage):  # noqa: F811
-    """All pictures are tagged with dog, which the masks hold at the left; then one holds cat instead, and one 255."""
+    """All images are tagged with dog, which the masks hold at the left; then one holds cat instead, and one 255."""
 
     mask_dir = write_masks(own.parent / 'pseudo', IDS, CLASSES)
 

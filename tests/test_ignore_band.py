@@ -35,7 +35,7 @@ def masks_of(predictions):
 
 
 def cams_of(predictions, num_classes=5):
-    """The CAMs (B, C, H, W) of all classes, 0 for those that are not in the picture."""
+    """The CAMs (B, C, H, W) of all classes, 0 for those that are not in the image."""
     cam = torch.zeros(len(predictions), num_classes, *predictions[0].cam.data.shape[-2:])
     for all_classes, prediction in zip(cam, predictions, strict=True):
         all_classes[prediction.cam_classes - 1] = prediction.cam.data
@@ -80,14 +80,14 @@ def test_the_logits_are_those_of_the_high_score(build_toy, golden, make_samples,
         assert torch.equal(prediction.seg_logits.data.argmax(dim=0)[known], mask[known])
 
 
-def test_both_scores_share_the_affinity_of_the_picture(build_toy, golden, make_samples, monkeypatch):
+def test_both_scores_share_the_affinity_of_the_image(build_toy, golden, make_samples, monkeypatch):
     calls, affinity = [], PAR.affinity
     monkeypatch.setattr(PAR, 'affinity', lambda self, images: calls.append(1) or affinity(self, images))
     predict(build_toy(test_cfg=dict(band=BAND, refine=REFINE)), golden, make_samples(golden['labels']))
     assert len(calls) == 1
 
 
-def test_a_picture_without_classes_is_background_and_not_doubtful(build_toy, golden, make_samples):
+def test_an_image_without_classes_is_background_and_not_doubtful(build_toy, golden, make_samples):
     model = build_toy(test_cfg=dict(band=(0.0, 0.5), refine=REFINE))
     assert not masks_of(predict(model, golden, make_samples(torch.zeros(2, 5)))).any()
 
@@ -108,7 +108,7 @@ def test_a_band_without_background_is_refused(build_toy):
 
 @pytest.fixture(scope='module')
 def runner(tmp_path_factory):
-    """A runner that has trained nothing, over four drawn pictures."""
+    """A runner that has trained nothing, over four drawn images."""
     folder = tmp_path_factory.mktemp('run')
     root = make_voc(folder / 'voc')
     return Runner.from_cfg(run_config(root, folder / 'work'))

@@ -99,7 +99,7 @@ def test_a_run_of_a_network_with_rotary_positions_resumes(root, tmp_path, name):
 
 def test_the_hook_gives_each_step_other_random_numbers_and_each_seed_others(root, tmp_path):
     """Otherwise nothing would be easier than to repeat them."""
-    pictures = []
+    images = []
     for seed in (0, 1):
         runner = Runner.from_cfg(random_config(root, tmp_path, seed=seed))
         step = runner.model.train_step
@@ -109,13 +109,13 @@ def test_the_hook_gives_each_step_other_random_numbers_and_each_seed_others(root
             or step(batch, **options)
         )
         runner.train()
-        pictures += drawn
-    numbers = [number for step in pictures for number in step]
-    assert len(pictures) == 12 and len(set(numbers)) == len(numbers)
+        images += drawn
+    numbers = [number for step in images for number in step]
+    assert len(images) == 12 and len(set(numbers)) == len(numbers)
 
 
 def plain_config(root, work_dir):
-    """Stage 2 on a data set of mmseg's own, whose pictures nothing augments, with drop-out and checkpoints halfway."""
+    """Stage 2 on a data set of mmseg's own, whose images nothing augments, with drop-out and checkpoints halfway."""
     cfg = stage_2_config(root.parent, work_dir, custom_hooks=[], val_dataloader=None, val_cfg=None, val_evaluator=None)
     pipeline = [LOAD, dict(type='LoadAnnotations'), dict(type='Resize', scale=(64, 64)), dict(type='PackSegInputs')]
     cfg.train_dataloader.dataset = voc_config(root, metainfo=dict(classes=ANIMALS), pipeline=pipeline)
@@ -200,13 +200,13 @@ def test_what_runs_that_were_killed_left_over_is_removed_at_start(root, tmp_path
 
 def test_both_stages_survive_kills_while_they_train_and_write(tmp_path):
     """The short version of tests/proofs/interruptions.py."""
-    draw_demo(tmp_path / 'pictures', num_train=8, num_val=2, size=64)
-    list(interruptions.train(tmp_path / 'alone', tmp_path / 'pictures', []))
+    draw_demo(tmp_path / 'images', num_train=8, num_val=2, size=64)
+    list(interruptions.train(tmp_path / 'alone', tmp_path / 'images', []))
     names = ('stage 1: writing masks', 'stage 2: training')
     phases = [
         phase._replace(delay=0) for phase in interruptions.PHASES if phase.name in names
     ]  # later it might be over
     signals = (signal.SIGKILL, signal.SIGTERM)
-    hits = list(interruptions.train(tmp_path / 'run', tmp_path / 'pictures', list(zip(phases, signals, strict=True))))
+    hits = list(interruptions.train(tmp_path / 'run', tmp_path / 'images', list(zip(phases, signals, strict=True))))
     assert len(hits) == 2 and [problem for hit in hits for problem in hit['problems']] == []
     assert interruptions.compare(tmp_path / 'run', tmp_path / 'alone') == []

@@ -1,4 +1,4 @@
-"""A loss or weights that are no numbers stop the training, by name of the step, the pictures and what is left."""
+"""A loss or weights that are no numbers stop the training, by name of the step, the images and what is left."""
 
 import pytest
 import torch

@@ -25,7 +25,7 @@ def test_labelme_gives_the_labels_of_shapes_and_the_flags_that_are_set(tmp_path)
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / f'{name}.json').write_text(json.dumps(content))
-    (tmp_path / 'a.jpg').write_bytes(b'')  # the pictures lie beside them
+    (tmp_path / 'a.jpg').write_bytes(b'')  # the images lie beside them
     kind, tags = read_tags(tmp_path)
     assert kind == 'LabelMe annotations'
     assert tags == {'a.jpg': ['cat', 'dog'], 'sub/b.PNG': ['bird'], 'sub/renamed': ['dog'], 'empty.jpeg': []}
@@ -45,7 +45,7 @@ def voc(name, path):
     ('file', 'path', 'expected'),
     [
         ('foto', r'..\images\A\foto.jpg', 'A/foto.jpg'),  # annotations of one folder, photographs of several
-        ('x', '/pictures/B/photo.jpg', 'B/photo.jpg'),  # and under other names
+        ('x', '/images/B/photo.jpg', 'B/photo.jpg'),  # and under other names
         ('A/foto', 'foto.jpg', 'A/foto.jpg'),  # beside it, whatever else has the name
         ('A/only', 'foto.jpg', 'A/only.png'),  # a renamed file, refused where both may be meant
         ('none', 'none.gif', 'none.gif'),
@@ -94,12 +94,12 @@ def test_label_studio_gives_choices_and_labels_of_every_kind(tmp_path):
         task(
             '/data/local-files/?d=sub/deep/b%20c.png', [result('rectanglelabels', 'cat'), result('brushlabels', 'bird')]
         ),
-        task('https://host/pictures/d.jpg?token=1', [result('polygonlabels', 'dog')], [result('choices', 'dog')]),
+        task('https://host/images/d.jpg?token=1', [result('polygonlabels', 'dog')], [result('choices', 'dog')]),
         task('s3://bucket/e.webp', []),
         task('/data/upload/1/77-nobody.jpg'),
     ]
     (tmp_path / 'tasks.json').write_text(json.dumps(tasks))
-    with pytest.warns(UserWarning, match='left out 1 pictures that nobody has annotated: nobody.jpg'):
+    with pytest.warns(UserWarning, match='left out 1 images that nobody has annotated: nobody.jpg'):
         kind, tags = read_tags(tmp_path / 'tasks.json')
     assert kind == 'JSON of Label Studio'
     assert tags == {'photo.jpg': ['cat', 'dog'], 'sub/deep/b c.png': ['cat', 'bird'], 'd.jpg': ['dog'], 'e.webp': []}
@@ -112,7 +112,7 @@ def test_label_studio_gives_choices_and_labels_of_every_kind(tmp_path):
             task('/data/upload/1/1-a.jpg', [result('choices', 'cat')], [result('choices', 'dog')]),
             'annotators who differ',
         ),
-        (dict(task('a.jpg', []), data=dict(text='words')), '0 pictures in its data'),
+        (dict(task('a.jpg', []), data=dict(text='words')), '0 images in its data'),
         (task('a.jpg', [dict(value=dict(text=['words']))]), 'no choices or labels'),
     ],
 )
@@ -270,6 +270,6 @@ def test_a_list_as_text_in_a_cell_is_a_list(tmp_path, cell):
 @pytest.mark.parametrize(
     'table', [',image,tags\n0,a.jpg,cat\n1,b.jpg,\n', ',image,cat,dog\n0,a.jpg,1.0,0.0\n1,b.jpg,0.0,0.0\n']
 )
-def test_the_index_that_pandas_writes_is_no_picture(tmp_path, table):
+def test_the_index_that_pandas_writes_is_no_image(tmp_path, table):
     (tmp_path / 'x.csv').write_text(table)
     assert read_tags(tmp_path / 'x.csv')[1] == {'a.jpg': ['cat'], 'b.jpg': []}

@@ -87,8 +87,8 @@ def test_a_process_without_a_gpu_leaves_the_group_before_python_ends():
 
 
 @pytest.fixture
-def broken_picture(trained):
-    """The second training picture, which the second process reads, with half its data gone."""
+def broken_image(trained):
+    """The second training image, which the second process reads, with half its data gone."""
     path = trained[0] / 'drawn/images/00001.jpg'
     content = path.read_bytes()
     path.write_bytes(content[:700])
@@ -110,18 +110,18 @@ def test_a_process_that_cannot_leave_the_group_ends_all_the_same(end, code):
     assert ('ValueError' in done.stderr) == bool(code)
 
 
-def test_a_picture_that_breaks_one_process_while_masks_are_written_ends_all(trained, broken_picture):
+def test_an_image_that_breaks_one_process_while_masks_are_written_ends_all(trained, broken_image):
     folder, options, _ = trained
     command = ('tools/dist_test.sh', CONFIG, folder / 'a work dir/iter_4.pth', 2, '--pseudo-masks')
     command += ('--work-dir', folder / 'tested', '--cfg-options', *options)
     code, printed = finish(start(*command, PORT=free_port()))
     assert 'Pseudo masks: 8 of 8 to write' in printed
-    assert code != 0 and printed.count(str(broken_picture)) > 1  # in the traceback, and in the summary of torchrun
-    assert 'Root Cause' in printed and str(broken_picture) in printed.split('Root Cause')[1]
+    assert code != 0 and printed.count(str(broken_image)) > 1  # in the traceback, and in the summary of torchrun
+    assert 'Root Cause' in printed and str(broken_image) in printed.split('Root Cause')[1]
     assert not (folder / 'tested/pseudo_masks/manifest.json').exists()
 
 
-def test_a_picture_that_breaks_training_on_one_machine_ends_the_other(trained, broken_picture):
+def test_an_image_that_breaks_training_on_one_machine_ends_the_other(trained, broken_image):
     """Two machines of one process each, both of them this one."""
     folder, options, _ = trained
     command = ('tools/dist_train.sh', CONFIG, 1, '--work-dir', folder / 'machines', '--cfg-options', *options)
@@ -132,7 +132,7 @@ def test_a_picture_that_breaks_training_on_one_machine_ends_the_other(trained, b
     (first_code, first_printed), (second_code, second_printed) = map(finish, processes)
     assert first_code != 0 and second_code != 0
     assert 'on each of 2 processes' in first_printed
-    assert str(broken_picture) in second_printed.split('Root Cause')[1]
+    assert str(broken_image) in second_printed.split('Root Cause')[1]
     assert time.monotonic() - begun < SOON
 
 

@@ -190,11 +190,11 @@ def test_a_mask_of_voc_in_which_nothing_is_drawn_is_no_true_mask(data, capsys):
     export('voc')
     Image.new('RGB', (90, 70)).save(data / 'exported/SegmentationClass/plain.png')
     bring_back('exported')
-    assert '1 pictures without a shape are left out: plain.png' in capsys.readouterr().out
+    assert '1 images without a shape are left out: plain.png' in capsys.readouterr().out
     assert len(list((data / 'back').rglob('*.png'))) == 3
 
 
-def test_nothing_is_overwritten_and_pictures_without_a_shape_are_left_out(data, capsys):
+def test_nothing_is_overwritten_and_images_without_a_shape_are_left_out(data, capsys):
     export('coco')
     with pytest.raises(SystemExit):
         export('coco')
@@ -203,7 +203,7 @@ def test_nothing_is_overwritten_and_pictures_without_a_shape_are_left_out(data, 
     content['annotations'] = [entry for entry in content['annotations'] if entry['image_id'] != 1]
     (data / 'exported/annotations.json').write_text(json.dumps(content))
     bring_back(source_of('coco'))
-    assert '1 pictures without a shape are left out: 3.x.jpeg' in capsys.readouterr().out
+    assert '1 images without a shape are left out: 3.x.jpeg' in capsys.readouterr().out
     assert not (data / 'back/3.x.png').exists()
     bring_back(source_of('coco'))  # the same masks may stay
     other = data / 'back/plain.png'
@@ -330,6 +330,6 @@ def test_a_labelme_file_of_two_photographs_is_refused_and_its_path_finds_one_els
         bring_back('ann', out='again')
     outside = dict(content, imagePath='foto.jpg', shapes=[dict(shape, points=[[50, 50], [60, 50], [60, 60]])])
     (data / 'ann/foto.json').write_text(json.dumps(outside))
-    with pytest.raises(ValueError, match='shapes outside of the picture'):
+    with pytest.raises(ValueError, match='shapes outside of the image'):
         bring_back('ann', out='again')
     assert not (data / 'again').exists()

@@ -81,7 +81,7 @@ def test_layer_weights_are_the_min_max_of_the_entropies_at_the_end_of_the_warm_u
     load_checkpoint(model, f'{runner.work_dir}/epoch_1.pth', map_location='cpu')
     assert not model.attention_loss.measured
     entropies = []
-    for batch in runner.val_dataloader:  # one picture at a time; the hook measured three and one
+    for batch in runner.val_dataloader:  # one image at a time; the hook measured three and one
         batch = model.data_preprocessor(batch)
         entropies.append(entropy_of_layers(model.eval(), batch['inputs'], model.tags(batch['data_samples'])))
     entropy = torch.stack(entropies).mean(dim=0)
@@ -107,7 +107,7 @@ def test_a_resumed_run_measures_no_entropies(measured, tmp_path, monkeypatch):
     assert torch.equal(resumed.model.attention_loss.layer_weights, runner.model.attention_loss.layer_weights)
 
 
-def test_entropies_are_measured_on_so_many_pictures(measured, tmp_path):
+def test_entropies_are_measured_on_so_many_images(measured, tmp_path):
     root, _ = measured
     hook = LayerEntropyHook(measured_config(root, tmp_path).custom_hooks[1].dataloader, num_images=2)
     runner = Runner.from_cfg(measured_config(root, tmp_path))

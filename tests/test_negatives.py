@@ -53,7 +53,7 @@ def warnings(told):
     return [record.getMessage() for record in told.records if 'cannot learn' in record.getMessage()]
 
 
-def test_a_picture_without_tags_stays_with_tags_of_zero(own):
+def test_an_image_without_tags_stays_with_tags_of_zero(own):
     dataset = tagged(own, [['cat'], [], ['dog'], [], ['cat', 'dog'], ['dog']])
     scores = [dataset.get_data_info(i)['gt_score'].tolist() for i in range(len(dataset))]
     assert len(dataset) == 6 and scores.count([0, 0]) == 2
@@ -62,12 +62,12 @@ def test_a_picture_without_tags_stays_with_tags_of_zero(own):
 @pytest.mark.parametrize(
     ('cells', 'named', 'unnamed'),
     [
-        ([['cat']] * 6, ['cat is in every picture', 'dog is in none', 'an empty cell in the tag table'], []),
-        ([['cat'], *[['cat', 'dog']] * 5], ['cat is in every picture'], ['dog']),
+        ([['cat']] * 6, ['cat is in every image', 'dog is in none', 'an empty cell in the tag table'], []),
+        ([['cat'], *[['cat', 'dog']] * 5], ['cat is in every image'], ['dog']),
         ([['cat'], *[[]] * 5], ['dog is in none'], ['cat is']),
     ],
 )
-def test_classes_in_every_picture_or_in_none_are_named_once_with_what_to_do(own, told, cells, named, unnamed):
+def test_classes_in_every_image_or_in_none_are_named_once_with_what_to_do(own, told, cells, named, unnamed):
     tagged(own, cells)
     (text,) = warnings(told)
     assert all(part in text for part in ('add photographs', *named)) and not any(part in text for part in unnamed)
@@ -79,12 +79,12 @@ def test_nothing_is_said_where_each_class_can_be_learnt_or_nothing_is_trained(ow
     assert not warnings(told)
 
 
-def test_what_every_picture_has_that_is_not_left_out_is_named(own, told):
+def test_what_every_image_has_that_is_not_left_out_is_named(own, told):
     tagged(own, [['cat'], ['cat', 'dog'], *[[]] * 4], drop_untagged=True)
-    assert 'cat is in every picture' in warnings(told)[0]
+    assert 'cat is in every image' in warnings(told)[0]
 
 
-def test_without_background_a_picture_without_tags_is_refused_by_name(own):
+def test_without_background_an_image_without_tags_is_refused_by_name(own):
     message = r'since without background every pixel belongs to a class, for each of 6 images, missing for 1: 3'
     with pytest.raises(ValueError, match=message):
         tagged(own, [['cat'], [], *[['dog']] * 4], CLASSES[1:])
@@ -169,7 +169,7 @@ def with_truth(samples, masks):
     return samples
 
 
-def test_the_mask_free_threshold_is_that_of_the_pictures_with_a_class(toy_segmentor, images, golden, make_samples):
+def test_the_mask_free_threshold_is_that_of_the_images_with_a_class(toy_segmentor, images, golden, make_samples):
     truth = golden['gt'].clone()
     truth[1] = 0
     tags = torch.stack([golden['labels'][0], NEGATIVE])
@@ -191,7 +191,7 @@ def test_a_negative_adds_no_evidence_to_the_affinity_profile(toy_segmentor, imag
         assert profiles[1][row]['entropy'] == pytest.approx(profiles[0][row]['entropy'], rel=1e-6)
 
 
-def test_a_class_that_no_picture_has_is_left_out_of_the_mean_average_precision_and_named(told):
+def test_a_class_that_no_image_has_is_left_out_of_the_mean_average_precision_and_named(told):
     score, tags = torch.rand(8, 3), torch.tensor([[1, 0, 0], [0, 0, 1]] * 4).float()
     metric = AveragePrecision()
     metric.dataset_meta = dict(classes=('background', 'cat', 'cow', 'dog'))
@@ -200,7 +200,7 @@ def test_a_class_that_no_picture_has_is_left_out_of_the_mean_average_precision_a
     expected = OfMMPretrain.calculate(score, tags, None)
     assert measured['multi-label/mAP'] == pytest.approx((expected[0] + expected[2]).item() / 2)
     np.testing.assert_allclose(measured['multi-label/AP_classwise'], [expected[0], np.nan, expected[2]], rtol=1e-6)
-    assert 'mAP leaves out what none of 8 pictures has: cow' in told.text
+    assert 'mAP leaves out what none of 8 images has: cow' in told.text
 
 
 def test_where_each_class_occurs_the_average_precision_is_mmpretrains(told):
@@ -217,7 +217,7 @@ def test_where_each_class_occurs_the_average_precision_is_mmpretrains(told):
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
-    """The work dir and the data of a run whose second and third picture have no tag."""
+    """The work dir and the data of a run whose second and third image have no tag."""
     folder = tmp_path_factory.mktemp('negatives')
     root = make_voc(folder / 'voc')
     tags = np.load(root / 'cls_labels.npy', allow_pickle=True).item()

@@ -23,7 +23,7 @@ OWN, OWN_SEG, ANIMALS = (
 imports_in_configs = pytest.mark.skipif(
     Version(mmengine.__version__) < Version('0.10.8'), reason='this mmengine takes imports in a venv for lazy ones'
 )
-PICTURES, MASKS = 'train_dataloader.dataset.dataset', 'custom_hooks.1.dataloader.dataset'
+IMAGES, MASKS = 'train_dataloader.dataset.dataset', 'custom_hooks.1.dataloader.dataset'
 
 
 @pytest.fixture(autouse=True)
@@ -100,10 +100,10 @@ def test_a_nested_key_of_any_config_takes_its_value_and_a_misspelt_one_is_refuse
         (
             OWN,
             {'classes': ('background', 'owl')},
-            {'model.head.num_classes': 1, f'{PICTURES}.metainfo.classes.1': 'owl'},
+            {'model.head.num_classes': 1, f'{IMAGES}.metainfo.classes.1': 'owl'},
         ),
         (OWN, {'tag_file': '/t.csv'}, {'train_dataloader.dataset.tag_file': '/t.csv', f'{MASKS}.tag_file': '/t.csv'}),
-        (OWN, {'photographs.data_prefix.img_path': 'x'}, {f'{PICTURES}.data_prefix.img_path': 'x'}),
+        (OWN, {'photographs.data_prefix.img_path': 'x'}, {f'{IMAGES}.data_prefix.img_path': 'x'}),
         (OWN, {'train_pipeline.5.contrast': 0.7}, {'train_dataloader.dataset.pipeline.5.contrast': 0.7}),
         (OWN, {f'{VIT}.architecture.depth': 6}, {f'{VIT}.architecture.depth': 6}),
         (OWN, {'pseudo_masks.test_cfg.background': 0.3}, {'custom_hooks.1.test_cfg.background': 0.3}),

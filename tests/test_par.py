@@ -39,7 +39,7 @@ def test_constant_planes_stay_constant():
     assert_close(PAR()(torch.rand(1, 3, 15, 21), values), MASS * values, rtol=1e-4, atol=1e-6)
 
 
-def test_picture_of_one_colour_averages_the_neighbours():
+def test_image_of_one_colour_averages_the_neighbours():
     par = PAR(dilations=(1, 2), num_iters=1)
     planes = torch.rand(1, 2, 5, 7)
     images = torch.tensor([0.1, 0.7, 0.4]).view(1, 3, 1, 1).expand(1, 3, 5, 7)
@@ -65,7 +65,7 @@ def test_planes_do_not_cross_an_edge_of_colour():
     assert refined[:, :7].max() < 0.5
 
 
-def test_pictures_and_planes_of_a_batch_are_independent():
+def test_images_and_planes_of_a_batch_are_independent():
     par, images, planes = PAR(), torch.rand(3, 3, 9, 12), torch.rand(3, 4, 9, 12)
     together = par(images, planes)
     assert_close(par(images[1:2], planes[1:2, 2:3]), together[1:2, 2:3], rtol=1e-6, atol=1e-6)

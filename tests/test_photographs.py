@@ -1,4 +1,4 @@
-"""Own photographs: what a folder holds, pictures of every sort, broken files, masks of new photographs."""
+"""Own photographs: what a folder holds, images of every sort, broken files, masks of new photographs."""
 
 import importlib.util
 import json
@@ -34,7 +34,7 @@ from toy_voc import write_masks
 
 from aream_mm.checkpoint import load_fitting_checkpoint, require_fitting_shapes
 from aream_mm.datasets import ImageTagDataset, MaskDataset, PhotographDataset, PseudoMaskDataset
-from aream_mm.datasets.pictures import damage, read_header, webps_are_turned
+from aream_mm.datasets.images import damage, read_header, webps_are_turned
 from aream_mm.engine import PseudoMaskHook
 from aream_mm.registry import DATASETS, MODELS
 
@@ -72,21 +72,21 @@ def ids_of(dataset) -> list[str]:
 # What a folder holds
 
 
-def test_pictures_of_every_ending_and_depth_are_found_and_other_files_are_not(own):
+def test_images_of_every_ending_and_depth_are_found_and_other_files_are_not(own):
     for name in ('notes.txt', 'film.mp4', '.hidden.jpg', '.thumbnails/1.jpg'):
         (own / 'images' / name).parent.mkdir(exist_ok=True)
-        (own / 'images' / name).write_text('no picture')
+        (own / 'images' / name).write_text('no image')
     assert ids_of(build(own)) == IDS
 
 
 def test_files_that_are_left_out_are_counted_in_the_log(own, told):
     for name in ('a.heic', 'b.HEIC', 'notes.txt'):
-        (own / 'images' / name).write_text('no picture')
+        (own / 'images' / name).write_text('no image')
     build(own)
     assert '3 files are left out' in told.text and '.heic (2), .txt (1)' in told.text
 
 
-def test_a_list_of_ids_picks_the_pictures_in_its_order(own):
+def test_a_list_of_ids_picks_the_images_in_its_order(own):
     (own / 'list.txt').write_text('\ufeffsub/0\n\n5 \n', encoding='utf-8')
     assert ids_of(build(own, ann_file='list.txt')) == ['sub/0', '5']
 
@@ -94,7 +94,7 @@ def test_a_list_of_ids_picks_the_pictures_in_its_order(own):
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
-        ('1\n1.PNG\nsub/9\n', r'list.txt: expected ids of pictures .*, not so for 2: 1.PNG, sub/9'),
+        ('1\n1.PNG\nsub/9\n', r'list.txt: expected ids of images .*, not so for 2: 1.PNG, sub/9'),
         ('1\nsub/0\n1\n', r'list.txt: expected each id once, not so for 1: 1'),
     ],
 )
@@ -104,18 +104,18 @@ def test_a_list_with_other_or_repeated_ids_is_refused(own, content, message):
         build(own, ann_file='list.txt')
 
 
-def test_two_pictures_that_differ_in_their_endings_alone_are_named(own):
+def test_two_images_that_differ_in_their_endings_alone_are_named(own):
     Image.new('RGB', (4, 4)).save(own / 'images/sub/0.png')
     with pytest.raises(ValueError, match=r'got 2 that share theirs: sub/0.jpg, sub/0.png; rename or remove'):
         build(own)
 
 
-def test_a_folder_without_pictures_or_no_folder_is_refused(own, tmp_path):
+def test_a_folder_without_images_or_no_folder_is_refused(own, tmp_path):
     (tmp_path / 'empty/images').mkdir(parents=True)
     (tmp_path / 'empty/images/notes.txt').write_text('x')
-    with pytest.raises(ValueError, match=r'expected pictures .* got 1 other files: .txt \(1\)'):
+    with pytest.raises(ValueError, match=r'expected images .* got 1 other files: .txt \(1\)'):
         build(tmp_path / 'empty')
-    with pytest.raises(FileNotFoundError, match=r"expected a folder of pictures, got '.*nowhere/images'"):
+    with pytest.raises(FileNotFoundError, match=r"expected a folder of images, got '.*nowhere/images'"):
         build(tmp_path / 'nowhere')
     with pytest.raises(FileNotFoundError, match=r"expected a list of ids, got '.*list.txt'"):
         build(own, ann_file='list.txt')
@@ -159,7 +159,7 @@ def test_the_palette_is_pascals_unless_given(own):
 # Masks where there are some
 
 
-def test_one_pipeline_serves_pictures_with_and_without_masks(own):
+def test_one_pipeline_serves_images_with_and_without_masks(own):
     dataset = tagged(own, pipeline=LOAD_IF_ANY, test_mode=True)
     shapes = {item['sample_id']: item['gt_seg_map'].shape for item in dataset if 'gt_seg_map' in item}
     assert shapes == {'1': (80, 96), 'sub/0': (80, 96)}
@@ -186,7 +186,7 @@ def test_masks_are_demanded_where_the_pipeline_reads_or_the_tags_need_them(own):
 @pytest.mark.parametrize(
     ('mask', 'message'),
     [
-        (Image.new('L', (80, 96)), 'a mask of the size of the picture'),
+        (Image.new('L', (80, 96)), 'a mask of the size of the image'),
         (Image.new('RGB', (96, 80)), 'a mask of class ids'),
         (Image.new('I;16', (96, 80)), 'a mask of class ids'),
     ],
@@ -221,31 +221,31 @@ def test_fewer_photographs_than_a_batch_fill_it(own):
     assert len(batch['inputs']) == loader.batch_size > len(IDS)
 
 
-# Pictures of every sort
+# Images of every sort
 
 RED, GREEN, BLUE, YELLOW = (200, 30, 40), (30, 180, 60), (40, 60, 220), (240, 240, 10)
 
 
 def quarters(width: int = 48, height: int = 32) -> Image.Image:
-    """Four colours, so that a turned, mirrored or discoloured picture differs from it."""
-    picture = np.zeros((height, width, 3), np.uint8)
-    picture[: height // 2, : width // 2], picture[: height // 2, width // 2 :] = RED, GREEN
-    picture[height // 2 :, : width // 2], picture[height // 2 :, width // 2 :] = BLUE, YELLOW
-    return Image.fromarray(picture)
+    """Four colours, so that a turned, mirrored or discoloured image differs from it."""
+    image = np.zeros((height, width, 3), np.uint8)
+    image[: height // 2, : width // 2], image[: height // 2, width // 2 :] = RED, GREEN
+    image[height // 2 :, : width // 2], image[height // 2 :, width // 2 :] = BLUE, YELLOW
+    return Image.fromarray(image)
 
 
-def rotated(picture: Image.Image, path: Path) -> None:
+def rotated(image: Image.Image, path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    picture.save(path, exif=exif, **({'lossless': True} if path.suffix == '.webp' else {}))
+    image.save(path, exif=exif, **({'lossless': True} if path.suffix == '.webp' else {}))
 
 
-def sixteen_bits(picture: Image.Image, path: Path) -> None:
-    cv2.imwrite(str(path), np.asarray(picture)[..., ::-1].astype(np.uint16) * 257)
+def sixteen_bits(image: Image.Image, path: Path) -> None:
+    cv2.imwrite(str(path), np.asarray(image)[..., ::-1].astype(np.uint16) * 257)
 
 
-def frames(picture: Image.Image, path: Path) -> None:
-    picture.save(path, save_all=True, append_images=[ImageOps.invert(picture)], quality=95)
+def frames(image: Image.Image, path: Path) -> None:
+    image.save(path, save_all=True, append_images=[ImageOps.invert(image)], quality=95)
 
 
 TURNED = quarters().transpose(Image.Transpose.ROTATE_270)  # as EXIF's 6 is shown
@@ -276,14 +276,14 @@ SORTS = {
 
 
 @pytest.mark.parametrize(('name', 'refused'), [('rotated.webp', True), ('plain.webp', False), ('rotated.jpg', False)])
-def test_a_webp_that_opencv_would_not_turn_is_no_readable_picture(tmp_path, monkeypatch, name, refused):
-    monkeypatch.setattr('aream_mm.datasets.pictures.webps_are_turned', lambda: False)
+def test_a_webp_that_opencv_would_not_turn_is_no_readable_image(tmp_path, monkeypatch, name, refused):
+    monkeypatch.setattr('aream_mm.datasets.images.webps_are_turned', lambda: False)
     (rotated if 'rotated' in name else Image.Image.save)(quarters(), tmp_path / name)
     assert (read_header(tmp_path / name) is None) == refused
 
 
 @pytest.mark.parametrize('name', SORTS)
-def test_a_picture_of_any_sort_is_loaded_as_it_is_shown(tmp_path, name):
+def test_an_image_of_any_sort_is_loaded_as_it_is_shown(tmp_path, name):
     write, shown = SORTS[name]
     write(quarters(), tmp_path / name)
     if name.endswith('.webp') and 'rotated' in name and not webps_are_turned():
@@ -303,7 +303,7 @@ def test_a_picture_of_any_sort_is_loaded_as_it_is_shown(tmp_path, name):
     assert difference.mean() < 6 and np.median(difference) < 3  # lossy files blur the edges
 
 
-def test_the_smallest_pictures_pass_the_pipelines_of_both_stages(tmp_path):
+def test_the_smallest_images_pass_the_pipelines_of_both_stages(tmp_path):
     init_default_scope('mmseg')
     (tmp_path / 'images').mkdir()
     for side in (2, 8):
@@ -322,9 +322,9 @@ def test_the_smallest_pictures_pass_the_pipelines_of_both_stages(tmp_path):
         assert all(min(dataset[i]['inputs'].shape[1:]) > 100 for i in range(2))
 
 
-def test_a_picture_of_a_single_row_or_column_is_refused_by_name_at_start(own):
+def test_an_image_of_a_single_row_or_column_is_refused_by_name_at_start(own):
     quarters(1, 9).save(own / 'images/column.png')
-    with pytest.raises(ValueError, match=r'a picture of at least 2 × 2 pixels .* missing for 1: .*column.png'):
+    with pytest.raises(ValueError, match=r'at least 2 × 2 pixels .* missing for 1: .*column.png'):
         tagged(own)
 
 
@@ -353,14 +353,14 @@ def bomb(path: Path, width: int = 20000, height: int = 20000) -> None:
         ('bomb.png', bomb),
     ],
 )
-def test_a_picture_that_would_be_misread_is_refused_by_name_at_start(own, name, write):
+def test_an_image_that_would_be_misread_is_refused_by_name_at_start(own, name, write):
     write(own / 'images' / name)
-    with pytest.raises(ValueError, match=f'a readable picture for each of 7 images, missing for 1: .*{name}'):
+    with pytest.raises(ValueError, match=f'a readable file for each of 7 images, missing for 1: .*{name}'):
         tagged(own)
 
 
 @pytest.mark.parametrize(('test_mode', 'size', 'warned'), [(True, 6000, 1), (True, 4000, 0), (False, 6000, 0)])
-def test_the_largest_of_pictures_whose_predictions_need_much_memory_is_named(own, told, test_mode, size, warned):
+def test_the_largest_of_images_whose_predictions_need_much_memory_is_named(own, told, test_mode, size, warned):
     bomb(own / 'images/1.PNG', size, 4000)
     shutil.rmtree(own / 'masks')
     tagged(own, test_mode=test_mode)
@@ -409,7 +409,7 @@ def test_a_jpeg_that_cv2_decodes_in_part_counts_as_broken(own, monkeypatch):
 
 
 @pytest.mark.parametrize('arguments', [dict(), dict(test_mode=True), dict(test_mode=True, unreadable='skip')])
-def test_a_broken_picture_is_fatal_and_named(own, arguments):
+def test_a_broken_image_is_fatal_and_named(own, arguments):
     cut(own / 'images/sub/0.jpg')
     dataset = tagged(own, pipeline=LOAD, **arguments)
     with pytest.raises(ValueError, match=r'read to their end, got .*sub/0.jpg \(image file is truncated'):
@@ -424,7 +424,7 @@ def test_a_broken_pseudo_mask_is_fatal_and_named(own, tmp_path):
         PseudoMaskDataset(own_config(own), str(tmp_path / 'pseudo'), drop_unmasked=True, pipeline=LOAD_ALL)
 
 
-def test_a_skipped_picture_gives_way_to_the_next_and_is_logged_once(own, told):
+def test_a_skipped_image_gives_way_to_the_next_and_is_logged_once(own, told):
     cut(own / 'images/sub/0.jpg')
     cut(own / 'images/sub/2.JPEG')
     dataset = tagged(own, pipeline=LOAD, unreadable='skip')
@@ -435,12 +435,12 @@ def test_a_skipped_picture_gives_way_to_the_next_and_is_logged_once(own, told):
     assert '1 of 6 skipped so far' in skipped[0] and '2 of 6 skipped so far' in skipped[1]
 
 
-def test_the_next_of_the_last_picture_is_the_first(own):
+def test_the_next_of_the_last_image_is_the_first(own):
     cut(own / 'images/sub/deep/4.tif')
     assert tagged(own, pipeline=LOAD, unreadable='skip')[5]['sample_id'] == IDS[0]
 
 
-def test_workers_count_a_skipped_picture_once_between_them(own):
+def test_workers_count_a_skipped_image_once_between_them(own):
     cut(own / 'images/sub/0.jpg')
     dataset = tagged(own, pipeline=[*LOAD, dict(type='Resize', scale=(8, 8))], unreadable='skip')
     loader = DataLoader(dataset, num_workers=2, sampler=[3, 3, 3, 3], collate_fn=pseudo_collate)
@@ -448,7 +448,7 @@ def test_workers_count_a_skipped_picture_once_between_them(own):
     assert int((dataset.state == 2).sum()) == 1
 
 
-def test_a_subset_finds_the_state_of_its_own_pictures(own):
+def test_a_subset_finds_the_state_of_its_own_images(own):
     cut(own / 'images/sub/0.jpg')
     dataset = tagged(own, pipeline=LOAD, test_mode=True)
     dataset[0]
@@ -456,11 +456,11 @@ def test_a_subset_finds_the_state_of_its_own_pictures(own):
         dataset.get_subset([3, 0])[0]
 
 
-def test_pictures_of_which_none_can_be_read_are_fatal(own):
+def test_images_of_which_none_can_be_read_are_fatal(own):
     dataset = tagged(own, pipeline=LOAD, unreadable='skip')
     for path in (own / 'images').rglob('*.*'):
         cut(path)
-    with pytest.raises(ValueError, match='none of 6 pictures can be read'):
+    with pytest.raises(ValueError, match='none of 6 images can be read'):
         dataset[0]
 
 
@@ -469,7 +469,7 @@ def test_an_item_that_a_transform_drops_is_not_replaced_in_silence(own):
         tagged(own, pipeline=[lambda info: None])[0]
 
 
-def test_another_way_with_unreadable_pictures_is_refused(own):
+def test_another_way_with_unreadable_images_is_refused(own):
     with pytest.raises(ValueError, match="expected unreadable='raise' or 'skip', got 'ignore'"):
         tagged(own, unreadable='ignore')
 
@@ -552,7 +552,7 @@ def predict(tool, trained, monkeypatch):
 def test_every_photograph_of_a_folder_gets_a_mask_and_an_overlay_at_its_place(own, predict, tmp_path):
     rotated(quarters(), own / 'images/turned.jpg')
     quarters(1, 1).save(own / 'images/one.png')
-    (own / 'images/notes.txt').write_text('no picture')
+    (own / 'images/notes.txt').write_text('no image')
     assert predict(own / 'images', tmp_path / 'out') == 0
     names = {*IDS, 'turned', 'one'}
     for folder, ending in (('masks', '.png'), ('overlays', '.jpg')):
@@ -579,7 +579,7 @@ def test_a_mask_is_the_one_of_mmsegs_own_inference(own, predict, tool, trained, 
 
 @pytest.mark.parametrize('scale', [1, 0.5])
 def test_masks_of_stage_2_are_refined_with_the_photograph_as_the_network_gets_it(own, tool, trained, predict, scale):
-    """The network's pictures are 64 pixels high, the photograph has 80 rows of 96 pixels."""
+    """The network's images are 64 pixels high, the photograph has 80 rows of 96 pixels."""
     cfg, folder = Config.fromfile(trained[0]), own.parent
     head = dict(type='FCNHead', in_channels=32, in_index=0, channels=8, num_convs=1, num_classes=3)
     backbone = dict(type='aream_mm.TimmCNN', name='test_convnext', out_indices=(1,))
@@ -609,7 +609,7 @@ def test_masks_of_stage_2_are_refined_with_the_photograph_as_the_network_gets_it
 
 def test_unreadable_photographs_are_named_at_the_end_and_stop_no_other(own, predict, tmp_path, capsys):
     cut(own / 'images/sub/0.jpg')
-    (own / 'images/3.webp').write_bytes(b'no picture')
+    (own / 'images/3.webp').write_bytes(b'no image')
     Image.new('RGB', (2000, 1)).save(own / 'images/thin.png')
     assert predict(own / 'images', tmp_path / 'out') == 1
     told = capsys.readouterr().out

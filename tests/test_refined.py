@@ -46,7 +46,7 @@ model = dict(backbone=dict(pretrained=False), decode_head=dict(num_classes=21))
     init_default_scope('mmseg')
     torch.manual_seed(0)
     model = MODELS.build(load_config(folder / 'config.py').model)
-    torch.nn.init.normal_(model.decode_head.conv_seg.weight, std=30)  # several classes in each picture
+    torch.nn.init.normal_(model.decode_head.conv_seg.weight, std=30)  # several classes in each image
     torch.save(dict(state_dict=model.state_dict(), meta={}), folder / 'checkpoint.pth')
     return folder
 
@@ -77,36 +77,36 @@ def merge_views():
 
 
 @pytest.fixture(scope='module')
-def pictures(stage_2):
-    """The two pictures of `val`, (H, W, 3) RGB in 0..255."""
+def images(stage_2):
+    """The two images of `val`, (H, W, 3) RGB in 0..255."""
     return [np.array(Image.open(stage_2 / f'voc/JPEGImages/2007_{i:06d}.jpg')) for i in (4, 5)]
 
 
 @pytest.fixture(scope='module')
-def unrefined(stage_2, pictures):
+def unrefined(stage_2, images):
     """unrefined[tta]: the mean probabilities (2, 21, H, W), without a pipeline, a preprocessor or mmseg's averaging."""
     init_default_scope('mmseg')
     model = MODELS.build(load_config(stage_2 / 'config.py').model).eval()
     model.load_state_dict(torch.load(stage_2 / 'checkpoint.pth')['state_dict'])
 
-    def planes(picture, scale, mirror):
-        image = tensor(mmcv.imrescale(picture, scale))
+    def planes(image, scale, mirror):
+        scaled = tensor(mmcv.imrescale(image, scale))
         with torch.no_grad():
-            logits = model(image.flip(-1) if mirror else image, mode='tensor')
-        logits = cams.upsample(logits, image.shape[-2:])
-        return cams.upsample(logits.flip(-1) if mirror else logits, picture.shape[:2]).softmax(dim=1)
+            logits = model(scaled.flip(-1) if mirror else scaled, mode='tensor')
+        logits = cams.upsample(logits, scaled.shape[-2:])
+        return cams.upsample(logits.flip(-1) if mirror else logits, image.shape[:2]).softmax(dim=1)
 
-    def mean(picture, tta):
-        views = [planes(picture, scale, mirror) for scale in SCALES[tta] for mirror in (False, True)[: 1 + tta]]
+    def mean(image, tta):
+        views = [planes(image, scale, mirror) for scale in SCALES[tta] for mirror in (False, True)[: 1 + tta]]
         return torch.cat(views).mean(dim=0)
 
-    probabilities = {tta: torch.stack([mean(picture, tta) for picture in pictures]) for tta in (False, True)}
+    probabilities = {tta: torch.stack([mean(image, tta) for image in images]) for tta in (False, True)}
     assert all(len(planes.argmax(dim=0).unique()) > 1 for planes in probabilities[True])
     return probabilities
 
 
-def tensor(picture):
-    return torch.from_numpy(picture).permute(2, 0, 1)[None] / 255
+def tensor(image):
+    return torch.from_numpy(image).permute(2, 0, 1)[None] / 255
 
 
 def assert_mask(mask, planes):
@@ -136,9 +136,9 @@ def test_the_mean_over_views_leaves_a_network_its_preprocessor(merge_views, own)
 
 @pytest.mark.parametrize('refiner', [CRF, PAR])
 @pytest.mark.parametrize('tta', [False, True])
-def test_with_the_switch_predictions_and_files_are_those_of_the_refiner(run_tool, pictures, unrefined, refiner, tta):
+def test_with_the_switch_predictions_and_files_are_those_of_the_refiner(run_tool, images, unrefined, refiner, tta):
     measured, files = run_tool(*['--tta'][: int(tta)], cfg_options=switch(refiner))
-    expected = MODELS.build(refiner)(torch.cat([tensor(picture) for picture in pictures]), unrefined[tta])
+    expected = MODELS.build(refiner)(torch.cat([tensor(image) for image in images]), unrefined[tta])
     assert (expected.argmax(dim=1) != unrefined[tta].argmax(dim=1)).float().mean() > 0.01
     assert len(measured) == len(files) == 2
     for sample, file, planes in zip(measured, files, expected, strict=True):
@@ -149,21 +149,21 @@ def test_with_the_switch_predictions_and_files_are_those_of_the_refiner(run_tool
 
 
 @pytest.mark.parametrize('tta', [False, True])
-def test_pictures_without_masks_are_refined_too(run_tool, pictures, unrefined, tta):
+def test_images_without_masks_are_refined_too(run_tool, images, unrefined, tta):
     options = [*switch(PAR), 'test_evaluator.format_only=True']
     measured, files = run_tool(*['--tta'][: int(tta)], cfg_options=options)
-    expected = MODELS.build(PAR)(torch.cat([tensor(picture) for picture in pictures]), unrefined[tta])
+    expected = MODELS.build(PAR)(torch.cat([tensor(image) for image in images]), unrefined[tta])
     assert not any('gt_sem_seg' in sample for sample in measured)
     for file, planes in zip(files, expected, strict=True):
         assert_mask(file, planes)
 
 
 @pytest.mark.parametrize('batch_size', [1, 2])
-def test_the_resolution_of_the_refiner_is_a_setting(run_tool, pictures, unrefined, batch_size):
+def test_the_resolution_of_the_refiner_is_a_setting(run_tool, images, unrefined, batch_size):
     options = ['model.test_cfg.refine_scale=0.5', f'test_dataloader.batch_size={batch_size}']
     measured, _ = run_tool(cfg_options=[*switch(CRF), *options])
-    images = torch.cat([tensor(picture) for picture in pictures])
-    refined = MODELS.build(CRF)(cams.upsample(images, (40, 48)), cams.upsample(unrefined[False], (40, 48)))
+    inputs = torch.cat([tensor(image) for image in images])
+    refined = MODELS.build(CRF)(cams.upsample(inputs, (40, 48)), cams.upsample(unrefined[False], (40, 48)))
     for sample, planes in zip(measured, cams.upsample(refined, (80, 96)), strict=True):
         assert_close(sample['seg_logits']['data'], planes, rtol=0, atol=1e-4)
 
@@ -193,18 +193,18 @@ def sample_of(path, planes):
     return sample
 
 
-def test_pictures_of_several_sizes_are_refined_each(tmp_path):
+def test_images_of_several_sizes_are_refined_each(tmp_path):
     model, views = RefinedTTAModel(network(refine=CRF)), []
     for i, size in enumerate([(8, 12), (10, 6)]):
-        picture = np.random.default_rng(i).integers(0, 255, (*size, 3), np.uint8)
-        Image.fromarray(picture).save(tmp_path / f'{i}.png')
-        views.append((picture, torch.randn(2, *size), torch.randn(2, *size)))
+        image = np.random.default_rng(i).integers(0, 255, (*size, 3), np.uint8)
+        Image.fromarray(image).save(tmp_path / f'{i}.png')
+        views.append((image, torch.randn(2, *size), torch.randn(2, *size)))
     together = model.merge_preds(
         [tuple(sample_of(tmp_path / f'{i}.png', logits) for logits in both) for i, (_, *both) in enumerate(views)]
     )
-    for merged, (picture, *both) in zip(together, views, strict=True):
+    for merged, (image, *both) in zip(together, views, strict=True):
         planes = torch.stack(both).softmax(dim=1).mean(dim=0, keepdim=True)
-        assert_close(merged.seg_logits.data, MODELS.build(CRF)(tensor(picture), planes)[0])
+        assert_close(merged.seg_logits.data, MODELS.build(CRF)(tensor(image), planes)[0])
 
 
 def predictions(model, images, samples=None, **settings):
@@ -226,14 +226,12 @@ def built():
     return build
 
 
-def test_a_picture_without_a_file_is_refined_as_the_network_gets_it(built, tmp_path):
-    picture = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+def test_an_image_without_a_file_is_refined_as_the_network_gets_it(built, tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
     model = built(refine=PAR)
-    inputs = model.data_preprocessor(dict(inputs=[torch.from_numpy(picture[..., ::-1].copy()).permute(2, 0, 1)]))
-    Image.fromarray(picture).save(tmp_path / 'picture.png')
-    sample = SegDataSample(
-        metainfo=dict(img_path=str(tmp_path / 'picture.png'), ori_shape=(48, 64), img_shape=(48, 64))
-    )
+    inputs = model.data_preprocessor(dict(inputs=[torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1)]))
+    Image.fromarray(image).save(tmp_path / 'image.png')
+    sample = SegDataSample(metainfo=dict(img_path=str(tmp_path / 'image.png'), ori_shape=(48, 64), img_shape=(48, 64)))
     (from_file,) = predictions(model, inputs['inputs'], [sample])
     without_path = SegDataSample(metainfo=dict(img_path=None, ori_shape=(48, 64), img_shape=(48, 64)))
     for samples in ([without_path], None):
@@ -264,14 +262,14 @@ def test_tags_leave_their_classes_and_background_alone(built, refine):
     assert torch.equal(tagged.pred_sem_seg.data, free.pred_sem_seg.data) and tagged.pred_sem_seg.data.any()
 
 
-def test_an_inferencer_refines_files_and_arrays(stage_2, pictures, unrefined, tmp_path):
+def test_an_inferencer_refines_files_and_arrays(stage_2, images, unrefined, tmp_path):
     load_config(stage_2 / 'config.py', {'model.test_cfg.refine': PAR}).dump(tmp_path / 'config.py')
     inferencer = MMSegInferencer(str(tmp_path / 'config.py'), str(stage_2 / 'checkpoint.pth'), dataset_name='voc')
-    for picture, i, planes in zip(pictures, (4, 5), unrefined[False], strict=True):
-        expected = MODELS.build(PAR)(tensor(picture), planes[None])[0]
+    for image, i, planes in zip(images, (4, 5), unrefined[False], strict=True):
+        expected = MODELS.build(PAR)(tensor(image), planes[None])[0]
         found = inferencer(f'{stage_2}/voc/JPEGImages/2007_{i:06d}.jpg', show=False, return_datasamples=True)
         assert_mask(found.pred_sem_seg.data.cpu(), expected)
-        found = inferencer(picture[..., ::-1].copy(), show=False, return_datasamples=True)
+        found = inferencer(image[..., ::-1].copy(), show=False, return_datasamples=True)
         agree = found.pred_sem_seg.data.cpu()[0] == expected.argmax(dim=0)
         assert agree.float().mean() > 0.95
 

@@ -64,8 +64,8 @@ def refiner(request, tmp_path_factory):
 
 
 @pytest.fixture
-def pictures():
-    """Images and planes, of which the second picture lacks two."""
+def batch():
+    """Images and planes, of which the second image lacks two."""
     planes = torch.randn(2, 4, 24, 32).softmax(dim=1)
     planes[1, 2:] = 0
     planes[1] /= planes[1].sum(dim=0)
@@ -77,50 +77,50 @@ def test_every_refiner_that_is_registered_is_tried_here():
     assert registered == OURS.keys()
 
 
-def test_the_answer_has_the_shape_of_the_planes_and_is_float32_or_as_wide_as_they_are(refiner, pictures):
-    images, planes = pictures
+def test_the_answer_has_the_shape_of_the_planes_and_is_float32_or_as_wide_as_they_are(refiner, batch):
+    images, planes = batch
     for kind in (torch.float32, torch.float64, torch.bfloat16):
         refined = refiner(images.to(kind), planes.to(kind))
         assert refined.shape == planes.shape and refined.dtype in (torch.float32, kind) and refined.isfinite().all()
         assert refined.dtype != torch.bfloat16
 
 
-def test_planes_of_absent_classes_stay_zero_and_take_no_part(refiner, pictures):
-    images, planes = pictures
+def test_planes_of_absent_classes_stay_zero_and_take_no_part(refiner, batch):
+    images, planes = batch
     refined = refiner(images, planes)
     assert not refined[1, 2:].any() and refined[1, :2].any()
     assert_close(refiner(images[1:], planes[1:, :2]), refined[1:, :2], rtol=1e-5, atol=1e-6)
 
 
-def test_a_plane_depends_on_others_only_where_the_refiner_says_so(refiner, pictures):
-    images, planes = pictures
+def test_a_plane_depends_on_others_only_where_the_refiner_says_so(refiner, batch):
+    images, planes = batch
     alone, together = refiner(images, planes[:, :1]), refiner(images, planes)[:, :1]
     assert torch.allclose(alone, together, rtol=1e-5, atol=1e-6) == (not refiner.mixes_planes)
 
 
-def test_a_batch_is_what_its_pictures_are_alone(refiner, pictures):
-    images, planes = pictures
+def test_a_batch_is_what_its_images_are_alone(refiner, batch):
+    images, planes = batch
     alone = [refiner(image[None], plane[None]) for image, plane in zip(images, planes, strict=True)]
     assert_close(refiner(images, planes), torch.cat(alone), rtol=1e-5, atol=1e-6)
 
 
-def test_what_is_given_is_left_alone_and_a_second_call_gives_the_same(refiner, pictures):
-    before = [tensor.clone() for tensor in pictures]
-    first, second = refiner(*pictures), refiner(*pictures)
+def test_what_is_given_is_left_alone_and_a_second_call_gives_the_same(refiner, batch):
+    before = [tensor.clone() for tensor in batch]
+    first, second = refiner(*batch), refiner(*batch)
     assert torch.equal(first, second)
-    assert all(torch.equal(tensor, kept) for tensor, kept in zip(pictures, before, strict=True))
+    assert all(torch.equal(tensor, kept) for tensor, kept in zip(batch, before, strict=True))
 
 
-def test_planes_that_belong_to_a_graph_need_no_detaching(refiner, pictures):
-    images, planes = pictures
+def test_planes_that_belong_to_a_graph_need_no_detaching(refiner, batch):
+    images, planes = batch
     refined = refiner(images, planes.clone().requires_grad_())
     assert_close(refined.detach(), refiner(images, planes))
 
 
-def test_mixed_precision_changes_nothing(refiner, pictures):
-    expected = refiner(*pictures)
+def test_mixed_precision_changes_nothing(refiner, batch):
+    expected = refiner(*batch)
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        assert torch.equal(refiner(*pictures), expected)
+        assert torch.equal(refiner(*batch), expected)
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,7 @@ def run_benchmark(monkeypatch, folder, *arguments):
 
 
 def miou(folder, **settings):
-    """Of the masks that the segmentor itself predicts for all pictures."""
+    """Of the masks that the segmentor itself predicts for all images."""
     cfg = load_config(folder / 'config.py')
     model = MODELS.build(dict(cfg.model, test_cfg=settings)).eval()
     load_checkpoint(model, str(folder / 'checkpoint.pth'))
@@ -201,7 +201,7 @@ def test_the_benchmark_gives_the_miou_of_each_refiner_and_runs_the_network_once(
     monkeypatch.setattr(CAMSegmentor, 'raw_cam', lambda *args: passes.append(1) or raw_cam(*args))
     others = ['--scales', '0.5', '1', '--refiners', json.dumps(PAR), json.dumps(CRF)]
     figures = run_benchmark(monkeypatch, measured_config, *others)
-    assert len(passes) == figures['pictures'] == 5 and figures['network_seconds'] > 0
+    assert len(passes) == figures['images'] == 5 and figures['network_seconds'] > 0
     rows = figures['rows']
     names = ['PAR dilations=[1, 2]'] * 2 + ['DenseCRF bilateral_sxy=20 workers=2'] * 2
     assert [(row['refiner'], row['scale']) for row in rows] == [
@@ -214,7 +214,7 @@ def test_the_benchmark_gives_the_miou_of_each_refiner_and_runs_the_network_once(
         assert row['change'] == pytest.approx(row['mIoU'] - rows[0]['mIoU']) and row['seconds'] > 0
     assert len({row['mIoU'] for row in rows}) == 5
     table = capsys.readouterr().out
-    assert '5 pictures' in table and 'DenseCRF bilateral_sxy=20' in table
+    assert '5 images' in table and 'DenseCRF bilateral_sxy=20' in table
 
 
 def test_the_benchmark_takes_the_config_that_trains_the_net_of_a_walk(tmp_path):
@@ -237,9 +237,9 @@ def test_the_benchmark_gives_the_miou_at_each_background_score(measured_config, 
     assert rows[0]['mIoU'] != rows[1]['mIoU']
 
 
-def test_the_benchmark_takes_every_kth_picture_and_par_and_dense_crf_by_itself(measured_config, monkeypatch):
-    figures = run_benchmark(monkeypatch, measured_config, '--pictures', '2')
-    assert figures['pictures'] == 2
+def test_the_benchmark_takes_every_kth_image_and_par_and_dense_crf_by_itself(measured_config, monkeypatch):
+    figures = run_benchmark(monkeypatch, measured_config, '--images', '2')
+    assert figures['images'] == 2
     assert [(row['refiner'], row['scale']) for row in figures['rows']] == [
         ('none', None),
         ('PAR', 0.5),
@@ -263,7 +263,7 @@ def seg_config(folder, **changes):
 
 
 def test_the_benchmark_gives_the_miou_of_the_masks_that_stage_2_writes(tmp_path, monkeypatch):
-    """With a refiner and without. One of the pictures has no true mask."""
+    """With a refiner and without. One of the images has no true mask."""
     data, written = make_data(tmp_path), []
     (data / 'voc/SegmentationClass/2007_000003.png').unlink()
     for refine, scale in ((None, 1), (PAR, 1), (PAR, 0.5)):
@@ -274,7 +274,7 @@ def test_the_benchmark_gives_the_miou_of_the_masks_that_stage_2_writes(tmp_path,
     seg_config(data).dump(data / 'config.py')
     shutil.copy(data / 'work_0/iter_4.pth', data / 'checkpoint.pth')
     figures = run_benchmark(monkeypatch, data, '--scales', '1', '0.5', '--refiners', json.dumps(PAR))
-    assert figures['pictures'] == 3
+    assert figures['images'] == 3
     assert [row['scale'] for row in figures['rows']] == [None, 1, 0.5]
     assert [row['mIoU'] for row in figures['rows']] == pytest.approx(written, abs=0.01)
     assert len(set(written)) == 3
@@ -285,7 +285,7 @@ def test_the_benchmark_gives_the_miou_of_the_masks_that_stage_2_writes(tmp_path,
     [
         ({}, ['--backgrounds', '0.5'], 'no background scores for a config of stage 2, got 0.5'),
         ({'model.type': 'EncoderDecoder'}, [], 'expected a model of .*RefinedEncoderDecoder, got EncoderDecoder'),
-        ({'pseudo_mask_dataloader.dataset.test_mode': False}, [], 'expected true masks of some of 4 pictures'),
+        ({'pseudo_mask_dataloader.dataset.test_mode': False}, [], 'expected true masks of some of 4 images'),
     ],
 )
 def test_the_benchmark_refuses_what_it_cannot_measure(tmp_path, monkeypatch, changes, arguments, message):

@@ -1,4 +1,4 @@
-"""The review page, by keyboard in a real browser on 1,000 pictures, and what its marks do to tags and stage 2."""
+"""The review page, by keyboard in a real browser on 1,000 images, and what its marks do to tags and stage 2."""
 
 import csv
 import fcntl
@@ -121,26 +121,26 @@ def browser(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def page(tmp_path_factory):
-    """A page of 1,000 pictures; the classes take turns, the third is that of the odd name."""
+    """A page of 1,000 images; the classes take turns, the third is that of the odd name."""
     out, classes = tmp_path_factory.mktemp('page'), ('background', 'cat', 'dög', '<b>"x,y"</b>')
     (out / 'pictures').mkdir()
     noise = np.random.default_rng(0).integers(0, 255, (360, 480, 3), np.uint8)
     palette = np.full((256, 4), 200, np.uint8)
     size = review.write_small(out / 'pictures/first', noise // 4 + 64, noise[..., 0] % 4, palette)
-    pictures = []
+    images = []
     for i in range(1000):
         for ending in ('jpg', 'png'):
             shutil.copy(out / f'pictures/first.{ending}', out / f'pictures/{i}.{ending}')
         image = ODD if i == 2 else f'{i:04}'
-        pictures.append(
+        images.append(
             dict(image=image, tags=[classes[1 + i % 3]], link='x', file=f'pictures/{i}', doubt=1 - i / 1000, size=size)
         )
-        pictures[-1].update(photograph=f'{i:064x}', mask=f'{i:063x}f')
-    review.write_page(out / 'index.html', pictures[::-1], classes[1:], palette[:3, :3])
+        images[-1].update(photograph=f'{i:064x}', mask=f'{i:063x}f')
+    review.write_page(out / 'index.html', images[::-1], classes[1:], palette[:3, :3])
     return out / 'index.html'
 
 
-def test_a_thousand_pictures_are_marked_by_keyboard_and_saved(browser, page):
+def test_a_thousand_images_are_marked_by_keyboard_and_saved(browser, page):
     browser.open(page)
     loaded = '[...document.images].filter((image) => image.naturalWidth).length'
     browser.wait_for(f'{loaded} > 1')
@@ -171,7 +171,7 @@ def test_marks_outlive_the_page_and_a_class_is_shown_alone(browser, page):
         assert browser.value(shown) == expected
     browser.value("filter.selectedIndex = 2, filter.dispatchEvent(new Event('change')), 0")
     browser.press('ArrowRight')  # to the next of this class
-    assert browser.value('pictures[current].tags[0]') == 'dög' and browser.value('current') == 4
+    assert browser.value('entries[current].tags[0]') == 'dög' and browser.value('current') == 4
     assert browser.value('document.querySelectorAll("b").length') == 0  # a class's name is text
 
 
@@ -236,17 +236,17 @@ def test_the_most_doubtful_masks_come_first_and_names_are_quoted(own, monkeypatc
     for i, name in enumerate(('1', '3', 'sub/0')):
         write_mask(own / 'masks' / name, 1 + i % 2)
     data = look(monkeypatch, own)
-    doubts = [picture['doubt'] for picture in data['pictures']]
+    doubts = [image['doubt'] for image in data['entries']]
     assert doubts == sorted(doubts, reverse=True) and len(doubts) == 6
     assert 'On 3 true masks: rank correlation of IoU with 1 − doubt' in capsys.readouterr().out
-    for picture in data['pictures']:
-        linked = own / 'page' / unquote(picture['link'])
-        assert linked.resolve().with_suffix('') == own.resolve() / 'images' / picture['image']
-        assert (picture['photograph'], picture['mask']) == (
+    for image in data['entries']:
+        linked = own / 'page' / unquote(image['link'])
+        assert linked.resolve().with_suffix('') == own.resolve() / 'images' / image['image']
+        assert (image['photograph'], image['mask']) == (
             read_digest(linked),
-            read_digest(own / 'pseudo' / f'{picture["image"]}.png'),
+            read_digest(own / 'pseudo' / f'{image["image"]}.png'),
         )
-        assert all((own / 'page' / f'{picture["file"]}.{ending}').is_file() for ending in ('jpg', 'png'))
+        assert all((own / 'page' / f'{image["file"]}.{ending}').is_file() for ending in ('jpg', 'png'))
     with pytest.raises(SystemExit):  # an earlier review is not overwritten
         look(monkeypatch, own)
 
@@ -262,7 +262,7 @@ def test_doubt_is_what_mask_and_mirror_image_do_not_share(own):
 
 def test_masks_that_do_not_fit_are_named_before_anything_is_written(own, monkeypatch):
     write_mask(own / 'pseudo/sub/0', 1, size=(50, 40))
-    with pytest.raises(ValueError, match=r'a pseudo mask of the size of the picture .*sub/0.png'):
+    with pytest.raises(ValueError, match=r'a pseudo mask of the size of the image .*sub/0.png'):
         look(monkeypatch, own)
     assert not (own / 'page').exists()
 
@@ -334,7 +334,7 @@ def test_a_review_that_a_spreadsheet_has_saved_again_is_the_same_review(own, mon
 @pytest.mark.parametrize(
     ('marks', 'message'),
     [
-        ({'elsewhere': ('good', '', '')}, 'expected pictures of .*images, not so for 1: elsewhere'),
+        ({'elsewhere': ('good', '', '')}, 'expected images of .*images, not so for 1: elsewhere'),
         ({'1': ('Good', 'cat;dog', '')}, "expected marks among good, bad mask, wrong tag, .*1 \\('Good'"),
         ({'1': ('wrong tag', 'cat;dog', 'catt')}, "'catt'"),
         ({'1': ('wrong tag', 'cat;dog', 'dog;cat')}, 'right_tags other than the tags'),
@@ -361,9 +361,9 @@ def test_a_review_of_other_photographs_of_the_same_names_is_refused(own, monkeyp
 
 
 @pytest.mark.parametrize('line', ['elsewhere', f'{"0" * 64}  elsewhere', '1', 'image,mark,tags'])
-def test_a_list_of_other_pictures_is_refused(own, line):
+def test_a_list_of_other_images_is_refused(own, line):
     (own / 'left_out.txt').write_text(f'{line}\n')
-    with pytest.raises(ValueError, match='a SHA-256, two blanks, and the id of a picture'):
+    with pytest.raises(ValueError, match='a SHA-256, two blanks, and the id of an image'):
         pseudo_masks(own, left_out=str(own / 'left_out.txt'))
 
 
@@ -427,7 +427,7 @@ def test_true_masks_take_the_place_of_pseudo_masks_and_are_not_measured_on(own, 
         ),
         (lambda root: write_mask(root / 'masks/1', 7), r'of ids 0..2 .*masks/1.png \(\[7\]\)'),
         (lambda root: write_mask(root / 'masks/other', 1), 'masks named as their photographs are.* other.png'),
-        (lambda root: shutil.rmtree(root / 'masks'), 'true_masks: expected masks of some pictures'),
+        (lambda root: shutil.rmtree(root / 'masks'), 'true_masks: expected masks of some images'),
     ],
 )
 def test_true_masks_that_do_not_fit_are_refused(own, stage, write, message):
@@ -469,21 +469,21 @@ def test_a_crop_takes_the_mask_with_it():
     assert 'gt_seg_map' not in crop(dict(img=np.zeros((40, 60, 3), np.uint8)))
 
 
-def test_a_true_mask_is_kept_where_the_area_of_the_picture_is_loaded_too():
+def test_a_true_mask_is_kept_where_the_area_of_the_image_is_loaded_too():
     mask = np.ones((4, 6), np.uint8)
     area = LoadImageArea()(dict(img_shape=(4, 6), seg_fields=[]))
     kept = LoadImageArea()(dict(img_shape=(4, 6), gt_seg_map=mask, seg_fields=['gt_seg_map']))
     assert not area['gt_seg_map'].any() and kept['gt_seg_map'] is mask and area['seg_fields'] == kept['seg_fields']
 
 
-def test_true_masks_are_refused_where_a_transform_would_move_pictures_alone(own):
+def test_true_masks_are_refused_where_a_transform_would_move_images_alone(own):
     write_mask(own / 'masks/1', 1)
     pipeline = [*LOAD_IF_ANY, dict(type='mmpretrain.RandomResizedCrop', scale=32)]
-    with pytest.raises(ValueError, match=r"that move masks with their pictures, got \['RandomResizedCrop'\]"):
+    with pytest.raises(ValueError, match=r"that move masks with their images, got \['RandomResizedCrop'\]"):
         ImageTagDataset(own_config(own), str(own / 'tags.csv'), true_masks=True, pipeline=pipeline)
 
 
-def test_a_true_mask_is_the_label_of_the_attention_loss_of_its_picture(toy_config, make_samples, monkeypatch):
+def test_a_true_mask_is_the_label_of_the_attention_loss_of_its_image(toy_config, make_samples, monkeypatch):
     model, labels = MODELS.build(toy_config).eval(), []
     forward = model.attention_loss.forward
     monkeypatch.setattr(model.attention_loss, 'forward', lambda *given: labels.append(given[1]) or forward(*given))

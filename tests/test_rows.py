@@ -24,7 +24,7 @@ def add_rows(own, *rows):
 
 def test_rows_without_a_photograph_are_counted_and_the_first_named_before_training(own):
     add_rows(own, *(f'lost/a{i}.jpg' for i in range(9)))
-    message = r'tags.csv: expected a picture \(.*\) for each of 15 entries, missing for 9: lost/a0, lost/a1, lost/a2, '
+    message = r'tags.csv: expected an image \(.*\) for each of 15 entries, missing for 9: lost/a0, lost/a1, lost/a2, '
     message += r'lost/a3, lost/a4, …; add or convert them in .*images, remove the entries, or name a list of the images'
     with pytest.raises(ValueError, match=message):
         tagged(own)
@@ -32,7 +32,7 @@ def test_rows_without_a_photograph_are_counted_and_the_first_named_before_traini
 
 @pytest.mark.parametrize('name', ['iphone.heic', 'saved.jfif', 'drawn.svg', 'moving.gif', 'notes.pdf', 'sub/new.AVIF'])
 def test_a_row_whose_photograph_has_an_unreadable_format_says_what_is_there(own, name):
-    (own / 'images' / name).write_bytes(b'no picture that is read')
+    (own / 'images' / name).write_bytes(b'no image that is read')
     add_rows(own, name)
     with pytest.raises(ValueError, match=rf'missing for 1: .* \(there is {name}\); add or convert them'):
         tagged(own)
@@ -70,9 +70,7 @@ def test_two_rows_of_one_photograph_are_named(own, row, message):
         tagged(own)
 
 
-def test_a_picture_over_the_limit_of_pixels_is_named_with_the_reason(own, monkeypatch):
+def test_an_image_over_the_limit_of_pixels_is_named_with_the_reason(own, monkeypatch):
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 1000)
-    with pytest.raises(
-        ValueError, match=r'a readable picture .* missing for 6: .*1.PNG \(Image size .* exceeds limit of'
-    ):
+    with pytest.raises(ValueError, match=r'a readable file .* missing for 6: .*1.PNG \(Image size .* exceeds limit of'):
         tagged(own)

@@ -1,4 +1,4 @@
-"""Both stages through the commands a user types, on a few small pictures."""
+"""Both stages through the commands a user types, on a few small images."""
 
 import base64
 import csv
@@ -41,7 +41,7 @@ def run(*arguments):
 
 @pytest.fixture(scope='module')
 def two_stages(tmp_path_factory):
-    """Work folder of a two-stage run of the demo configs, cut down to eight pictures and random weights."""
+    """Work folder of a two-stage run of the demo configs, cut down to eight images and random weights."""
     folder = tmp_path_factory.mktemp('two_stages')
     draw_demo(folder / 'drawn', num_train=8, num_val=4, size=64)
     common = [f'data_root={folder}/drawn', 'train_dataloader.batch_size=4', 'train_dataloader.num_workers=0']
@@ -234,7 +234,7 @@ default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=2))
 
 
 def test_stage_1_learns_true_masks_to_its_end_and_when_it_is_resumed(tmp_path, monkeypatch):
-    """The true masks of two of six pictures hold a class that no picture is tagged with, and no CAM can have."""
+    """The true masks of two of six images hold a class that no image is tagged with, and no CAM can have."""
     own, configs = make_own(tmp_path / 'own'), shutil.copytree(ROOT / 'configs', tmp_path / 'configs')
     write_tag_table(own / 'tags.csv', {name: ['dog'] for name in NAMES})
     for path in (own / 'masks').rglob('*.png'):

@@ -1,4 +1,4 @@
-"""SizeBatchSampler: every picture once, in batches of one size that do not depend on the number of processes."""
+"""SizeBatchSampler: every image once, in batches of one size that do not depend on the number of processes."""
 
 from collections import Counter
 
@@ -13,7 +13,7 @@ from aream_mm.datasets import SizeBatchSampler
 SIZES = [(50, 40), (40, 50), (50, 40), (50, 40), (60, 40), (50, 40), (40, 50), (50, 40)]
 
 
-class Pictures:
+class Images:
     def __len__(self):
         return len(SIZES)
 
@@ -22,11 +22,11 @@ class Pictures:
 
 
 def batches(batch_size, **arguments):
-    return list(SizeBatchSampler(DefaultSampler(Pictures(), shuffle=False), batch_size, **arguments))
+    return list(SizeBatchSampler(DefaultSampler(Images(), shuffle=False), batch_size, **arguments))
 
 
 @pytest.mark.parametrize('batch_size', [1, 2, 3, 16])
-def test_every_picture_once_in_batches_of_one_size(batch_size):
+def test_every_image_once_in_batches_of_one_size(batch_size):
     found = batches(batch_size)
     assert sorted(index for batch in found for index in batch) == list(range(len(SIZES)))
     assert all(len({SIZES[index] for index in batch}) == 1 for batch in found)
@@ -35,7 +35,7 @@ def test_every_picture_once_in_batches_of_one_size(batch_size):
 
 def test_batches_are_as_full_as_they_can_be():
     assert sorted(map(len, batches(2))) == [1, 1, 2, 2, 2]
-    assert len(SizeBatchSampler(DefaultSampler(Pictures(), shuffle=False), 2)) == 5
+    assert len(SizeBatchSampler(DefaultSampler(Images(), shuffle=False), 2)) == 5
 
 
 @pytest.mark.parametrize('processes', [2, 3, 7])
@@ -47,19 +47,19 @@ def test_processes_share_the_batches_of_one(processes, monkeypatch):
     assert Counter(map(tuple, shares)) == Counter(map(tuple, alone))
 
 
-def test_only_whole_batches_of_the_wanted_pictures_are_kept():
+def test_only_whole_batches_of_the_wanted_images_are_kept():
     assert batches(3, indices=[7, 4]) == [batch for batch in batches(3) if {4, 7} & set(batch)]
     assert batches(3, indices=[7, 4]) != batches(3)
     assert batches(3, indices=[]) == []
 
 
 def test_a_data_set_that_does_not_tell_sizes_is_refused(monkeypatch):
-    monkeypatch.setattr(Pictures, 'get_data_info', lambda self, index: dict(img_path='a.jpg'))
-    with pytest.raises(TypeError, match='expected a data set whose infos have width and height.*got Pictures'):
+    monkeypatch.setattr(Images, 'get_data_info', lambda self, index: dict(img_path='a.jpg'))
+    with pytest.raises(TypeError, match='expected a data set whose infos have width and height.*got Images'):
         batches(2)
 
 
-def test_a_loader_gives_pictures_that_can_be_stacked(tmp_path):
+def test_a_loader_gives_images_that_can_be_stacked(tmp_path):
     make_voc(tmp_path)
     names = sorted((tmp_path / 'JPEGImages').iterdir())
     Image.open(names[1]).resize((80, 96)).save(names[1])

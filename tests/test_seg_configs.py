@@ -26,15 +26,15 @@ def data(tmp_path_factory):
 
 
 def small(stem, data, folder):
-    """The config over toy data and masks that are there, with crops and test pictures of three patches."""
+    """The config over toy data and masks that are there, with crops and test images of three patches."""
     kind = 'own' if stem.startswith('own') else 'coco' if stem.endswith('_coco') else 'voc'
     cfg = load_config(CONFIGS / f'{stem}.py', dict(data_root=str(data[kind])))
     init_default_scope(cfg.default_scope)
-    pictures = DATASETS.build(cfg.train_dataloader.dataset.dataset)
-    root = Path(pictures.data_prefix['img_path'])
-    paths = [Path(pictures.get_data_info(i)['img_path']) for i in range(len(pictures))]
+    images = DATASETS.build(cfg.train_dataloader.dataset.dataset)
+    root = Path(images.data_prefix['img_path'])
+    paths = [Path(images.get_data_info(i)['img_path']) for i in range(len(images))]
     names = [path.relative_to(root).with_suffix('').as_posix() for path in paths]
-    cfg.train_dataloader.dataset.mask_dir = write_masks(folder / 'masks', names, pictures.metainfo['classes'])
+    cfg.train_dataloader.dataset.mask_dir = write_masks(folder / 'masks', names, images.metainfo['classes'])
     side = 3 * cfg.model.data_preprocessor.get('test_cfg', dict(size_divisor=16))['size_divisor']
     cfg.model.data_preprocessor.size = (side, side)
     for step in (*cfg.train_dataloader.dataset.pipeline, *cfg.test_dataloader.dataset.pipeline):
@@ -74,7 +74,7 @@ def test_a_config_trains_and_bears_ignored_crops_and_predicts(stem, data, tmp_pa
 
 
 @pytest.mark.parametrize('path', [*CONFIGS.glob('*.py'), CONFIGS.parent / 'demo/deeplabv3plus_demo.py'], ids=str)
-def test_the_pictures_that_a_config_writes_masks_of_are_those_it_is_trained_on(path):
+def test_the_images_that_a_config_writes_masks_of_are_those_it_is_trained_on(path):
     cfg = load_config(path)
     trained, written = cfg.train_dataloader.dataset, cfg.pseudo_mask_dataloader.dataset
     assert {**trained.dataset, 'data_prefix': None} == {**written.dataset, 'data_prefix': None}
@@ -114,7 +114,7 @@ def test_test_time_augmentation_has_six_scales_and_the_mirror_images(stem, data,
     assert cfg.tta_model.type == 'aream_mm.RefinedTTAModel' and cfg.model.type == 'aream_mm.RefinedEncoderDecoder'
 
 
-def test_a_vit_is_averaged_over_padded_pictures_at_every_scale(data, tmp_path):
+def test_a_vit_is_averaged_over_padded_images_at_every_scale(data, tmp_path):
     cfg = small('upernet_dinov2-s_voc', data, tmp_path)
     model = MODELS.build(dict(cfg.tta_model, module=cfg.model)).eval()
     packed = DATASETS.build(dict(cfg.test_dataloader.dataset, pipeline=cfg.tta_pipeline))[0]

@@ -209,7 +209,7 @@ def test_background_scores_of_the_label_are_options(build_toy, images, golden, l
     assert (golden['seg_uni'] == 255).any()
 
 
-def test_pictures_whose_pixels_are_all_ignored_give_zero_loss_with_a_gradient(build_toy, images, make_samples):
+def test_images_whose_pixels_are_all_ignored_give_zero_loss_with_a_gradient(build_toy, images, make_samples):
     model = build_toy()
     model.label_masks = lambda images, *_, **__: torch.full((len(images), 64, 64), 255)
     loss = model.loss(images, make_samples(torch.ones(2, 5)))['loss_aream']
@@ -228,7 +228,7 @@ def test_losses_are_float32_and_close_under_autocast(toy_segmentor, images, tagg
     assert losses['loss_aream'].item() == pytest.approx(expected['loss_aream'].item(), rel=0.3)
 
 
-def test_training_on_two_pictures_lowers_every_loss(toy_segmentor, images, tagged):
+def test_training_on_two_images_lowers_every_loss(toy_segmentor, images, tagged):
     optimizer = torch.optim.AdamW(toy_segmentor.parameters(), lr=1e-3)
     history = []
     for _ in range(6):
@@ -531,8 +531,8 @@ def test_the_cam_before_propagation_comes_with_the_prediction(toy_segmentor, gol
             attended = toy_segmentor.backbone(images, affinity={})
             maps.append(cam.activate(toy_segmentor.head(attended)[0], attended.class_affinity))
     expected = cam.normalize(maps[0] + maps[1].flip(-1))
-    for prediction, picture in zip(predictions, expected, strict=True):
-        assert_close(prediction.unpropagated_cam, picture[prediction.cam_classes - 1])
+    for prediction, image in zip(predictions, expected, strict=True):
+        assert_close(prediction.unpropagated_cam, image[prediction.cam_classes - 1])
         assert prediction.background == toy_segmentor.test_cfg.background
 
 
@@ -554,7 +554,7 @@ def test_without_background_every_pixel_is_one_of_the_tags(build_toy, golden, ma
         assert torch.equal(prediction.cam_classes, other.cam_classes - 1)
 
 
-def test_without_background_and_tags_the_most_probable_class_fills_the_picture(build_toy, golden, make_samples):
+def test_without_background_and_tags_the_most_probable_class_fills_the_image(build_toy, golden, make_samples):
     settings = dict(background=None, class_threshold=1.0)
     with torch.no_grad():
         predictions = build_toy(test_cfg=settings).predict(golden['denormalized'], make_samples())

@@ -1,4 +1,4 @@
-"""SegmentVote: segments from a folder or made of the picture, and which class each of them takes."""
+"""SegmentVote: segments from a folder or made of the image, and which class each of them takes."""
 
 import json
 
@@ -34,7 +34,7 @@ def box(top, bottom, left, right, size=SIZE):
 
 
 def write_sam(folder, masks, quality=None, name='a/Übung 1', whole=True):
-    """As SAM's generator of automatic masks writes them, with the picture or without."""
+    """As SAM's generator of automatic masks writes them, with the image or without."""
     entries = []
     for mask, (iou, stability) in zip(masks, quality or [(1.0, 1.0)] * len(masks), strict=True):
         code = coder.encode(np.asfortranarray(mask))
@@ -66,7 +66,7 @@ def test_a_segment_takes_the_share_of_each_class_and_pixels_of_none_keep_their_p
 
 
 def test_an_object_takes_its_parts_and_keeps_them_from_the_background(tmp_path):
-    """Of a cat (1) the mask has 3/4; the ear that it lacks is a segment too, and so is the whole picture."""
+    """Of a cat (1) the mask has 3/4; the ear that it lacks is a segment too, and so is the whole image."""
     mask = box(2, 8, 2, 10)
     mask[2:5, 2:6] = 0
     vote = write_sam(tmp_path, [box(2, 8, 2, 10), box(2, 5, 2, 6), box(0, 12, 0, 16)])
@@ -90,7 +90,7 @@ def test_where_objects_are_as_clear_the_better_segment_decides(tmp_path):
 
 
 def test_without_background_the_first_class_is_one_as_the_others(tmp_path):
-    mask = box(0, 12, 8, 16)  # classes 0 and 1; a segment of the left half and one of the picture but for a column
+    mask = box(0, 12, 8, 16)  # classes 0 and 1; a segment of the left half and one of the image but for a column
     write_sam(tmp_path, [box(0, 12, 0, 8), box(0, 12, 1, 16)])
     answers = [
         refined(SegmentVote(folder=str(tmp_path), background=background), planes_of(mask)).argmax(dim=1)[0]
@@ -109,7 +109,7 @@ def test_segments_of_the_photograph_serve_at_any_resolution(tmp_path):
 
 
 @pytest.mark.parametrize('options', [dict(method='slic', n_segments=4), dict(method='felzenszwalb', scale=100)])
-def test_segments_are_made_of_the_picture_and_follow_its_colours(options):
+def test_segments_are_made_of_the_image_and_follow_its_colours(options):
     mask = box(0, 24, 0, 16, (24, 32)).astype(int)
     image = torch.as_tensor(mask, dtype=torch.float32).expand(1, 3, -1, -1)
     doubtful = mask.copy()
@@ -124,16 +124,14 @@ def test_other_segments_make_other_masks(tmp_path):
     assert digests[0] == digests[2] != digests[1]
 
 
-def test_what_is_no_file_of_the_picture_is_refused_by_name(tmp_path):
+def test_what_is_no_file_of_the_image_is_refused_by_name(tmp_path):
     vote = write_sam(tmp_path, [box(0, 3, 0, 8)])
     planes = planes_of(box(0, 3, 0, 8))
-    with pytest.raises(
-        ValueError, match=r'Übung 1.json: .*images/a/Übung 1.jpg.*\(12, 16\).*the picture has \(16, 12\)'
-    ):
+    with pytest.raises(ValueError, match=r'Übung 1.json: .*images/a/Übung 1.jpg.*\(12, 16\).*the image has \(16, 12\)'):
         refined(vote, planes, [sample(size=(16, 12))])
     with pytest.raises(ValueError, match='b.png: expected segments of images/b.jpg, got .*no file'):
         refined(vote, planes, [sample('b')])
-    with pytest.raises(ValueError, match='whole pictures of a data set, got some without a sample_id'):
+    with pytest.raises(ValueError, match='whole images of a data set, got some without a sample_id'):
         vote(torch.rand(1, 3, *SIZE), planes)
     for text in ('[1]', '{}', 'x', '[{"segmentation": {"size": [12, 16], "counts": "0"}}]', '[{"predicted_iou": 1}]'):
         (tmp_path / 'c.json').write_text(text)
@@ -158,13 +156,13 @@ def test_settings_are_refused_when_it_is_built(options, message, tmp_path, monke
         SegmentVote(**options)
 
 
-def test_labels_of_training_are_not_refined_by_files_of_whole_pictures(tmp_path, toy_config):
+def test_labels_of_training_are_not_refined_by_files_of_whole_images(tmp_path, toy_config):
     refiner = dict(type='aream_mm.SegmentVote', folder=str(tmp_path))
-    with pytest.raises(ValueError, match='refiner: expected one that does not read which pictures it gets'):
+    with pytest.raises(ValueError, match='refiner: expected one that does not read which images it gets'):
         MODELS.build(dict(toy_config, refiner=refiner))
 
 
-def test_the_segmentor_says_which_pictures_they_are(tmp_path, build_toy, golden, make_samples):
+def test_the_segmentor_says_which_images_they_are(tmp_path, build_toy, golden, make_samples):
     samples = make_samples(golden['labels'])
     size = tuple(golden['denormalized'].shape[2:])
     numbers = 1 + np.arange(size[0])[:, None] // 8 * 100 + np.arange(size[1]) // 8

@@ -22,11 +22,11 @@ from aream_mm.registry import MODELS
 class Built(NamedTuple):
     cfg: Config
     model: CAMSegmentor
-    batch: dict  # two training pictures, as a data loader gives them, of 4 × 5 patches
+    batch: dict  # two training images, as a data loader gives them, of 4 × 5 patches
 
 
 def two_samples(dataset, model):
-    """The first two of a data set, and the same with pictures of 4 × 5 patches, for which the networks are quick."""
+    """The first two of a data set, and the same with images of 4 × 5 patches, for which the networks are quick."""
     samples = [dataset[0], dataset[1]]
     size = (4 * model.backbone.patch_size, 5 * model.backbone.patch_size)
     small = [{**sample, 'inputs': cam.upsample(sample['inputs'][None], size)[0].byte()} for sample in deepcopy(samples)]
@@ -66,7 +66,7 @@ def test_a_training_step_changes_what_is_trained_and_nothing_else(built):
 
 
 def test_padding_is_known_from_the_image_and_takes_no_part_in_the_loss_on_attention(toy_folders, monkeypatch):
-    """The pictures have 96 × 80 pixels and are brought to at most 640 by 533: at the right or below is padding."""
+    """The images have 96 × 80 pixels and are brought to at most 640 by 533: at the right or below is padding."""
     cfg = load_config(CONFIGS / 'aream_conformer_voc.py', dict(data_root=str(toy_folders['voc'])))
     init_default_scope(cfg.default_scope)
     resize = cfg.train_dataloader.dataset.pipeline[2]
@@ -101,7 +101,7 @@ def test_masks_have_the_size_of_the_photograph_and_its_classes(built):
     assert any(prediction.pred_sem_seg.data.any() for prediction in everywhere)
 
 
-def test_the_pictures_of_validation_and_hooks_are_found(built):
+def test_the_images_of_validation_and_hooks_are_found(built):
     hooks = [hook.dataloader for hook in built.cfg.custom_hooks if 'dataloader' in hook]
     assert hooks or not built.cfg.custom_hooks  # an experiment writes its masks by itself
     for loader in (built.cfg.val_dataloader, *hooks):

@@ -29,9 +29,9 @@ MASK, PACK = dict(type='LoadAnnotations'), dict(type='PackSegInputs')
 
 
 def stage_2_config(folder, work_dir, **changes):
-    """Four steps over four pictures, a validation, and masks of these pictures by the network itself."""
-    pictures = voc_config(folder / 'voc', metainfo=dict(classes=ANIMALS))
-    tags = dict(type='aream_mm.ImageTagDataset', dataset=pictures, tag_file=f'{folder}/voc/cls_labels.npy')
+    """Four steps over four images, a validation, and masks of these images by the network itself."""
+    images = voc_config(folder / 'voc', metainfo=dict(classes=ANIMALS))
+    tags = dict(type='aream_mm.ImageTagDataset', dataset=images, tag_file=f'{folder}/voc/cls_labels.npy')
     in_order = dict(type='DefaultSampler', shuffle=False, round_up=False)
     cfg = Config(
         dict(
@@ -59,7 +59,7 @@ def stage_2_config(folder, work_dir, **changes):
                 sampler=dict(type='InfiniteSampler', shuffle=True),
                 dataset=dict(
                     type='aream_mm.PseudoMaskDataset',
-                    dataset=pictures,
+                    dataset=images,
                     mask_dir=str(folder / 'masks'),
                     pipeline=[LOAD, MASK, RESIZE, dict(type='RandomFlip', prob=0.5), PACK],
                 ),
@@ -108,7 +108,7 @@ def stage_2_config(folder, work_dir, **changes):
 
 
 def make_data(folder):
-    """Pictures, tags and masks of stage 1, the i-th of which is of class i throughout: a network soon gives others."""
+    """Images, tags and masks of stage 1, the i-th of which is of class i throughout: a network soon gives others."""
     make_voc(folder / 'voc')
     write_masks(folder / 'masks', NAMES, ANIMALS)
     return folder
@@ -130,7 +130,7 @@ def masks_in(folder):
     return {name: np.array(Image.open(folder / f'{name}.png')) for name in NAMES}
 
 
-def test_untagged_classes_never_appear_and_the_masks_fit_the_pictures(finished, data):
+def test_untagged_classes_never_appear_and_the_masks_fit_the_images(finished, data):
     tags = np.load(data / 'voc/cls_labels.npy', allow_pickle=True).item()
     animals = [7, 9, 11, 12, 14, 16]  # of VOC's 20
     masks = masks_in(finished / 'pseudo_masks')
@@ -147,7 +147,7 @@ def test_the_masks_are_measured(finished):
 
 @pytest.mark.parametrize(('first_id', 'expected'), [(1, [0, 2, 3]), (0, [2, 1, 1])])
 def test_a_mask_is_the_highest_logit_of_the_tagged_classes_and_background(first_id, expected):
-    """Of four planes, the second or the first of which belongs to a class that the picture does not show."""
+    """Of four planes, the second or the first of which belongs to a class that the image does not show."""
     planes = [[3.0, 0, 0], [9.0, 9, 9], [1.0, 2, 2], [2.0, 1, 3]]
     planes = planes if first_id else [[9.0, 9, 9], [1.0, 2, 2], [2.0, 1, 1]]
     sample = SegDataSample(seg_logits=PixelData(data=torch.tensor(planes)[:, None]))
@@ -158,23 +158,23 @@ def test_a_mask_is_the_highest_logit_of_the_tagged_classes_and_background(first_
 
 @pytest.mark.parametrize('scale', [1.0, 0.5])
 @pytest.mark.parametrize('refiner', [PAR, CRF], ids=lambda refiner: refiner['type'])
-def test_masks_are_refined_with_the_picture_among_the_tagged_classes(tmp_path, refiner, scale):
-    """Pictures of a batch have different numbers of tags."""
+def test_masks_are_refined_with_the_image_among_the_tagged_classes(tmp_path, refiner, scale):
+    """Images of a batch have different numbers of tags."""
     samples, expected = [], []
     low = (int(10 * scale), int(14 * scale))
     resized = lambda x, size: F.interpolate(x[None], size, mode='bilinear')[0]  # noqa: E731
     for i, tags in enumerate(([1, 0, 1], [0, 1, 0])):
-        picture = np.random.default_rng(i).integers(0, 256, (10, 14, 3), np.uint8)
-        Image.fromarray(picture).save(tmp_path / f'{i}.png')
+        image = np.random.default_rng(i).integers(0, 256, (10, 14, 3), np.uint8)
+        Image.fromarray(image).save(tmp_path / f'{i}.png')
         logits = torch.randn(4, 10, 14)
         sample = SegDataSample(metainfo=dict(img_path=f'{tmp_path}/{i}.png'))
         sample.seg_logits = PixelData(data=logits)
         sample.set_field(torch.tensor(tags), 'gt_score')
         samples.append(sample)
         ids = [0, *(c + 1 for c in range(3) if tags[c])]
-        image = torch.tensor(picture).permute(2, 0, 1) / 255
+        whole = torch.tensor(image).permute(2, 0, 1) / 255
         planes = MODELS.build(refiner)(
-            resized(image, low)[None], resized(logits[ids].exp() / logits[ids].exp().sum(dim=0), low)[None]
+            resized(whole, low)[None], resized(logits[ids].exp() / logits[ids].exp().sum(dim=0), low)[None]
         )[0]
         expected.append(torch.tensor(ids)[resized(planes, (10, 14)).argmax(dim=0)])
     for sample in samples:
@@ -188,7 +188,7 @@ def test_masks_are_refined_with_the_picture_among_the_tagged_classes(tmp_path, r
 
 
 def test_a_refiner_in_the_settings_refines_the_masks(data, tmp_path):
-    """The pipeline resizes the pictures; the refiner has them as they are."""
+    """The pipeline resizes the images; the refiner has them as they are."""
     cfg = stage_2_config(data, tmp_path, **{'custom_hooks.0.test_cfg': dict(refine=PAR)})
     runner = Runner.from_cfg(cfg)
     runner.train()

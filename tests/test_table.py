@@ -1,4 +1,4 @@
-"""The table: its plan, an interrupted run of the whole chain on drawn pictures, its page, and what it says it takes."""
+"""The table: its plan, an interrupted run of the whole chain on drawn images, its page, and what it says it takes."""
 
 import contextlib
 import json
@@ -82,8 +82,8 @@ def config(tmp_path_factory):
             'other': {'config': str(folder / 'seg.py'), 'train_cfg.max_iters': 2},
         },
         tta=False,
-        pictures=dict(trainaug=600, train=40, val=20),
-        picture_size=(96, 80),
+        images=dict(trainaug=600, train=40, val=20),
+        image_size=(96, 80),
     )
     settings['rows']['baseline']['custom_hooks'] = []
     settings['rows']['baseline']['pseudo_mask_dataloader'] = stage_1(folder).custom_hooks[-1].dataloader.to_dict()
@@ -217,7 +217,7 @@ def test_the_estimate_alone_needs_no_data(config, monkeypatch, capsys):
     found = json.loads((config.parent / 'estimate/estimate.json').read_text())
     assert len(found['steps']) == 9
     assert all(step['seconds'] > 0 and step['memory'] > 0 for step in found['steps'].values())
-    # 40 pictures in batches of two, two epochs of which one is the warm-up, each with a validation.
+    # 40 images in batches of two, two epochs of which one is the warm-up, each with a validation.
     one, train = found['measured']['AReAM'], found['steps']['AReAM, seed 0, train']['seconds']
     compute = 20 * sum(one['steps']) + 2 * 40 * one['load'] + 2 * one['save']
     assert train == pytest.approx(one['start'] + compute + 80 * (one['predict'] + one['predict_load']))

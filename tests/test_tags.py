@@ -114,7 +114,7 @@ def write_excel_csv(folder, table):
 
 
 def write_excel_unicode_text(folder, table):
-    """Several rows for one picture, no header."""
+    """Several rows for one image, no header."""
     rows = [[image, name] for image, names in table.items() for name in names or ['']]
     return write_rows(folder / 'unicode.txt', rows, '\t', 'utf-16')
 
@@ -182,21 +182,21 @@ def test_every_source_gives_the_same_table(source, tmp_path):
     }
 
 
-def test_folders_named_after_classes_give_the_table_of_their_pictures(tmp_path):
+def test_folders_named_after_classes_give_the_table_of_their_images(tmp_path):
     files = ['cat/nested/a.b.jpg', 'cat/x.JPG', 'Bär/Käse & Brot.jpg', 'Bär/x.png', 'fire truck /x.jpg']
     for file in [*files, 'cat/.hidden.jpg', '.hidden/x.jpg', '__MACOSX/cat/._x.jpg', 'new/.keep', 'README.txt']:
-        (tmp_path / 'pictures' / file).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / 'pictures' / file).touch()
-    kind, tags = read_tags(tmp_path / 'pictures', CLASSES)
-    assert kind == 'folders of pictures, named after the classes'
+        (tmp_path / 'images' / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / 'images' / file).touch()
+    kind, tags = read_tags(tmp_path / 'images', CLASSES)
+    assert kind == 'folders of images, named after the classes'
     assert tags == {file: [file.split('/')[0].strip()] for file in files}
 
 
-def test_files_in_class_folders_that_are_no_pictures_are_told_of(tmp_path):
+def test_files_in_class_folders_that_are_no_images_are_told_of(tmp_path):
     for file in ('cat/a.jpg', 'cat/b.heic', 'cat/film.mpg'):
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).touch()
-    with pytest.warns(UserWarning, match='left out 2 files that are no pictures: cat/b.heic, cat/film.mpg'):
+    with pytest.warns(UserWarning, match='left out 2 files that are no images: cat/b.heic, cat/film.mpg'):
         assert read_tags(tmp_path)[1] == {'cat/a.jpg': ['cat']}
 
 
@@ -208,8 +208,8 @@ def test_difficult_objects_are_kept_unless_told_otherwise(tmp_path):
     assert read_tags(tmp_path, skip_difficult=True)[1] == {'a': ['dog'], 'b': []}
 
 
-@pytest.mark.parametrize('filename', ['other.jpg', '../../a.jpg', 'a', 'a.heic', '', 'C:\\pictures\\a.jpg'])
-def test_an_annotation_belongs_to_the_picture_of_its_own_name(tmp_path, filename):
+@pytest.mark.parametrize('filename', ['other.jpg', '../../a.jpg', 'a', 'a.heic', '', 'C:\\images\\a.jpg'])
+def test_an_annotation_belongs_to_the_image_of_its_own_name(tmp_path, filename):
     (tmp_path / 'a.xml').write_text(f'<annotation><filename>{filename}</filename></annotation>')
     expected = 'a.jpg' if filename.endswith(('/a.jpg', '\\a.jpg')) else 'a'
     assert read_tags(tmp_path)[1] == {expected: []}
@@ -462,7 +462,7 @@ def test_a_malformed_table_is_refused_by_name(tmp_path, content, message):
     ('tags', 'message'),
     [
         ({'a': ['cat;dog', ' cat', '', 'a\nb', 'ok']}, "names of one line .* for 4: '', ' cat', 'a.nb', 'cat;dog"),
-        ({'a': ['background']}, 'tags without background, which is in every picture'),
+        ({'a': ['background']}, 'tags without background, which is in every image'),
         ({'a\nb': [], '': [], 'K\udce4se': [], 'ok': []}, 'image names of one line in UTF-8, not so for 3: '),
         ({'a.jpg': ['cat'], 'a.png': []}, 'ending alone, not so for 1: a.jpg and a.png'),
         ({normalize('NFC', 'ä'): ['cat'], normalize('NFD', 'ä'): []}, 'ending alone, not so for 1'),
@@ -479,7 +479,7 @@ def test_endings_with_equal_tags_are_one_image(tmp_path):
     assert load_tag_file(tmp_path / 'tags.csv', ['cat', 'dog'])['a'].tolist() == [1, 1]
 
 
-def test_only_the_ending_of_a_picture_is_left_out_of_an_id():
+def test_only_the_ending_of_an_image_is_left_out_of_an_id():
     names = ['a/b.c.jpg', 'a/b.c', 'a.JPEG', '2007_000063', 'IMG.2007', '../../x.png', '.jpg']
     assert [image_id(name) for name in names] == ['a/b.c', 'a/b.c', 'a', '2007_000063', 'IMG.2007', '../../x', '.jpg']
 
@@ -541,7 +541,7 @@ def test_a_tag_outside_the_classes_is_refused_and_one_outside_a_subset_is_not_us
 
 
 def plain_config(folder, images, classes):
-    """mmseg's data set without classes of its own, over empty pictures."""
+    """mmseg's data set without classes of its own, over empty images."""
     for image in images:
         (folder / image).parent.mkdir(parents=True, exist_ok=True)
         Image.new('RGB', (4, 4)).save(folder / image)
@@ -551,7 +551,7 @@ def plain_config(folder, images, classes):
 
 def test_a_data_set_without_classes_of_its_own_has_those_of_its_config(tmp_path):
     write_tag_table(tmp_path / 'tags.csv', TABLE)
-    inner = plain_config(tmp_path / 'pictures', TABLE, CLASSES)
+    inner = plain_config(tmp_path / 'images', TABLE, CLASSES)
     dataset = ImageTagDataset(inner, str(tmp_path / 'tags.csv'), drop_untagged=True)
     found = {dataset[i]['sample_id']: dataset[i]['gt_score'].tolist() for i in range(len(dataset))}
     assert found == {'Bär/Käse & Brot': [1, 0, 0], 'cat/nested/a.b': [0, 0, 1], 'cat/über den Zaun': [1, 1, 1]}
@@ -559,19 +559,19 @@ def test_a_data_set_without_classes_of_its_own_has_those_of_its_config(tmp_path)
     from_array = ImageTagDataset(inner, str(tmp_path / 'cls_labels.npy'), drop_untagged=True)
     np.testing.assert_array_equal(tags_of(dataset), tags_of(from_array))
     with pytest.raises(ValueError, match=r"tags.csv: expected tags among 'cat', not so for 2: 'Bär' \(images: 2"):
-        ImageTagDataset(plain_config(tmp_path / 'pictures', TABLE, ['cat']), str(tmp_path / 'tags.csv'))
+        ImageTagDataset(plain_config(tmp_path / 'images', TABLE, ['cat']), str(tmp_path / 'tags.csv'))
 
 
 @pytest.mark.parametrize(('on_disk', 'elsewhere'), [('NFC', 'NFD'), ('NFD', 'NFC')])
 def test_an_umlaut_is_one_whichever_way_it_is_encoded(tmp_path, on_disk, elsewhere):
     """macOS stores file names with two characters for it, spreadsheets and configs have one."""
     image, in_file = (normalize(form, 'Bär/Kätzchen.jpg') for form in (on_disk, elsewhere))
-    inner = plain_config(tmp_path / 'pictures', [image], ['Bär'])
+    inner = plain_config(tmp_path / 'images', [image], ['Bär'])
     write_tag_table(tmp_path / 'tags.csv', {in_file: ['Bär']})
     np.save(tmp_path / 'tags.npy', {in_file[:-4]: np.ones(1)})
     for file in ('tags.csv', 'tags.npy'):
         assert tags_of(ImageTagDataset(inner, str(tmp_path / file))).tolist() == [[1]]
-    assert list(read_tags(tmp_path / 'pictures', ['Bär'])[1]) == [image]
+    assert list(read_tags(tmp_path / 'images', ['Bär'])[1]) == [image]
 
 
 @pytest.mark.parametrize(
@@ -601,7 +601,7 @@ def test_a_class_named_as_tags_are_has_a_column_of_marks(tmp_path):
 
 
 def test_an_image_without_a_row_is_named(tmp_path):
-    inner = plain_config(tmp_path / 'pictures', ['a.jpg', 'b.jpg'], ['cat'])
+    inner = plain_config(tmp_path / 'images', ['a.jpg', 'b.jpg'], ['cat'])
     write_tag_table(tmp_path / 'tags.csv', {'a.jpg': ['cat']})
     with pytest.raises(ValueError, match=r'expected an entry in .*tags.csv for each of 2 images, missing for 1: b'):
         ImageTagDataset(inner, str(tmp_path / 'tags.csv'))
@@ -620,10 +620,10 @@ sys.addaudithook(note_opened)
 
 @pytest.mark.parametrize('source', ['records', 'coco', 'excel', 'npy'])
 def test_names_of_images_are_never_opened(tmp_path, monkeypatch, source):
-    """Reading, writing and looking up touch the source, the table and the listed pictures alone."""
+    """Reading, writing and looking up touch the source, the table and the listed images alone."""
     global opened
     hostile = ['../../x.jpg', '/etc/passwd', '..', '../outside/y', '~/z.jpg', '|ls', 'a/../../../b.png']
-    inner = plain_config(tmp_path / 'in/pictures', ['a.jpg'], CLASSES)
+    inner = plain_config(tmp_path / 'in/images', ['a.jpg'], CLASSES)
     path, classes = SOURCES[source][0](tmp_path / 'in', {'a.jpg': ['cat']} | dict.fromkeys(hostile, ['cat']))
     table = tmp_path / 'in/table.csv'
     opened = []
@@ -638,8 +638,8 @@ def test_names_of_images_are_never_opened(tmp_path, monkeypatch, source):
     assert vectors.keys() == {'a', *map(image_id, hostile)}
     assert str(table) in touched and str(path) in touched
     folder = tmp_path / 'in'
-    pictures = [folder / 'pictures', folder / 'pictures/a.jpg']
-    assert set(touched) <= set(map(str, [folder, path, table, f'{table}.tmp', *pictures]))
+    images = [folder / 'images', folder / 'images/a.jpg']
+    assert set(touched) <= set(map(str, [folder, path, table, f'{table}.tmp', *images]))
     assert [entry.name for entry in tmp_path.iterdir()] == ['in']
 
 

@@ -160,13 +160,13 @@ def test_cams_of_photographs_whose_sides_are_no_multiples_of_the_patch_are_their
     assert recipe.model.test_cfg.fit == 'pad'
     model = MODELS.build(dict(toy_config, test_cfg=dict(fit='pad'))).eval()
     load_checkpoint(model, converted('end_uniform'), map_location='cpu', strict=True)
-    picture, classes = trajectory[f'photo_{photo}'], trajectory[f'photo_classes_{photo}']
-    sample = SegDataSample(metainfo=dict(ori_shape=picture.shape[:2]))
+    image, classes = trajectory[f'photo_{photo}'], trajectory[f'photo_classes_{photo}']
+    sample = SegDataSample(metainfo=dict(ori_shape=image.shape[:2]))
     sample.set_field(torch.zeros(5).index_fill_(0, torch.from_numpy(classes), 1), 'gt_score')
     with torch.no_grad():
-        (found,) = model.predict(torch.from_numpy(picture).permute(2, 0, 1)[None] / 255, [sample])
+        (found,) = model.predict(torch.from_numpy(image).permute(2, 0, 1)[None] / 255, [sample])
         (resized,) = model.predict(
-            torch.from_numpy(picture).permute(2, 0, 1)[None] / 255, [sample.clone()], model.settings_with(fit='resize')
+            torch.from_numpy(image).permute(2, 0, 1)[None] / 255, [sample.clone()], model.settings_with(fit='resize')
         )
     expected = torch.from_numpy(trajectory[f'photo_cam_{photo}'])
     assert_close(found.cam.data, expected, rtol=0, atol=2e-4)

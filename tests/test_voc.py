@@ -39,7 +39,7 @@ def quick_garbage_collection():
 
 @pytest.fixture(scope='module')
 def sound_root(tmp_path_factory):
-    """A VOC folder with four pictures in train and trainaug and two in val: 2007_000000 to 2007_000005."""
+    """A VOC folder with four images in train and trainaug and two in val: 2007_000000 to 2007_000005."""
     return make_voc(tmp_path_factory.mktemp('sound') / 'VOC2012')
 
 
@@ -57,7 +57,7 @@ def root(sound_root, tmp_path):
 
 @pytest.fixture
 def sbd(root, tmp_path):
-    """An SBD release over one picture of train, one of val and three of `root` that VOC has no mask of."""
+    """An SBD release over one image of train, one of val and three of `root` that VOC has no mask of."""
     dataset = tmp_path / 'benchmark_RELEASE' / 'dataset'
     (dataset / 'cls').mkdir(parents=True)
     for i, name in enumerate(['2007_000000', '2007_000005', *ONLY_IN_SBD]):
@@ -123,7 +123,7 @@ FINDINGS = {  # what is done to the folder → item, found, remedy, and what can
         ('ids listed twice', '1: 2007_000002', 'remove the repetitions'),
         [STAGE_1, STAGE_2],
     ),
-    'pictures of val among those of trainaug': (
+    'images of val among those of trainaug': (
         change_list('trainaug', lambda ids: ids + '2007_000005\n2007_000004\n'),
         ('ids of val.txt', '2: 2007_000005, 2007_000004', 'remove it; .*--sbd'),
         [STAGE_1, STAGE_2],
@@ -133,14 +133,14 @@ FINDINGS = {  # what is done to the folder → item, found, remedy, and what can
         ('train.txt', '1465 ids', 'VOCtrainval_11-May-2012.tar'),
         [CAMS],
     ),
-    'no picture': (
+    'no image': (
         remove('JPEGImages/2007_000005.jpg'),
-        ('ids without a readable picture', '1: 2007_000005', 'VOCtrainval_11-May-2012.tar'),
+        ('ids without a readable image', '1: 2007_000005', 'VOCtrainval_11-May-2012.tar'),
         [VAL],
     ),
-    'a broken picture': (
-        lambda root: (root / 'JPEGImages/2007_000001.jpg').write_bytes(b'no picture'),
-        ('ids without a readable picture', '1: 2007_000001', 'VOCtrainval_11-May-2012.tar'),
+    'a broken image': (
+        lambda root: (root / 'JPEGImages/2007_000001.jpg').write_bytes(b'no image'),
+        ('ids without a readable image', '1: 2007_000001', 'VOCtrainval_11-May-2012.tar'),
         [STAGE_1, CAMS, STAGE_2],
     ),
     'no mask': (
@@ -155,7 +155,7 @@ FINDINGS = {  # what is done to the folder → item, found, remedy, and what can
     ),
     'a mask of another size': (
         save_mask('SegmentationClass/2007_000004.png', FULL[:70]),
-        ('masks of another size than their picture', r'1: 2007_000004 \(96x70, not 96x80\)', 'VOCtrainval'),
+        ('masks of another size than their image', r'1: 2007_000004 \(96x70, not 96x80\)', 'VOCtrainval'),
         [VAL],
     ),
     'a mask with other ids': (
@@ -349,7 +349,7 @@ def test_the_check_looks_at_the_masks_that_were_built_too(root, sbd):
     check = voc.Check(root)
     (row,) = {row for row in check.rows() if 'another size' in row.item}
     assert row.found == '1: 2008_000001 (90x80, not 96x80)' and row.remedy.startswith('remove it; unpack benchmark.tgz')
-    assert 'trainaug.txt: masks of another size than their picture' in str(check.uses())
+    assert 'trainaug.txt: masks of another size than their image' in str(check.uses())
 
 
 def test_stage_1_takes_tags_from_the_masks_that_were_built(root, sbd):
@@ -376,7 +376,7 @@ def test_pseudo_masks_are_measured_on_vocs_own_masks(root, sbd):
 
 @pytest.fixture
 def predictions(root, tmp_path):
-    """The list `test` over two pictures, and predictions as mmseg writes them: grey PNGs of ids."""
+    """The list `test` over two images, and predictions as mmseg writes them: grey PNGs of ids."""
     (root / LISTS / 'test.txt').write_text('2007_000005\n2007_000004\n')
     folder = tmp_path / 'predictions'
     folder.mkdir()
@@ -416,8 +416,8 @@ def test_the_archive_holds_the_predictions_in_vocs_colours_under_the_servers_nam
             lambda p: save_mask('2007_000004.png', np.stack(3 * [FULL], -1))(p),
             r'000004.png: expected class ids, .*80, 96, 3',
         ),
-        (lambda p: (p / '2007_000004.png').write_bytes(b'no picture'), r'000004.png: expected a PNG, got none'),
-        (lambda p: (p.parent / 'VOC2012/JPEGImages/2007_000004.jpg').unlink(), r'2007_000004.jpg: expected a picture'),
+        (lambda p: (p / '2007_000004.png').write_bytes(b'no image'), r'000004.png: expected a PNG, got none'),
+        (lambda p: (p.parent / 'VOC2012/JPEGImages/2007_000004.jpg').unlink(), r'2007_000004.jpg: expected an image'),
         (lambda p: (p.parent / 'VOC2012' / LISTS / 'test.txt').unlink(), r'test.txt: expected a list'),
         (lambda p: p.rename(p.parent / 'elsewhere'), r'expected the folder that tools/test.py --out wrote'),
     ],

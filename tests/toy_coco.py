@@ -1,11 +1,11 @@
-"""A COCO 2014 folder in miniature: drawn pictures, and annotations of boxes and crowds in COCO's format."""
+"""A COCO 2014 folder in miniature: drawn images, and annotations of boxes and crowds in COCO's format."""
 
 import json
 import sys
 from pathlib import Path
 
 import numpy as np
-from demo_scenes import draw_picture
+from demo_scenes import draw_image
 from PIL import Image
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
@@ -32,11 +32,11 @@ def run_lengths(region: np.ndarray) -> dict:
 
 
 def write_annotations(
-    root: Path, split: str, pictures: list[list[dict]], categories: dict[int, str] = OFFICIAL
+    root: Path, split: str, annotated: list[list[dict]], categories: dict[int, str] = OFFICIAL
 ) -> Path:
     """`instances_<split>.json` with so many images, whose annotations name category_id and segmentation at least."""
     images, annotations = [], []
-    for i, instances in enumerate(pictures, start=1):
+    for i, instances in enumerate(annotated, start=1):
         name = f'COCO_{split}_{i:012d}.jpg'
         images.append(dict(id=i, file_name=name, width=SIZE[0], height=SIZE[1]))
         for instance in instances:
@@ -58,11 +58,11 @@ def run_converter(monkeypatch, *arguments) -> None:
 
 
 def make_coco(root: Path, monkeypatch, train: int = 4, val: int = 2) -> Path:
-    """A converted set of pictures with two boxes and a crowd each; one more of each split shows nothing."""
+    """A converted set of images with two boxes and a crowd each; one more of each split shows nothing."""
     crowd = np.zeros((SIZE[1], SIZE[0]), bool)
     crowd[60:, 50:] = True
     for split, count in (('train2014', train), ('val2014', val)):
-        pictures = [
+        images = [
             [
                 dict(category_id=13, segmentation=box(5 + i, 5, 45, 40)),
                 dict(category_id=90, segmentation=box(30, 20 + i, 80, 70)),
@@ -70,10 +70,10 @@ def make_coco(root: Path, monkeypatch, train: int = 4, val: int = 2) -> Path:
             ]
             for i in range(count)
         ]
-        write_annotations(root, split, [*pictures, []])
+        write_annotations(root, split, [*images, []])
         (root / split).mkdir()
         for i in range(1, count + 2):
-            picture, _ = draw_picture(np.random.default_rng(i), 96)
-            Image.fromarray(picture).crop((0, 0, *SIZE)).save(root / split / f'COCO_{split}_{i:012d}.jpg')
+            image, _ = draw_image(np.random.default_rng(i), 96)
+            Image.fromarray(image).crop((0, 0, *SIZE)).save(root / split / f'COCO_{split}_{i:012d}.jpg')
     run_converter(monkeypatch, root)
     return root

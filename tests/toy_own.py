@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from demo_scenes import draw_picture
+from demo_scenes import draw_image
 from PIL import Image
 from tag_table import write_tag_table
 
@@ -13,13 +13,13 @@ IDS = ['1', '3', '5', 'sub/0', 'sub/2', 'sub/deep/4']  # as they are listed
 
 
 def make_own(root: Path, num_masks: int = 2, size: tuple[int, int] = (96, 80)) -> Path:
-    """Six drawn pictures of `size` (width, height), `num_masks` masks and a tags.csv below `root`."""
+    """Six drawn images of `size` (width, height), `num_masks` masks and a tags.csv below `root`."""
     tags = {}
     for i, name in enumerate(NAMES):
-        picture, mask = draw_picture(np.random.default_rng(i), 96)
+        image, mask = draw_image(np.random.default_rng(i), 96)
         path, sample_id = root / 'images' / name, name.rsplit('.', 1)[0]
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).crop((0, 0, *size)).save(path)
+        Image.fromarray(image).crop((0, 0, *size)).save(path)
         if i < num_masks:
             path = root / 'masks' / f'{sample_id}.png'
             path.parent.mkdir(parents=True, exist_ok=True)

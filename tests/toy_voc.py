@@ -1,10 +1,10 @@
-"""A VOC 2012 folder in miniature: drawn pictures, whose objects pass for cats, dogs, persons and so on."""
+"""A VOC 2012 folder in miniature: drawn images, whose objects pass for cats, dogs, persons and so on."""
 
 import json
 from pathlib import Path
 
 import numpy as np
-from demo_scenes import draw_picture
+from demo_scenes import draw_image
 from PIL import Image
 
 VOC_IDS = np.array([0, 8, 10, 12, 13, 15])  # background, cat, cow, dog, horse, person: what the drawn classes stand for
@@ -12,16 +12,16 @@ ANIMALS = ('background', 'cat', 'cow', 'dog', 'horse', 'person', 'sheep')
 
 
 def make_voc(root: Path, train: int = 4, val: int = 2, size: tuple[int, int] = (96, 80)) -> Path:
-    """Draw `train` + `val` pictures of `size` (width, height) with masks, lists and a cls_labels.npy below `root`."""
+    """Draw `train` + `val` images of `size` (width, height) with masks, lists and a cls_labels.npy below `root`."""
     names = [f'2007_{i:06d}' for i in range(train + val)]
     for folder in ('JPEGImages', 'SegmentationClass', 'ImageSets/Segmentation'):
         (root / folder).mkdir(parents=True)
     tags = {}
     for i, name in enumerate(names):
-        picture, mask = draw_picture(np.random.default_rng(i), 96)
+        image, mask = draw_image(np.random.default_rng(i), 96)
         mask = VOC_IDS[mask].astype(np.uint8)
         mask[:2] = 255
-        Image.fromarray(picture).crop((0, 0, *size)).save(root / 'JPEGImages' / f'{name}.jpg')
+        Image.fromarray(image).crop((0, 0, *size)).save(root / 'JPEGImages' / f'{name}.jpg')
         mask = mask[: size[1], : size[0]]
         indexed = Image.fromarray(mask)
         indexed.putpalette([255 - value // 3 for value in range(768)])

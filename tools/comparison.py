@@ -6,11 +6,11 @@ an interrupted experiment goes on with the same command, and rows and seeds can 
 have ended: mean and standard deviation over the seeds (n − 1), mIoU in percent, and what each row has more than each of
 the config's `baselines` of the same seed, which share its start
 
-best          of the CAMs, at the background score that is best on the measured pictures themselves
+best          of the CAMs, at the background score that is best on the measured images themselves
 fixed         at the config's test_cfg.background
 mask-free     at the score chosen from the CAMs alone
 pseudo masks  of the propagation that is best, at its best background score, refined
-stage 2       on the val_dataloader of its config, once, trained on such masks of the training pictures (--stage-2)
+stage 2       on the val_dataloader of its config, once, trained on such masks of the training images (--stage-2)
 """
 
 import argparse
@@ -49,7 +49,7 @@ from aream_mm.models.segmentor import CAMSegmentor, RawCAM
 
 START = 'start'
 # Of the config, beside what the trainings are built from.
-READ = ('seeds', 'pictures', 'refine', 'stage_2', START, 'rows', 'baselines', 'propagations', 'pseudo_mask_dataloader')
+READ = ('seeds', 'images', 'refine', 'stage_2', START, 'rows', 'baselines', 'propagations', 'pseudo_mask_dataloader')
 FIGURES, STAGE_2_FIGURES = 'figures.json', 'stage_2.json'
 THRESHOLDS = {
     'cam/mIoU_best': 'Best threshold',
@@ -109,7 +109,7 @@ def measure(model: CAMSegmentor, cfg: Config) -> dict[str, dict]:
     ways = {name: (every if layers is None else layers, steps) for name, (layers, steps) in cfg.propagations.items()}
     weights = [mean_of(layers) for layers, _ in ways.values()]
     affinity = {layer: torch.tensor([weight.get(layer, 0.0) for weight in weights]) for layer in every}
-    dataset = evenly_spread(Runner.build_dataloader(cfg.measured_dataloader).dataset, cfg.pictures)
+    dataset = evenly_spread(Runner.build_dataloader(cfg.measured_dataloader).dataset, cfg.images)
     loader = Runner.build_dataloader({**cfg.measured_dataloader, 'dataset': dataset})
     metrics = {name: CAMMetric() for name in ways}
     for metric in metrics.values():

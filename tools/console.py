@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from aream_mm.datasets.pictures import first_few
+from aream_mm.datasets.images import first_few
 from aream_mm.engine.warm_up import bare
 
 # mmengine's warnings of each weight that is not trained, and of its own old names

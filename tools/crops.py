@@ -2,10 +2,10 @@
 
     python tools/crops.py configs/aream_dual_animals.py --least 0.08 0.2 0.4 0.6 0.8
 
-The masks of the config's val_dataloader go through the random crop as pictures do in training: that of
-the config's train pipeline, in the first row, and the same with other least areas of a crop, relative to the picture.
+The masks of the config's val_dataloader go through the random crop as images do in training: that of
+the config's train pipeline, in the first row, and the same with other least areas of a crop, relative to the image.
 
-lost        percent of the (picture, tag) pairs of which the crop has no pixel, among those that the mask has
+lost        percent of the (image, tag) pairs of which the crop has no pixel, among those that the mask has
 below 1 %   percent of the pairs that fill less than a hundredth of the crop, lost ones among them
 """
 
@@ -27,7 +27,7 @@ CROPS = ('aream_mm.ResizedCrop', 'mmpretrain.RandomResizedCrop')
 
 
 def shares(dataset: BaseDataset, crop: BaseTransform, number: int) -> np.ndarray:
-    """What each tag's object fills of each of `number` crops, in 0..1: one value a crop of a (picture, tag) pair."""
+    """What each tag's object fills of each of `number` crops, in 0..1: one value a crop of an (image, tag) pair."""
     load, found = LoadAnnotations(), []
     for i in progress(range(len(dataset))):
         info = dataset.get_data_info(i)
@@ -44,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of stage 1')
     parser.add_argument('--least', nargs='+', type=float, default=[], help='least areas to compare, in 0..1')
-    parser.add_argument('--crops', type=int, default=20, help='of each picture')
+    parser.add_argument('--crops', type=int, default=20, help='of each image')
     parser.add_argument('--cfg-options', nargs='+', action=OptionAction, help='override settings, key=value')
     args = parser.parse_args()
     cfg = load_config(args.config, args.cfg_options)
@@ -61,7 +61,7 @@ def main() -> None:
         filled = shares(dataset, crop, args.crops)
         lost, scraps = 100 * (filled == 0).mean(), 100 * (filled < 0.01).mean()
         rows.append({'area of the crop': '{} to {}'.format(*area), 'lost': lost, 'below 1 %': scraps})
-    print(f'{len(dataset)} pictures, {len(filled) // args.crops} pairs, {args.crops} crops of each')
+    print(f'{len(dataset)} images, {len(filled) // args.crops} pairs, {args.crops} crops of each')
     table = PrettyTable(list(rows[0]), align='r', float_format='.1')
     table.add_rows([row.values() for row in rows])
     print(table)

@@ -1,10 +1,10 @@
-"""The pictures of the demo set: what draws them and their masks.
+"""The images of the demo set: what draws them and their masks.
 
-Every picture shows one to three objects on a textured ground. Each class has a small telling part (eye and tail,
+Every image shows one to three objects on a textured ground. Each class has a small telling part (eye and tail,
 sails, legs, dotted cap, coloured panels) beside plainer area, and prefers certain grounds without being bound to
 them, so that classifiers meet the two usual difficulties of the task: partial activation and co-occurring context.
 
-Pictures are float32 RGB arrays in [0, 255] of shape (height, width, 3) unless stated otherwise.
+Images are float32 RGB arrays in [0, 255] of shape (height, width, 3) unless stated otherwise.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
-CANVAS = 256  # side in pixels of the square on which one object is drawn before it is scaled into the picture
+CANVAS = 256  # side in pixels of the square on which one object is drawn before it is scaled into the image
 MIN_VISIBLE = 0.5  # share of an object that neither the frame nor later objects may hide
 
 WATER_COLOURS = [((12, 48, 70), (75, 150, 175)), ((20, 60, 55), (95, 150, 125)), ((28, 45, 80), (110, 140, 175))]
@@ -49,13 +49,13 @@ def blend(low: tuple, high: tuple, share: np.ndarray) -> np.ndarray:
 
 def draw_grass(rng: np.random.Generator, size: int) -> np.ndarray:
     """Uneven lawn under several hundred single blades."""
-    picture = blend((35, 60, 22), (120, 145, 62), fractal_noise(rng, size, 4, 5))
+    image = blend((35, 60, 22), (120, 145, 62), fractal_noise(rng, size, 4, 5))
     roots = rng.uniform(0, 1.1, (600, 2))
     tips = roots + rng.normal((0, -0.08), 0.03, (600, 2))
     for line in (np.stack((roots, tips), 1) * size).astype(int).tolist():
         colour = np.array((95, 130, 48)) * rng.uniform(0.4, 1.5) + rng.normal(0, 12, 3)
-        cv2.line(picture, *line, colour.tolist(), max(1, size // 160))
-    return picture
+        cv2.line(image, *line, colour.tolist(), max(1, size // 160))
+    return image
 
 
 def draw_water(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -74,14 +74,14 @@ def draw_sand(rng: np.random.Generator, size: int) -> np.ndarray:
 
 def draw_forest(rng: np.random.Generator, size: int) -> np.ndarray:
     """Dark soil littered with fallen leaves, dappled with light."""
-    picture = blend((22, 18, 12), (95, 75, 48), fractal_noise(rng, size, 6, 6, 0.75))
+    image = blend((22, 18, 12), (95, 75, 48), fractal_noise(rng, size, 6, 6, 0.75))
     for centre in rng.uniform(0, size, (110, 2)):
         axes = size * rng.uniform(0.015, 0.045) * np.array((1, rng.uniform(0.35, 0.7)))
         colour = rng.choice(LEAF_COLOURS) * rng.uniform(0.5, 1.1)
         leaf = np.ceil(axes).astype(int).tolist(), rng.uniform(0, 180), 0, 360
-        cv2.ellipse(picture, (centre + size / 160).astype(int).tolist(), *leaf, (0.4 * colour).tolist(), -1)  # shadow
-        cv2.ellipse(picture, centre.astype(int).tolist(), *leaf, colour.tolist(), -1)
-    return picture * (0.7 + 0.5 * fractal_noise(rng, size, 10, 10)[..., None])
+        cv2.ellipse(image, (centre + size / 160).astype(int).tolist(), *leaf, (0.4 * colour).tolist(), -1)  # shadow
+        cv2.ellipse(image, centre.astype(int).tolist(), *leaf, colour.tolist(), -1)
+    return image * (0.7 + 0.5 * fractal_noise(rng, size, 10, 10)[..., None])
 
 
 def draw_sky(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -282,7 +282,7 @@ def shade(rgba: np.ndarray, height: np.ndarray, light: np.ndarray) -> np.ndarray
 
 
 def draw_object(rng: np.random.Generator, name: str, size: int, light: np.ndarray) -> np.ndarray:
-    """Premultiplied RGBA cut to the object; the root of its area is 15-50 % of the picture's side."""
+    """Premultiplied RGBA cut to the object; the root of its area is 15-50 % of the image's side."""
     sketch = Sketch(rng)
     KINDS[name].draw(sketch, rng)
     rgba = shade(*pose(sketch, rng, KINDS[name].max_rotation), light)
@@ -301,12 +301,12 @@ def place(rng: np.random.Generator, patch: np.ndarray, size: int, horizon: float
     return cv2.warpAffine(patch, shift, (size, size), flags=cv2.INTER_NEAREST)
 
 
-def composite(picture: np.ndarray, layer: np.ndarray, light: np.ndarray, darkness: float) -> np.ndarray:
-    """Lay premultiplied RGBA over its own soft shadow on the picture."""
-    size = len(picture)
+def composite(image: np.ndarray, layer: np.ndarray, light: np.ndarray, darkness: float) -> np.ndarray:
+    """Lay premultiplied RGBA over its own soft shadow on the image."""
+    size = len(image)
     shift = np.float32([[1, 0, -0.05 * size * light[0]], [0, 1, -0.05 * size * light[1]]])
     shadow = cv2.GaussianBlur(cv2.warpAffine(layer[..., 3], shift, (size, size)), (0, 0), 0.02 * size)
-    return picture * (1 - darkness * shadow[..., None]) * (1 - layer[..., 3:]) + layer[..., :3]
+    return image * (1 - darkness * shadow[..., None]) * (1 - layer[..., 3:]) + layer[..., :3]
 
 
 def sample_scene(rng: np.random.Generator) -> tuple[list[str], str]:
@@ -319,26 +319,26 @@ def sample_scene(rng: np.random.Generator) -> tuple[list[str], str]:
     return names, ground
 
 
-def photograph(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
+def photograph(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Uneven exposure, colour cast, blur and sensor noise: float32 -> uint8."""
-    size = len(picture)
+    size = len(image)
     direction = rng.uniform(-0.2, 0.2, 2)
     axis = np.linspace(-1, 1, size, dtype=np.float32)
     exposure = rng.uniform(0.65, 1.15) * (1 + direction[0] * axis[:, None] + direction[1] * axis)
-    picture = picture * exposure[..., None] * rng.uniform(0.92, 1.08, 3)
-    picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 0.8) * size / 160)
-    picture += rng.normal(0, rng.uniform(2, 6), picture.shape)
-    return np.clip(picture, 0, 255).astype(np.uint8)
+    image = image * exposure[..., None] * rng.uniform(0.92, 1.08, 3)
+    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 0.8) * size / 160)
+    image += rng.normal(0, rng.uniform(2, 6), image.shape)
+    return np.clip(image, 0, 255).astype(np.uint8)
 
 
-def draw_picture(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """One picture, uint8 RGB (size, size, 3), and its class ids, uint8 (size, size)."""
+def draw_image(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """One image, uint8 RGB (size, size, 3), and its class ids, uint8 (size, size)."""
     names, ground = sample_scene(rng)
     horizon = rng.uniform(0.12, 0.4) if ground != 'forest' and rng.random() < 0.4 else 0.0
     light = np.array((rng.uniform(-0.7, 0.7), rng.uniform(-0.8, -0.3), 1.0))
     light /= np.linalg.norm(light)
     darkness = rng.uniform(0.1, 0.3) if ground == 'water' else rng.uniform(0.3, 0.6)
-    picture = draw_background(rng, size, ground, horizon)
+    image = draw_background(rng, size, ground, horizon)
     mask = np.zeros((size, size), np.uint8)
     objects: list[tuple[np.ndarray, int]] = []  # visible pixels, bool (size, size), and pixels of the whole object
     for name in names:
@@ -350,7 +350,7 @@ def draw_picture(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.nd
             updated.append((footprint, (patch[..., 3] > 0.5).sum()))
             if all(visible.sum() >= MIN_VISIBLE * whole for visible, whole in updated):
                 objects = updated
-                picture = composite(picture, layer, light, darkness)
+                image = composite(image, layer, light, darkness)
                 mask[footprint] = CLASSES.index(name)
                 break
-    return photograph(rng, picture), mask
+    return photograph(rng, image), mask

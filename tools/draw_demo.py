@@ -16,7 +16,7 @@ import aream_mm.quiet  # noqa: F401
 
 import numpy as np
 from converters.tag_table import write_tag_table
-from demo_scenes import CLASSES, draw_picture
+from demo_scenes import CLASSES, draw_image
 from PIL import Image
 
 from aream_mm.masks import encode_mask
@@ -26,9 +26,9 @@ VERSION = 2  # of what is drawn, and where it lies
 
 
 def draw_demo(root: Path, num_train: int = 320, num_val: int = 80, size: int = 160, seed: int = 0) -> None:
-    """Draw `num_train` + `num_val` square pictures of `size` pixels a side into `root`.
+    """Draw `num_train` + `num_val` square images of `size` pixels a side into `root`.
 
-    Picture i depends on `size`, `seed` and i alone; the first `num_train` are for training.
+    Image i depends on `size`, `seed` and i alone; the first `num_train` are for training.
 
     Raises:
         ValueError: `root` is there with other content.
@@ -47,8 +47,8 @@ def draw_demo(root: Path, num_train: int = 320, num_val: int = 80, size: int = 1
         (folder / 'masks').mkdir()
         ids, tags = [f'{index:05d}' for index in range(num_train + num_val)], {}
         for index in progress(range(len(ids))):
-            picture, mask = draw_picture(np.random.default_rng((seed, index)), size)
-            Image.fromarray(picture).save(folder / 'images' / f'{ids[index]}.jpg', quality=92)
+            image, mask = draw_image(np.random.default_rng((seed, index)), size)
+            Image.fromarray(image).save(folder / 'images' / f'{ids[index]}.jpg', quality=92)
             (folder / 'masks' / f'{ids[index]}.png').write_bytes(encode_mask(mask))
             tags[f'{ids[index]}.jpg'] = [CLASSES[i] for i in np.unique(mask) if i]
         write_tag_table(folder / 'tags.csv', tags)

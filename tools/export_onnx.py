@@ -29,7 +29,7 @@ from predict import load_model
 from torch import Tensor, nn
 
 from aream_mm.datasets import ToEightBits
-from aream_mm.datasets.pictures import read_picture
+from aream_mm.datasets.images import read_image
 from aream_mm.files import write_atomically
 
 OPSET, MOST_DIFFERENCE, MOST_PIXELS = 18, 1e-3, 0.01
@@ -101,8 +101,8 @@ class Network(nn.Module):
         return self.model.encode_decode(images, [dict(img_shape=images.shape[2:])])[..., :height, :width]
 
 
-def exported(network: Network, pictures: list[Tensor], file: Path) -> None:
-    """Write the network's file and see that onnxruntime answers as PyTorch does on each of the pictures."""
+def exported(network: Network, images: list[Tensor], file: Path) -> None:
+    """Write the network's file and see that onnxruntime answers as PyTorch does on each of the images."""
     import onnxruntime
 
     # TorchScript takes shapes within attention for constants, torch.export needs hours for TensorFlow's padding.
@@ -115,13 +115,13 @@ def exported(network: Network, pictures: list[Tensor], file: Path) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of either exporter, for its developers
-            torch.onnx.export(network, (pictures[0],), str(file), **names, **how)
+            torch.onnx.export(network, (images[0],), str(file), **names, **how)
         session = onnxruntime.InferenceSession(file)
-        for picture in pictures:
-            answer = torch.from_numpy(session.run(None, dict(resized=picture.numpy()))[0])
-            difference = float((answer.softmax(dim=1) - network(picture).softmax(dim=1)).abs().max())
+        for image in images:
+            answer = torch.from_numpy(session.run(None, dict(resized=image.numpy()))[0])
+            difference = float((answer.softmax(dim=1) - network(image).softmax(dim=1)).abs().max())
             if not difference < MOST_DIFFERENCE:
-                raise ValueError(f'probabilities of {tuple(picture.shape[2:])} pixels that differ by {difference:.2g}')
+                raise ValueError(f'probabilities of {tuple(image.shape[2:])} pixels that differ by {difference:.2g}')
     except Exception as error:  # exporters and onnxruntime raise whatever they like
         parts = [type(part).__name__ for part in (network.model.backbone, network.model.decode_head)]
         reason = str(error).strip().partition('\n')[0][:300]
@@ -191,7 +191,7 @@ def export(cfg: Config, checkpoint: str, out: Path, photograph: str | None) -> s
         content = whole(Path(folder, 'n.onnx'), bounds, model)
     value_range = next((step.value_range for step in pipeline.transforms if isinstance(step, ToEightBits)), None)
     session = onnxruntime.InferenceSession(content)
-    mask, found = session.run(None, dict(photograph=read_picture(photograph, value_range)))
+    mask, found = session.run(None, dict(photograph=read_image(photograph, value_range)))
     difference = float((torch.from_numpy(found) - expected).abs().max())
     pixels = float((torch.from_numpy(mask) != expected.argmax(dim=0)).float().mean())
     compared = f'{photograph}: probabilities differ by at most {difference:.2g}, {pixels:.3%} of the pixels'

@@ -48,14 +48,14 @@ from torch import Tensor
 from aream_mm.checkpoint import load_fitting_checkpoint
 from aream_mm.datasets import ToEightBits
 from aream_mm.datasets.contents import contents, read_digest, read_mask
-from aream_mm.datasets.pictures import (
+from aream_mm.datasets.images import (
     ENDINGS,
     RANGE_ADVICE,
     damage,
     endings,
-    find_pictures,
+    find_images,
     read_header,
-    read_picture,
+    read_image,
     require_distinct_names,
     why_unreadable,
 )
@@ -97,15 +97,15 @@ def photographs_at(path: Path, out: Path) -> tuple[Path, list[str]]:
         return path.parent, [path.name]
     if not path.is_dir():
         raise FileNotFoundError(f'expected a photograph or a folder of photographs, got {str(path)!r}')
-    pictures, others = find_pictures(path)
+    images, others = find_images(path)
     results = Path(os.path.realpath(out))
-    pictures = [picture for picture in pictures if results not in Path(os.path.realpath(path / picture)).parents]
+    images = [image for image in images if results not in Path(os.path.realpath(path / image)).parents]
     if others:
         print(f'{path}: {len(others)} files are left out, which are no {" ".join(ENDINGS)}: {endings(others)}')
-    if not pictures:
+    if not images:
         raise ValueError(f'{path}: expected photographs ({" ".join(ENDINGS)}), got none')
-    require_distinct_names(path, pictures)
-    return path, pictures
+    require_distinct_names(path, images)
+    return path, images
 
 
 def results(out: Path, name: str) -> tuple[Path, Path]:
@@ -124,7 +124,7 @@ def clear(out: Path, root: Path, names: list[str], identity: str) -> dict[str, d
     """
     places = {name: results(out, name) for name in names}
     folders = [folder for folder in (out / 'masks', out / 'overlays') if folder.is_dir()]
-    there = [folder / file for folder in folders for file in find_pictures(folder)[0]]
+    there = [folder / file for folder in folders for file in find_images(folder)[0]]
     masks = [file for file in there if file.is_relative_to(out / 'masks')]
     made_from = {file: found.get('made_from') for file, found in zip(masks, contents(read_mask, masks), strict=True)}
     same = [file for file, made in made_from.items() if made and made['made_by'] == identity]
@@ -229,9 +229,9 @@ def draw(visualizer: OverlayVisualizer, name: str, photograph: np.ndarray, mask:
     return visualizer.get_image()
 
 
-def encoded(picture: Image.Image, **options) -> bytes:
+def encoded(image: Image.Image, **options) -> bytes:
     content = io.BytesIO()
-    picture.save(content, **options)
+    image.save(content, **options)
     return content.getvalue()
 
 
@@ -258,18 +258,18 @@ def main() -> None:
         problem = problem_of(str(path), value_range)
         try:
             packed = None if problem else pipeline(dict(img_path=str(path)))
-        except cv2.error as error:  # a picture so thin that nothing is left of it when it is resized
+        except cv2.error as error:  # an image so thin that nothing is left of it when it is resized
             problem = str(error).strip()
         if problem:
             unreadable[str(path)] = problem
             continue
         mask = predict(model, packed)
-        overlay = draw(visualizer, name, read_picture(str(path), value_range), mask)
+        overlay = draw(visualizer, name, read_image(str(path), value_range), mask)
         write_atomically(overlay_file, encoded(Image.fromarray(overlay), format='JPEG', quality=90))
         write_mask(mask_file, mask, palette, made_from[name])
         seen.update(model.dataset_meta['classes'][i] for i in np.unique(mask))
     told = dict(checkpoint=args.checkpoint, command=shlex.join(['python', 'tools/predict.py', *sys.argv[1:]]))
-    number = len(find_pictures(args.out / 'masks')[0]) if (args.out / 'masks').is_dir() else 0
+    number = len(find_images(args.out / 'masks')[0]) if (args.out / 'masks').is_dir() else 0
     manifest = dict(made, **told, photographs=str(root), images=number, mIoU=None, ignored=None)
     write_atomically(args.out / 'masks/manifest.json', json.dumps(manifest, indent=2, default=str).encode())
     kept = f', {len(names) - len(pending)} of them as they were there already' if len(pending) < len(names) else ''

@@ -1,6 +1,6 @@
-r"""Masks before and after refiners: mIoU, and what each costs per picture.
+r"""Masks before and after refiners: mIoU, and what each costs per image.
 
-    python tools/refiners.py configs/aream_vit_voc.py work_dirs/aream_vit_voc/epoch_60.pth --pictures 40 \
+    python tools/refiners.py configs/aream_vit_voc.py work_dirs/aream_vit_voc/epoch_60.pth --images 40 \
         --out work_dirs/bench/refiners.json
     python tools/refiners.py CONFIG CHECKPOINT --scales 0.5 1 --refiners \
         '{"type": "aream_mm.PAR"}' '{"type": "aream_mm.DenseCRF", "label_confidence": 0.7, "bilateral_sxy": 50}'
@@ -8,13 +8,13 @@ r"""Masks before and after refiners: mIoU, and what each costs per picture.
     python tools/refiners.py CONFIG CHECKPOINT --scales 1 --refiners '{"type": "aream_mm.RandomWalk", "steps": 16,
         "net": "configs/affinity_net_animals.py", "checkpoint": "work_dirs/affinity_net_animals/iter_500.pth"}'
 
-The config is one of stage 1: pictures, tags and masks are those of its val_dataloader, the settings those of its
-model.test_cfg. The network is run once per picture and all refiners get its CAM, at each background score: the best one
-is another for each. Or it is one of stage 2: refined is what the network predicts for the pictures of its
+The config is one of stage 1: images, tags and masks are those of its val_dataloader, the settings those of its
+model.test_cfg. The network is run once per image and all refiners get its CAM, at each background score: the best one
+is another for each. Or it is one of stage 2: refined is what the network predicts for the images of its
 pseudo_mask_dataloader that have a true mask, restricted to their tags. The `net` of a random walk may be the path of
 the config that trains it.
 
-`change` is that from the row 'none' of the same score. `seconds` per picture are those from the CAM, or prediction, to
+`change` is that from the row 'none' of the same score. `seconds` per image are those from the CAM, or prediction, to
 the mask, in batches as the loader has them. Those of the row 'none' are in all others. The network's own stand above
 the table.
 """
@@ -67,10 +67,10 @@ def keys_of(refiners: list[dict], scales: list[float], backgrounds: list[float |
 class CAMs:
     """Stage 1, whose CAMs are refined."""
 
-    def __init__(self, model: CAMSegmentor, cfg: Config, pictures: int | None) -> None:
+    def __init__(self, model: CAMSegmentor, cfg: Config, images: int | None) -> None:
         self.model = model
         self.scale, self.background = model.test_cfg.refine_scale, model.test_cfg.background
-        dataset = evenly_spread(Runner.build_dataloader(cfg.val_dataloader).dataset, pictures)
+        dataset = evenly_spread(Runner.build_dataloader(cfg.val_dataloader).dataset, images)
         self.loader = Runner.build_dataloader({**cfg.val_dataloader, 'dataset': dataset})
 
     def settings(self, key: Key, refine: dict | None) -> TestSettings:
@@ -87,17 +87,17 @@ class CAMs:
 
 
 class Predictions:
-    """Stage 2, whose predictions for the pictures that it is trained on are refined."""
+    """Stage 2, whose predictions for the images that it is trained on are refined."""
 
     scale, background = 1.0, None
 
-    def __init__(self, model: RefinedEncoderDecoder, cfg: Config, pictures: int | None) -> None:
+    def __init__(self, model: RefinedEncoderDecoder, cfg: Config, images: int | None) -> None:
         self.model = model
         dataset = MMENGINE_DATASETS.build(cfg.pseudo_mask_dataloader.dataset)
         known = [i for i in range(len(dataset)) if 'seg_map_path' in dataset.get_data_info(i)]
         if not known:
-            raise ValueError(f'expected true masks of some of {len(dataset)} pictures to write masks of, got none')
-        dataset = evenly_spread(dataset.get_subset(known), pictures)
+            raise ValueError(f'expected true masks of some of {len(dataset)} images to write masks of, got none')
+        dataset = evenly_spread(dataset.get_subset(known), images)
         dataset.pipeline.transforms.insert(-1, LoadAnnotations())
         sampler = dict(type='aream_mm.SizeBatchSampler')
         self.loader = Runner.build_dataloader(
@@ -129,16 +129,16 @@ def measure(
     refiners: list[dict],
     scales: list[float] | None,
     backgrounds: list[float] | None,
-    pictures: int | None,
+    images: int | None,
 ) -> tuple[dict[str, float], list[dict]]:
-    """Pictures and the network's seconds for each, and one row for each refiner, resolution and background score."""
+    """Images and the network's seconds for each, and one row for each refiner, resolution and background score."""
     model = MODELS.build(cfg.model)
     load_fitting_checkpoint(model, checkpoint)
     model.to(get_device()).eval()
     stages = {CAMSegmentor: CAMs, RefinedEncoderDecoder: Predictions}
     if type(model) not in stages:
         raise TypeError(f'expected a model of {", ".join(one.__name__ for one in stages)}, got {type(model).__name__}')
-    stage = stages[type(model)](model, cfg, pictures)
+    stage = stages[type(model)](model, cfg, images)
     refiner_of = keys_of(refiners, scales or [stage.scale], backgrounds or [stage.background])
     settings = {key: stage.settings(key, refine) for key, refine in refiner_of.items()}
     metrics, seconds, dataset = {}, defaultdict(float), stage.loader.dataset
@@ -168,7 +168,7 @@ def measure(
         change = miou - unrefined.setdefault(background, miou)
         spent = seconds[name, scale, background] / len(dataset)
         rows.append(dict(refiner=name, scale=scale, background=background, mIoU=miou, change=change, seconds=spent))
-    return dict(pictures=len(dataset), network_seconds=seconds['network'] / len(dataset)), rows
+    return dict(images=len(dataset), network_seconds=seconds['network'] / len(dataset)), rows
 
 
 def main() -> None:
@@ -178,14 +178,14 @@ def main() -> None:
     parser.add_argument('--refiners', nargs='+', type=json.loads, default=DEFAULT, help='configs as JSON')
     parser.add_argument('--scales', nargs='+', type=float, help='default: test_cfg.refine_scale; of stage 2: 1')
     parser.add_argument('--backgrounds', nargs='+', type=float, help='scores; default: test_cfg.background')
-    parser.add_argument('--pictures', type=int, help='measure on so many, evenly spread; default: all')
+    parser.add_argument('--images', type=int, help='measure on so many, evenly spread; default: all')
     parser.add_argument('--out', type=Path, help='JSON file for the figures')
     parser.add_argument('--cfg-options', nargs='+', action=OptionAction, help='override settings, key=value')
     args = parser.parse_args()
     cfg = load_config(args.config, args.cfg_options, ('pseudo_mask_dataloader',))
     init_default_scope(cfg.get('default_scope', 'mmseg'))
-    network, rows = measure(cfg, args.checkpoint, args.refiners, args.scales, args.backgrounds, args.pictures)
-    print(f'{network["pictures"]} pictures, {network["network_seconds"]:.3g} seconds of the network for each')
+    network, rows = measure(cfg, args.checkpoint, args.refiners, args.scales, args.backgrounds, args.images)
+    print(f'{network["images"]} images, {network["network_seconds"]:.3g} seconds of the network for each')
     table = PrettyTable(list(rows[0]), align='r', float_format='.3', none_format='')
     table.add_rows([row.values() for row in rows])
     print(table)

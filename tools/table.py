@@ -27,11 +27,11 @@ TOOLS = Path(__file__).parent
 RESULT, BEGUN, LOG = 'result.json', 'begun.json', 'output.log'
 # Of the experiment's config, and of those of its rows and decoders beside what tools/train.py reads.
 READ = ('data_root', 'seeds', 'rows', 'refiners', 'affinity', 'band', 'stage_2_masks', 'decoders', 'tta')
-READ = (*READ, 'pictures', 'picture_size')
+READ = (*READ, 'images', 'image_size')
 BAND = 'band'  # the folder of the masks on which an AffinityNet is trained
 WALK = 'aream_mm.RandomWalk'
 LEFT_OUT = ('aream_mm.PseudoMaskHook', 'aream_mm.AffinityProfileHook')  # of the training of stage 1
-FEW = 16  # pictures; tools/test.py measures before it writes masks, and here that has been done
+FEW = 16  # images; tools/test.py measures before it writes masks, and here that has been done
 WITHOUT_EFFECT = ('num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory', 'experiment_name')
 
 
@@ -288,12 +288,12 @@ def group_of(kind: str) -> str:
 
 
 def mask_loader(cfg: Config) -> dict:
-    """The loader over the pictures that masks are written for."""
+    """The loader over the images that masks are written for."""
     hooks = hooks_of(cfg, 'aream_mm.PseudoMaskHook')
     return hooks[0]['dataloader'] if hooks else cfg.pseudo_mask_dataloader
 
 
 def per_process(batch: int, processes: int, step: Step) -> int:
     if batch % processes:
-        raise ValueError(f'--gpus {processes}: expected a divisor of the batch of {batch} pictures of {step}')
+        raise ValueError(f'--gpus {processes}: expected a divisor of the batch of {batch} images of {step}')
     return batch // processes

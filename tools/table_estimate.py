@@ -1,8 +1,8 @@
 """What the steps of a table take on this machine, measured before the first of them, without data and weights.
 
 Each network is built with random weights and trains and predicts on drawn photographs, through the pipelines of its own
-config, in a process of its own: seconds per step and per picture, memory, size of the checkpoints. The schedules and
-the numbers of pictures make hours of that.
+config, in a process of its own: seconds per step and per image, memory, size of the checkpoints. The schedules and
+the numbers of images make hours of that.
 
 On a CPU, steps are measured on small batches and extrapolated to that of the config.
 """
@@ -108,10 +108,10 @@ def device_name() -> str:
 
 
 def number_of(loader: dict, table: Table) -> int:
-    """Pictures of a loader: those of its list where that is there, otherwise as the experiment's config says."""
+    """Images of a loader: those of its list where that is there, otherwise as the experiment's config says."""
     inner = loader['dataset'].get('dataset', loader['dataset'])
     path = Path(inner.get('data_root') or '', inner['ann_file'])
-    number = len(path.read_text().split()) if path.is_file() else table.cfg.pictures[path.stem]
+    number = len(path.read_text().split()) if path.is_file() else table.cfg.images[path.stem]
     indices = inner.get('indices')
     return number if indices is None else min(number, indices if isinstance(indices, int) else len(indices))
 
@@ -125,11 +125,11 @@ def cost_of(step: Step, table: Table, measured: dict[str, dict]) -> Cost:
     if step.kind in ('masks', 'walk'):
         loader = mask_loader(cfg)
         names = [name for name in found['masks'] if (name in table.walks) == (step.kind == 'walk')]
-        pictures = number_of(loader, table)
-        each = sum(picture_seconds(found['masks'][name], found, loader) for name in names)
-        seconds = FEW * picture_seconds(found['predict'], found, cfg.test_dataloader) + pictures * each
-        return Cost(found['start'] + seconds / gpus, found['predict_memory'], MASK_BYTES * pictures * len(names))
-    seconds = number_of(cfg.test_dataloader, table) * picture_seconds(found['predict'], found, cfg.test_dataloader)
+        images = number_of(loader, table)
+        each = sum(image_seconds(found['masks'][name], found, loader) for name in names)
+        seconds = FEW * image_seconds(found['predict'], found, cfg.test_dataloader) + images * each
+        return Cost(found['start'] + seconds / gpus, found['predict_memory'], MASK_BYTES * images * len(names))
+    seconds = number_of(cfg.test_dataloader, table) * image_seconds(found['predict'], found, cfg.test_dataloader)
     return Cost(found['start'] + seconds / gpus, found['predict_memory'], 0)
 
 
@@ -144,15 +144,15 @@ def training_cost(step: Step, table: Table, cfg: Config, found: dict) -> Cost:
     seconds = with_loading(compute, steps * loader.batch_size / table.gpus * found['load'], loader)
     length = train.max_iters if by_iterations else train.max_epochs
     if step.kind == 'stage 1' and cfg.get('val_dataloader'):
-        each = picture_seconds(found['predict'], found, cfg.val_dataloader) / table.gpus
+        each = image_seconds(found['predict'], found, cfg.val_dataloader) / table.gpus
         begin, interval = train.get('val_begin', 1), train.get('val_interval', 1)
         times = sum(now >= begin for now in {*range(interval, length + 1, interval), length if by_iterations else 0})
         seconds += times * number_of(cfg.val_dataloader, table) * each
     for hook in hooks:
         if hook['type'] == 'aream_mm.LayerEntropyHook':
-            pictures = number_of(hook['dataloader'], table)
-            pictures = min(pictures, hook.get('num_images') or pictures)
-            seconds += pictures * (found['entropy'] + found['predict_load']) / table.gpus
+            images = number_of(hook['dataloader'], table)
+            images = min(images, hook.get('num_images') or images)
+            seconds += images * (found['entropy'] + found['predict_load']) / table.gpus
     checkpoint = cfg.default_hooks.checkpoint
     saves = max(length // checkpoint.get('interval', 1), 1)
     kept = checkpoint.get('max_keep_ckpts', -1)
@@ -168,7 +168,7 @@ def with_loading(compute: float, load: float, loader: dict) -> float:
     return max(compute, load / workers) if workers and get_device() != 'cpu' else compute + load
 
 
-def picture_seconds(compute: float, found: dict, loader: dict) -> float:
+def image_seconds(compute: float, found: dict, loader: dict) -> float:
     return with_loading(compute, found['predict_load'], loader)
 
 
@@ -183,7 +183,7 @@ def measure_all(table: Table, known: dict[str, dict]) -> dict[str, dict]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for number, (name, step) in enumerate(trainings.items(), start=1):
-            request = dict(kind=step.kind, gpus=table.gpus, tta=table.cfg.tta, picture_size=table.cfg.picture_size)
+            request = dict(kind=step.kind, gpus=table.gpus, tta=table.cfg.tta, image_size=table.cfg.image_size)
             if step.kind == 'stage 1':
                 request.update(refiners=table.refiners(step._replace(kind='masks')))
                 request.update(walks={walk: table.cfg.refiners[walk] for walk in table.walks})
@@ -195,7 +195,7 @@ def measure_all(table: Table, known: dict[str, dict]) -> dict[str, dict]:
             print(f'measuring {name}, {number} of {len(trainings)} networks …', flush=True)
             root, path = folder / f'drawn_{number}', folder / 'config.py'
             cfg = table.base(step.kind, part, str(root))
-            draw(root, cfg, table.cfg.picture_size)
+            draw(root, cfg, table.cfg.image_size)
             write_config(cfg, path)
             answers[name] = dict(ask(dict(request, config=str(path)), folder), key=key)
     return answers
@@ -302,14 +302,14 @@ def measure(request: dict) -> dict:
     """What one network takes.
 
     steps             seconds of a training step: during the warm-up, if there is one, and after it
-    load              seconds of a picture through the training pipeline
+    load              seconds of an image through the training pipeline
     predict_load      the same of the test pipeline
     memory            bytes, of training;  predict_memory  of predicting
     save              seconds of writing a checkpoint of checkpoint_bytes;  weights_bytes  without optimiser
     start             seconds from starting a tool to its first step, without reading the data set
-    predict           seconds of a picture that is predicted and measured
-    masks             by refiner, seconds of a picture whose mask is made
-    entropy           seconds of a picture whose layer entropies are measured
+    predict           seconds of an image that is predicted and measured
+    masks             by refiner, seconds of an image whose mask is made
+    entropy           seconds of an image whose layer entropies are measured
     """
     cfg = load_config(request['config'])
     init_default_scope(cfg.get('default_scope', 'mmseg'))

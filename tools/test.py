@@ -2,14 +2,14 @@ r"""Measure a checkpoint of either stage; write predictions, paintings or pseudo
 
 python tools/test.py configs/aream_vit_voc.py work_dirs/aream_vit_voc/epoch_60.pth --pseudo-masks
 
-Stage 2 on pictures that have no masks, such as VOC's `test` list: nothing is measured, the predictions are written.
+Stage 2 on images that have no masks, such as VOC's `test` list: nothing is measured, the predictions are written.
 
 python tools/test.py configs/seg/deeplabv3plus_r50_voc.py work_dirs/deeplabv3plus_r50_voc/iter_20000.pth --tta \
     --out predictions --cfg-options test_evaluator.format_only=True \
     test_dataloader.dataset.dataset.ann_file=ImageSets/Segmentation/test.txt
 
 Either stage with its predictions refined; stage 2, as here, at full size unless model.test_cfg.refine_scale is below
-1. With --pseudo-masks the masks of the training pictures too, of the classes that they are tagged with:
+1. With --pseudo-masks the masks of the training images too, of the classes that they are tagged with:
 
 python tools/test.py CONFIG CHECKPOINT --cfg-options model.test_cfg.refine.type=aream_mm.DenseCRF \
     model.test_cfg.refine.bilateral_sxy=67
@@ -42,12 +42,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--work-dir', type=folder, help='folder of the metrics; default: work_dirs/<name of the config>'
     )
-    parser.add_argument('--out', type=folder, help='folder for the predictions as PNG, at the paths of the pictures')
+    parser.add_argument('--out', type=folder, help='folder for the predictions as PNG, at the paths of the images')
     parser.add_argument(
-        '--show-dir', type=folder, help='folder for the predictions painted over the pictures, at their paths'
+        '--show-dir', type=folder, help='folder for the predictions painted over the images, at their paths'
     )
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
-    parser.add_argument('--pseudo-masks', action='store_true', help='write masks of the training pictures too')
+    parser.add_argument('--pseudo-masks', action='store_true', help='write masks of the training images too')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -96,7 +96,7 @@ def predict_only(cfg: Config) -> None:
 
 
 def merge_views(cfg: Config) -> None:
-    """Average over the views of a picture."""
+    """Average over the views of an image."""
     if 'tta_pipeline' not in cfg:
         raise ValueError(
             '--tta: expected a config with a tta_pipeline, such as those of stage 2 in configs/seg, got one without; '
@@ -125,7 +125,7 @@ def ask_for_pseudo_masks(cfg: Config) -> None:
 
 @METRICS.register_module(force=True)  # where a process runs this script again
 class PredictionMetric(IoUMetric):
-    """mmseg's, whose predictions keep the paths of the pictures below their folder: a/1.png beside b/1.png."""
+    """mmseg's, whose predictions keep the paths of the images below their folder: a/1.png beside b/1.png."""
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
@@ -137,7 +137,7 @@ class PredictionMetric(IoUMetric):
             path = sample['img_path']
             name = folder / f'{sample.get("sample_id") or Path(path).stem}.png'
             if self.written.setdefault(name, path) != path:
-                raise ValueError(f'--out: expected one picture for {name}, got {self.written[name]} and {path}')
+                raise ValueError(f'--out: expected one image for {name}, got {self.written[name]} and {path}')
             name.parent.mkdir(parents=True, exist_ok=True)
             self.output_dir = str(name.parent)
             super().process(data_batch, [sample])

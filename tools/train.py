@@ -25,7 +25,7 @@ from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from aream_mm.checkpoint import load_fitting_checkpoint, require_fitting_shapes
-from aream_mm.datasets.pictures import first_few
+from aream_mm.datasets.images import first_few
 from aream_mm.engine.warm_up import bare
 
 
@@ -105,7 +105,7 @@ def pooled_norm(model: nn.Module) -> str | None:
 def require_training_alone(cfg: Config) -> None:
     """Raise a ValueError for what goes wrong where each process has but a part of the network.
 
-    Hooks run it without gathering the parts; a validation waits forever for a process that has fewer pictures; and
+    Hooks run it without gathering the parts; a validation waits forever for a process that has fewer images; and
     mmengine 0.10 hands the state of the optimizer to torch in an order of arguments that torch has given up.
     """
     if cfg.resume:

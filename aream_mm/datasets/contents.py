@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from aream_mm.datasets.pictures import THREADS, open_picture
+from aream_mm.datasets.images import THREADS, open_image
 from aream_mm.progress import progress
 
 MADE_FROM = 'aream_mm'  # the text of a mask's PNG that tells what the mask was made from
@@ -26,7 +26,7 @@ def read_mask(path: str) -> dict[str, Any]:
     """`mode`, `size`, `ids` as mmseg loads them, `made_from` ({} unless `PseudoMaskHook` wrote it); or a `problem`."""
     found = {}
     try:
-        with open_picture(path) as mask:
+        with open_image(path) as mask:
             found.update(mode=mask.mode, size=mask.size)
             ids = np.flatnonzero(mask.histogram()) // (255 if mask.mode == '1' else 1)
             found.update(ids=ids.tolist(), made_from=dict(json.loads(mask.info.get(MADE_FROM, '{}'))))

@@ -11,17 +11,17 @@ from mmpretrain.datasets.transforms import RandomResizedCrop
 from mmseg.datasets.transforms import LoadAnnotations, PackSegInputs
 
 from aream_mm.checks import numbers, require
-from aream_mm.datasets.pictures import to_eight_bits
+from aream_mm.datasets.images import to_eight_bits
 from aream_mm.registry import TRANSFORMS
 
 
 @TRANSFORMS.register_module()
 class ToEightBits(BaseTransform):
-    """A picture as `LoadImageFromFile(color_type=6)` reads it, of any depth and grey or BGR → BGR of 8 bits.
+    """An image as `LoadImageFromFile(color_type=6)` reads it, of any depth and grey or BGR → BGR of 8 bits.
 
     Args:
-        value_range: (low, high), the values of pictures of more than 8 bits that become 0 and 255; those of 8 bits stay
-            as they are. It is the same for all pictures of a problem, in training and after it.
+        value_range: (low, high), the values of images of more than 8 bits that become 0 and 255; those of 8 bits stay
+            as they are. It is the same for all images of a problem, in training and after it.
     """
 
     def __init__(self, value_range: Sequence[float] | None = None) -> None:
@@ -37,7 +37,7 @@ class ToEightBits(BaseTransform):
 
 @TRANSFORMS.register_module()
 class LoadAnnotationsIfAny(LoadAnnotations):
-    """mmseg's `LoadAnnotations` for a picture whose info names a mask, and nothing for one without."""
+    """mmseg's `LoadAnnotations` for an image whose info names a mask, and nothing for one without."""
 
     def transform(self, results: dict) -> dict:
         return super().transform(results) if 'seg_map_path' in results else results

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from aream_mm.datasets.pictures import warn
+from aream_mm.datasets.images import warn
 from aream_mm.datasets.wrapper import SegDatasetWrapper, has_mask
 from aream_mm.registry import DATASETS
 
@@ -23,7 +23,7 @@ class ImageTagDataset(SegDatasetWrapper):
             masks that exist, for evaluation.
 
     Raises:
-        ValueError: images without a picture, without an entry in the tag file, or without a mask that the pipeline or
+        ValueError: an image that is missing, without an entry in the tag file, or without a mask that the pipeline or
             the tags need; no tags at all, or without background no tags of an image; tags of other classes; entries
             without an image, unless the data set has a list of its images; masks as in `require_masks`.
     """
@@ -52,8 +52,8 @@ class ImageTagDataset(SegDatasetWrapper):
             reason = '' if self.first_id else ', since without background every pixel belongs to a class,'
             self.require(infos, untagged, f'at least one of the tags {names}{reason}', 'sample_id')
         shares = zip(names, np.mean([info['gt_score'] for info in infos], axis=0), strict=True)
-        constant = [f'{name} is in {"every picture" if share else "none"}' for name, share in shares if share in (0, 1)]
+        constant = [f'{name} is in {"every image" if share else "none"}' for name, share in shares if share in (0, 1)]
         if constant and not self.test_mode:
             advice = 'add photographs without it (an empty cell in the tag table), or with it'
-            warn(f'CAMs cannot learn what is in every picture or in none. {"; ".join(constant)}: {advice}')
+            warn(f'CAMs cannot learn what is in every image or in none. {"; ".join(constant)}: {advice}')
         return infos

@@ -13,12 +13,12 @@ class MaskDataset(SegDatasetWrapper):
 
     Args:
         dataset: config of an mmseg data set.
-        drop_unmasked: leave out the pictures without a mask, instead of refusing them.
-        learnt: folder, below the data set's root, of true masks that stage 2 learns: their pictures are left out.
+        drop_unmasked: leave out the images without a mask, instead of refusing them.
+        learnt: folder, below the data set's root, of true masks that stage 2 learns: their images are left out.
         options: as in `SegDatasetWrapper`, with transforms of mmseg's.
 
     Raises:
-        ValueError: pictures without a mask, or with one that cannot be read or is of another size; learnt ones alone.
+        ValueError: images without a mask, or with one that cannot be read or is of another size; learnt ones alone.
     """
 
     what = 'a mask'

@@ -8,7 +8,7 @@ from pathlib import Path
 from mmseg.datasets import BaseSegDataset
 
 from aream_mm.checks import require
-from aream_mm.datasets.pictures import ENDINGS, SHOWN, endings, find_pictures, require_distinct_names, warn
+from aream_mm.datasets.images import ENDINGS, SHOWN, endings, find_images, require_distinct_names, warn
 from aream_mm.datasets.tags import refuse
 from aream_mm.files import read_lines
 from aream_mm.masks import VOC_COLOURS
@@ -19,20 +19,20 @@ from aream_mm.registry import DATASETS
 class PhotographDataset(BaseSegDataset):
     """Every JPEG, PNG, BMP, TIFF and WebP below a folder, whatever the case of its ending; of several frames the first.
 
-    A picture's id is its path below the folder without the ending ('cats/0001').
+    An image's id is its path below the folder without the ending ('cats/0001').
 
     Args:
         metainfo: dict(classes=('background', …)), or the classes alone where every pixel belongs to one; without a
             `palette`, PASCAL's colours are taken.
-        data_prefix: `img_path`, the folder; `seg_map_path`, where masks are wanted: `<id>.png` in it is a picture's
-            mask of class ids. The info of a picture without one has no `seg_map_path`. No other pictures lie there.
+        data_prefix: `img_path`, the folder; `seg_map_path`, where masks are wanted: `<id>.png` in it is an image's
+            mask of class ids. The info of an image without one has no `seg_map_path`. No other images lie there.
         ann_file: file of the ids to take, one a line; by default all.
         data_root: what the relative ones of these paths are relative to.
 
     Raises:
         FileNotFoundError: no such folder or list.
-        ValueError: no classes, no pictures, two pictures that differ in their endings alone, masks that are no
-            photograph's, or ids in the list without a picture or named twice.
+        ValueError: no classes, no images, two images that differ in their endings alone, masks that are no
+            photograph's, or ids in the list without an image or named twice.
     """
 
     def __init__(
@@ -54,15 +54,15 @@ class PhotographDataset(BaseSegDataset):
     def load_data_list(self) -> list[dict]:
         folder, masks = Path(self.data_prefix['img_path']), self.data_prefix.get('seg_map_path')
         if not folder.is_dir():
-            raise FileNotFoundError(f'PhotographDataset: expected a folder of pictures, got {str(folder)!r}')
-        pictures, others = find_pictures(folder)
-        if not pictures:
+            raise FileNotFoundError(f'PhotographDataset: expected a folder of images, got {str(folder)!r}')
+        images, others = find_images(folder)
+        if not images:
             found = f'{len(others)} other files: {endings(others)}' if others else 'an empty folder'
-            raise ValueError(f'{folder}: expected pictures ({" ".join(ENDINGS)}), got {found}')
+            raise ValueError(f'{folder}: expected images ({" ".join(ENDINGS)}), got {found}')
         if others and not self.test_mode:
             warn(f'{folder}: {len(others)} files are left out, which are no {" ".join(ENDINGS)}: {endings(others)}')
-        require_distinct_names(folder, pictures)
-        by_id = {Path(picture).with_suffix('').as_posix(): picture for picture in pictures}
+        require_distinct_names(folder, images)
+        by_id = {Path(image).with_suffix('').as_posix(): image for image in images}
         if masks and Path(masks).is_dir():
             self._require_photographs(Path(masks), folder, list(by_id))
         infos = []
@@ -81,7 +81,7 @@ class PhotographDataset(BaseSegDataset):
     @staticmethod
     def _require_photographs(masks: Path, folder: Path, ids: list[str]) -> None:
         """Raise a ValueError for masks that are named otherwise than the photographs below `folder`."""
-        files, others = find_pictures(masks)
+        files, others = find_images(masks)
         if others and not files:
             warn(f'{masks}: expected masks (.png), got other files: {endings(others)}')
         known, strangers = {f'{sample_id}.png' for sample_id in ids}, []
@@ -98,7 +98,7 @@ class PhotographDataset(BaseSegDataset):
         if not Path(self.ann_file).is_file():
             raise FileNotFoundError(f'PhotographDataset: expected a list of ids, got {self.ann_file!r}')
         listed = [line for line in read_lines(self.ann_file, encoding='utf-8-sig') if line]
-        expected = 'ids of pictures (paths below the folder, without ending)'
+        expected = 'ids of images (paths below the folder, without ending)'
         refuse(self.ann_file, expected, [sample_id for sample_id in listed if sample_id not in by_id])
         refuse(self.ann_file, 'each id once', sorted(i for i, number in Counter(listed).items() if number > 1))
         return listed

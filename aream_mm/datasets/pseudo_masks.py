@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from aream_mm.datasets.contents import contents, read_digest
+from aream_mm.datasets.images import first_few, warn
 from aream_mm.datasets.masks import MaskDataset
-from aream_mm.datasets.pictures import first_few, warn
 from aream_mm.datasets.tags import refuse, require_same_classes
 from aream_mm.datasets.wrapper import has_mask
 from aream_mm.files import read_lines
@@ -21,7 +21,7 @@ class PseudoMaskDataset(MaskDataset):
         dataset: config of an mmseg data set.
         mask_dir: folder with one PNG per image and a manifest.json.
         tag_file: that of stage 1, to notice tags that were corrected since the masks were written.
-        left_out: list of pictures whose masks are bad, SHA-256 and id, as tools/converters/reviewed.py writes it. One
+        left_out: list of images whose masks are bad, SHA-256 and id, as tools/converters/reviewed.py writes it. One
             that was painted or written anew since is another one, and learnt.
         options: as in `MaskDataset`; drop_unmasked leaves out those that stage 1 left out with drop_untagged.
 
@@ -81,7 +81,7 @@ class PseudoMaskDataset(MaskDataset):
         return [*true, *super().change(pseudo)]
 
     def _listed(self, infos: list[dict], file: str) -> dict[str, bool]:
-        """Whether the masks of a list are those that were marked, by the ids of their pictures."""
+        """Whether the masks of a list are those that were marked, by the ids of their images."""
         if not Path(file).is_file():
             raise FileNotFoundError(
                 f'left_out: expected a list as tools/converters/reviewed.py writes it, got {file!r}'
@@ -89,7 +89,7 @@ class PseudoMaskDataset(MaskDataset):
         rows = [line.partition('  ')[::2] for line in read_lines(file) if line]
         masks = {info['sample_id']: info['seg_map_path'] for info in infos}
         wrong = ['  '.join(row) for row in rows if len(row[0]) != 64 or row[1] not in masks]
-        refuse(file, 'lines of a SHA-256, two blanks, and the id of a picture', wrong)
+        refuse(file, 'lines of a SHA-256, two blanks, and the id of an image', wrong)
         now = contents(read_digest, [masks[sample_id] for _, sample_id in rows])
         # Of lists that were joined, the line that fits counts.
         return dict(sorted((row[1], row[0] == digest) for row, digest in zip(rows, now, strict=True)))

@@ -1,4 +1,4 @@
-"""SizeBatchSampler: batches of pictures of one size, for predicting."""
+"""SizeBatchSampler: batches of images of one size, for predicting."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -11,15 +11,15 @@ from aream_mm.registry import DATA_SAMPLERS
 
 @DATA_SAMPLERS.register_module()
 class SizeBatchSampler(Sampler[list[int]]):
-    """Batches of pictures of one size, so that nothing is padded and a batch gives what its pictures give alone.
+    """Batches of images of one size, so that nothing is padded and a batch gives what its images give alone.
 
-    Every picture comes once, in another order than that of the data set. Each of n processes takes every n-th batch, so
+    Every image comes once, in another order than that of the data set. Each of n processes takes every n-th batch, so
     that the results do not depend on their number.
 
     Args:
         sampler: a sampler over the data set, whose infos have `width` and `height`; its order is not used.
-        batch_size: most pictures in a batch.
-        indices: leave out the batches that hold none of these pictures.
+        batch_size: most images in a batch.
+        indices: leave out the batches that hold none of these images.
 
     Raises:
         TypeError: a data set whose infos do not tell the sizes.

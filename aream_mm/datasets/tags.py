@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 from aream_mm import safe_pickle
-from aream_mm.datasets.pictures import first_few
+from aream_mm.datasets.images import first_few
 
 HEADER = ['image', 'tags']
-# Of the formats that Pillow reads and that are pictures; it knows films and tables of numbers too.
-PICTURE_ENDINGS = tuple(
+# Of the formats that Pillow reads and that are images; it knows films and tables of numbers too.
+IMAGE_ENDINGS = tuple(
     ending
     for ending, name in Image.registered_extensions().items()
     if name in Image.OPEN and Image.MIME.get(name, '').startswith('image/')
@@ -50,13 +50,13 @@ def require_same_classes(where: str, expected: Sequence[str], got: Sequence[str]
 
 
 def image_id(image: str) -> str:
-    """The path without the ending of a picture, the `sample_id` of the data set wrappers: 'cats/1.jpg' → 'cats/1'.
+    """The path without the ending of an image, the `sample_id` of the data set wrappers: 'cats/1.jpg' → 'cats/1'.
 
     An id that has no such ending stays ('IMG.2007'). Accented letters become one character each (Unicode's NFC), since
     some systems store file names with two.
     """
     path = PurePosixPath(normalize('NFC', image))
-    return str(path.with_suffix('') if path.suffix.lower() in PICTURE_ENDINGS else path)
+    return str(path.with_suffix('') if path.suffix.lower() in IMAGE_ENDINGS else path)
 
 
 def class_name(name: str) -> str:
@@ -65,10 +65,10 @@ def class_name(name: str) -> str:
 
 
 def read_tag_table(path: str | Path) -> dict[str, list[str]]:
-    """Read a tag table: the path of each picture below its image folder → names of the classes in it.
+    """Read a tag table: the path of each image below its image folder → names of the classes in it.
 
-    The table is a CSV in UTF-8 with the header `image,tags` and one row per picture, whose tags are joined by `;`:
-    `cats/0001.jpg,cat;sofa`. A picture without tags has an empty cell.
+    The table is a CSV in UTF-8 with the header `image,tags` and one row per image, whose tags are joined by `;`:
+    `cats/0001.jpg,cat;sofa`. An image without tags has an empty cell.
 
     Raises:
         FileNotFoundError: no such file.

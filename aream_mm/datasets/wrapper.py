@@ -13,7 +13,7 @@ from mmseg.datasets.transforms import LoadAnnotations
 
 from aream_mm.datasets.contents import contents, read_digest, read_mask
 from aream_mm.datasets.formatting import LoadAnnotationsIfAny, ToEightBits
-from aream_mm.datasets.pictures import (
+from aream_mm.datasets.images import (
     ENDINGS,
     ID_MODES,
     RANGE_ADVICE,
@@ -31,7 +31,7 @@ from aream_mm.masks import IGNORE_INDEX, SIZES
 
 UNCHECKED, WHOLE, UNREADABLE = range(3)
 COLOURS_ALONE = ('ColorJitter', 'GaussianBlur', 'Lighting', 'RandomErasing')  # mmpretrain's that move nothing
-# Predicting and measuring a CAM hold at most two float32 planes of the picture's full size per class, and these.
+# Predicting and measuring a CAM hold at most two float32 planes of the image's full size per class, and these.
 OTHER_PLANES = 15
 WARN_FROM = 2e9  # bytes
 
@@ -39,10 +39,10 @@ WARN_FROM = 2e9  # bytes
 class SegDatasetWrapper(BaseDataset):
     """Base of the wrappers: loads the inner mmseg data set and hands its infos to `change`.
 
-    Every info gains `sample_id`, the path of the picture below the image folder without its ending ('2007_000063',
+    Every info gains `sample_id`, the path of the image below the image folder without its ending ('2007_000063',
     'cats/0001'): the name under which tags are looked up and pseudo masks are written. `width` and `height` are those
-    of the picture as it is shown, in pixels. The headers of all pictures, and all of the masks that are used, are read
-    at start; a picture that is broken behind a good header is found when it is first needed.
+    of the image as it is shown, in pixels. The headers of all images, and all of the masks that are used, are read
+    at start; an image that is broken behind a good header is found when it is first needed.
 
     Args:
         dataset: config of an mmseg data set, without a pipeline. Class 0 is 'background', or there is none of this name
@@ -50,7 +50,7 @@ class SegDatasetWrapper(BaseDataset):
             pixels of the others are ignored.
         pipeline: transforms.
         test_mode: as in mmengine's `BaseDataset`.
-        unreadable: what a picture gets whose data is broken: 'raise', or 'skip' to log its name and take the
+        unreadable: what an image gets whose data is broken: 'raise', or 'skip' to log its name and take the
             next one in its place. With test_mode it always raises.
         true_masks: learn the masks of the inner data set: stage 1 as labels of the attention loss, where the pipeline
             has `LoadAnnotationsIfAny`, stage 2 in the place of pseudo masks.
@@ -72,7 +72,7 @@ class SegDatasetWrapper(BaseDataset):
             self.inner = MMENGINE_DATASETS.build(dict(dataset, **arguments))
         except (AssertionError, UnicodeDecodeError) as error:  # mmseg's, of a list that it cannot read
             where = Path(dataset.get('data_root') or '', dataset.get('ann_file', ''))
-            raise ValueError(f'{where}: expected an image list in UTF-8 and its pictures, got {error!r}') from error
+            raise ValueError(f'{where}: expected an image list in UTF-8 and its images, got {error!r}') from error
         classes = self.inner.metainfo['classes']
         known_background = 'background' in self.inner.METAINFO.get('classes', ())
         if 'background' in classes[1:] or (known_background and classes[0] != 'background'):
@@ -84,7 +84,7 @@ class SegDatasetWrapper(BaseDataset):
             raise ValueError(f'{type(self).__name__}: expected reduce_zero_label=False, got True')
         self.first_id = int(classes[0] == 'background')  # of the classes that are tags
         super().__init__(metainfo=self.inner.metainfo, pipeline=list(pipeline), test_mode=test_mode)
-        # Shared by the workers of a data loader, so that each picture is checked once and a skipped one counted once.
+        # Shared by the workers of a data loader, so that each image is checked once and a skipped one counted once.
         self.state = torch.full((len(self),), UNCHECKED, dtype=torch.uint8).share_memory_()
 
     def load_data_list(self) -> list[dict]:
@@ -96,22 +96,22 @@ class SegDatasetWrapper(BaseDataset):
         # Masks are written under these names, and must not end up anywhere else.
         paths = [Path(info['img_path']) for info in infos]
         outside = [not path.is_relative_to(root) or '..' in path.relative_to(root).parts for path in paths]
-        self.require(infos, outside, f'a picture below {root}', 'img_path')
+        self.require(infos, outside, f'a file below {root}', 'img_path')
         headers = read_headers(paths)
         problems = [
             header is None and (why_unreadable(path) or True) for path, header in zip(paths, headers, strict=True)
         ]
-        self.require(infos, problems, 'a readable picture', 'img_path')
+        self.require(infos, problems, 'a readable file', 'img_path')
         deep = [str(path) for path, header in zip(paths, headers, strict=True) if header.deep]
         if deep and not self.value_range:
             raise ValueError(
                 f'{root}: expected a value_range, the values that become black and white, for {len(deep)} of '
-                f'{len(paths)} pictures that have more than 8 bits, such as {deep[0]}, got None: '
+                f'{len(paths)} images that have more than 8 bits, such as {deep[0]}, got None: '
                 f'{measured_range(deep)}. For training and all that follows, {RANGE_ADVICE}'
             )
-        # mmseg's LoadAnnotations squeezes the mask of a picture of a single row or column.
+        # mmseg's LoadAnnotations squeezes the mask of an image of a single row or column.
         thin = [min(header.size) < 2 for header in headers]
-        self.require(infos, thin, 'a picture of at least 2 × 2 pixels', 'img_path')
+        self.require(infos, thin, 'at least 2 × 2 pixels', 'img_path')
         for info, path, header in zip(infos, paths, headers, strict=True):
             info['sample_id'] = path.relative_to(root).with_suffix('').as_posix()
             info['width'], info['height'] = header.size
@@ -129,7 +129,7 @@ class SegDatasetWrapper(BaseDataset):
         if needed > WARN_FROM:
             warn(
                 f'{largest["img_path"]} has {width} × {height} pixels: its prediction for {number} classes takes up to '
-                f'{needed / 1e9:.0f} GB of memory; scale such pictures down if that is too much'
+                f'{needed / 1e9:.0f} GB of memory; scale such images down if that is too much'
             )
 
     def change(self, infos: list[dict]) -> list[dict]:
@@ -143,7 +143,7 @@ class SegDatasetWrapper(BaseDataset):
 
     @property
     def loads_masks(self) -> bool:
-        """Whether the pipeline loads a mask for every picture."""
+        """Whether the pipeline loads a mask for every image."""
         return any(
             isinstance(step, LoadAnnotations) and not isinstance(step, LoadAnnotationsIfAny)
             for step in self.pipeline.transforms
@@ -153,7 +153,7 @@ class SegDatasetWrapper(BaseDataset):
         """What `read_mask` finds in the mask of every info.
 
         Raises:
-            ValueError: no mask, or one that cannot be read, has another size than its picture, holds ids that no class
+            ValueError: no mask, or one that cannot be read, has another size than its image, holds ids that no class
                 has, or, as all others, 0 and 255 alone.
         """
         paths = [info.get('seg_map_path') for info in infos]
@@ -165,7 +165,7 @@ class SegDatasetWrapper(BaseDataset):
         self.require(infos, modes, f'{what} of class ids (a grey or palette PNG of 8 bits)', 'seg_map_path')
         sizes = [([info['width'], info['height']], list(mask['size'])) for info, mask in zip(infos, masks, strict=True)]
         sizes = [size != got and SIZES.format(*size, *got) for size, got in sizes]
-        self.require(infos, sizes, f'{what} of the size of the picture', 'seg_map_path')
+        self.require(infos, sizes, f'{what} of the size of the image', 'seg_map_path')
         broken = [mask.get('problem') for mask in masks]
         self.require(infos, broken, f'{what} that can be read to its end', 'seg_map_path')
         standard = self.inner.METAINFO.get('classes')  # of data sets that have a numbering of their own
@@ -191,10 +191,10 @@ class SegDatasetWrapper(BaseDataset):
         loaded = any(isinstance(step, LoadAnnotations) for step in self.pipeline.transforms)
         if self.true_masks and not (masked and loaded):
             got = 'none' if loaded else 'a pipeline without LoadAnnotationsIfAny'
-            raise ValueError(f'true_masks: expected masks of some pictures in {self.inner.data_prefix}, got {got}')
+            raise ValueError(f'true_masks: expected masks of some images in {self.inner.data_prefix}, got {got}')
         moved = [type(step) for step in self.pipeline.transforms if type(step).__module__.startswith('mmpretrain.')]
         if self.true_masks and (moved := [step.__name__ for step in moved if step.__name__ not in COLOURS_ALONE]):
-            raise ValueError(f'true_masks: expected transforms that move masks with their pictures, got {moved}')
+            raise ValueError(f'true_masks: expected transforms that move masks with their images, got {moved}')
         self.learnt_masks = contents(read_digest, [info['img_path'] for info in masked])
         return masked
 
@@ -207,7 +207,7 @@ class SegDatasetWrapper(BaseDataset):
     def compare(
         self, tag_file: str | None, infos: list[dict], tags: list[np.ndarray], present: list[np.ndarray]
     ) -> None:
-        """Name the pictures whose tags, vectors (C,), and the classes present in their true masks differ."""
+        """Name the images whose tags, vectors (C,), and the classes present in their true masks differ."""
         for what, others in (('hold classes without a tag', np.greater), ('have no pixel of a tag', np.less)):
             each = [self.names(others(classes, tag)) for classes, tag in zip(present, tags, strict=True)]
             named = [f'{i["sample_id"]} ({", ".join(names)})' for i, names in zip(infos, each, strict=True) if names]
@@ -221,13 +221,13 @@ class SegDatasetWrapper(BaseDataset):
         table = load_tag_file(tag_file, all_classes)
         keys = [normalize('NFC', info['sample_id']) for info in infos]
         if not self.inner.ann_file:
-            self._require_pictures(tag_file, sorted(table.keys() - set(keys)), len(table))
+            self._require_images(tag_file, sorted(table.keys() - set(keys)), len(table))
         self.require(infos, [key not in table for key in keys], f'an entry in {tag_file}', 'sample_id')
         columns = [all_classes.index(name) for name in self.metainfo['classes'][self.first_id :]]
         return [table[key][columns] for key in keys]
 
-    def _require_pictures(self, tag_file: str, missing: list[str], number: int) -> None:
-        """Raise a ValueError that names the entries without a picture, if there are any, and what may be meant."""
+    def _require_images(self, tag_file: str, missing: list[str], number: int) -> None:
+        """Raise a ValueError that names the entries without an image, if there are any, and what may be meant."""
         root = Path(self.inner.data_prefix['img_path'])
         like = {Path(file).stem.casefold(): file for file in (files_below(root) if missing else ())}
         stems = [PureWindowsPath(key).name.casefold() for key in missing]  # its paths have slashes of both kinds
@@ -235,7 +235,7 @@ class SegDatasetWrapper(BaseDataset):
         shown = [f'{key} (there is {file})' if file else key for key, file in zip(missing, files, strict=True)]
         if missing:
             raise ValueError(
-                f'{tag_file}: expected a picture ({" ".join(ENDINGS)}) for each of {number} entries, missing for '
+                f'{tag_file}: expected an image ({" ".join(ENDINGS)}) for each of {number} entries, missing for '
                 f'{len(missing)}: {first_few(shown)}; add or convert them in {root}, remove the entries, or name a '
                 'list of the images to take as ann_file of the data set'
             )
@@ -245,7 +245,7 @@ class SegDatasetWrapper(BaseDataset):
         return [self.metainfo['classes'][self.first_id + i] for i in np.flatnonzero(tags)]
 
     def sources(self, identity: str, infos: list[dict], tags: Sequence[np.ndarray | None]) -> list[dict]:
-        """What a pseudo mask of each picture is made from: by whom, the names of its tags, the photograph's digest."""
+        """What a pseudo mask of each image is made from: by whom, the names of its tags, the photograph's digest."""
         digests = contents(read_digest, [info['img_path'] for info in infos])
         names = [tag is not None and self.names(tag) for tag in tags]
         return [dict(made_by=identity, tags=n, photograph=d) for n, d in zip(names, digests, strict=True)]
@@ -277,12 +277,12 @@ class SegDatasetWrapper(BaseDataset):
             if self._is_whole(info):
                 try:
                     item = self.pipeline(info)
-                except cv2.error as error:  # such as a picture so thin that nothing is left of it when it is resized
+                except cv2.error as error:  # such as an image so thin that nothing is left of it when it is resized
                     raise ValueError(f'{info["img_path"]}: {error}') from error
                 if item is None:  # mmengine would take a random other item
                     raise ValueError(f'{info["img_path"]}: expected an item from the pipeline, got None')
                 return item
-        raise ValueError(f'{type(self).__name__}: none of {len(self)} pictures can be read')
+        raise ValueError(f'{type(self).__name__}: none of {len(self)} images can be read')
 
     def _is_whole(self, info: dict) -> bool:
         state = int(self.state[info['position']])
@@ -294,12 +294,12 @@ class SegDatasetWrapper(BaseDataset):
             return True
         if self.unreadable == 'raise' or self.test_mode:
             advice = '' if self.test_mode else "; repair or remove it, or set unreadable='skip'"
-            expected = f'{type(self).__name__}: expected pictures that can be read to their end'
+            expected = f'{type(self).__name__}: expected images that can be read to their end'
             raise ValueError(f'{expected}, got {info["img_path"]} ({problem}){advice}')
         self.state[info['position']] = UNREADABLE
         number = int((self.state == UNREADABLE).sum())
         warn(
-            f'{type(self).__name__}: skipping {info["img_path"]} ({problem}), the next picture takes its place; '
+            f'{type(self).__name__}: skipping {info["img_path"]} ({problem}), the next image takes its place; '
             f'{number} of {len(self.state)} skipped so far'
         )
         return False

@@ -19,8 +19,8 @@ class AffinityProfileHook(Hook):
     mmengine's visualisation backends (local JSON, TensorBoard, W&B) draw them over the training.
 
     Args:
-        dataloader: config over an `ImageTagDataset` with test_mode=True, each picture once.
-        num_images: measure on so many pictures, evenly spread over the data set; None for all.
+        dataloader: config over an `ImageTagDataset` with test_mode=True, each image once.
+        num_images: measure on so many images, evenly spread over the data set; None for all.
     """
 
     def __init__(self, dataloader: dict, num_images: int | None = 32) -> None:
@@ -36,13 +36,13 @@ class AffinityProfileHook(Hook):
     def before_val(self, runner: Runner) -> None:
         if self.loader is None:
             dataset = evenly_spread(MMENGINE_DATASETS.build(self.dataloader['dataset']), self.num_images)
-            # One picture at a time, for it takes as many affinities as the profile has rows.
+            # One image at a time, for it takes as many affinities as the profile has rows.
             self.loader = runner.build_dataloader({**self.dataloader, 'dataset': dataset, 'batch_size': 1})
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         model = bare(runner.model)
         profile = AffinityProfile(model)
-        runner.logger.info(f'Affinity profile: measuring on {len(self.loader.dataset)} pictures')
+        runner.logger.info(f'Affinity profile: measuring on {len(self.loader.dataset)} images')
         model.eval()
         for batch in progress(self.loader):
             batch = model.data_preprocessor(batch)

@@ -11,7 +11,7 @@ from mmengine.visualization import Visualizer
 from mmseg.structures import SegDataSample
 
 from aream_mm.checks import require_whole
-from aream_mm.datasets.pictures import read_picture
+from aream_mm.datasets.images import read_image
 from aream_mm.registry import HOOKS
 
 HEIGHT = 240  # pixels
@@ -19,7 +19,7 @@ HEIGHT = 240  # pixels
 
 @HOOKS.register_module()
 class CAMPictureHook(Hook):
-    """In each validation, draws photograph | CAM | mask | ground truth of the same few pictures side by side.
+    """In each validation, draws photograph | CAM | mask | ground truth of the same few images side by side.
 
     They go to mmengine's visualisation backends (a folder, TensorBoard, W&B) as `cam_<sample_id>`.
 
@@ -45,7 +45,7 @@ class CAMPictureHook(Hook):
 
 def side_by_side(visualizer: Visualizer, sample: SegDataSample, metainfo: dict) -> np.ndarray:
     """Photograph | CAM, the highest class of each pixel | mask | ground truth where there is one: (H, W, 3) RGB."""
-    photograph = read_picture(sample.img_path, sample.get('value_range'))
+    photograph = read_image(sample.img_path, sample.get('value_range'))
     present = [metainfo['classes'][c] for c in sample.cam_classes.tolist()]
     cam = photograph
     if present:

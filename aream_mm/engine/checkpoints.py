@@ -12,7 +12,7 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner, find_latest_c
 from aream_mm.checkpoint import classes_of
 from aream_mm.checks import require_whole
 from aream_mm.datasets.contents import contents, read_digest
-from aream_mm.datasets.pictures import first_few
+from aream_mm.datasets.images import first_few
 from aream_mm.datasets.tags import require_same_classes
 from aream_mm.datasets.wrapper import SegDatasetWrapper, has_mask
 from aream_mm.files import write_atomically

@@ -1,11 +1,11 @@
-"""InvalidLossHook: a loss that is no number stops the training, with the pictures that gave it."""
+"""InvalidLossHook: a loss that is no number stops the training, with the images that gave it."""
 
 import math
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner, find_latest_checkpoint
 
-from aream_mm.datasets.pictures import first_few
+from aream_mm.datasets.images import first_few
 from aream_mm.engine.warm_up import bare
 from aream_mm.registry import HOOKS
 

@@ -25,8 +25,8 @@ class LayerEntropyHook(Hook):
     The weights are a buffer of the loss, so that checkpoints carry them and a resumed run measures nothing.
 
     Args:
-        dataloader: config over an `ImageTagDataset`, each picture once; batches need pictures of one size.
-        num_images: measure on so many pictures, evenly spread over the data set; None for all.
+        dataloader: config over an `ImageTagDataset`, each image once; batches need images of one size.
+        num_images: measure on so many images, evenly spread over the data set; None for all.
 
     Raises:
         ValueError: the model has no `AReAMLoss` with weights='entropy'.
@@ -55,7 +55,7 @@ class LayerEntropyHook(Hook):
         """Set the loss's layer weights, and log them beside the entropies in bits."""
         model = bare(runner.model)
         loader = runner.build_dataloader({**self.dataloader, 'dataset': self.dataset})
-        runner.logger.info(f'Layer entropies: measuring on {len(self.dataset)} pictures')
+        runner.logger.info(f'Layer entropies: measuring on {len(self.dataset)} images')
         total = torch.zeros(model.backbone.num_layers, dtype=torch.float64)
         number = torch.zeros((), dtype=torch.float64)
         model.eval()

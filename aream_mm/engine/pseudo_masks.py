@@ -48,7 +48,7 @@ from aream_mm.registry import HOOKS
 from aream_mm.version import METHOD
 
 IGNORED_COLOUR = (224, 224, 192)  # of VOC's borders
-WRITERS, MAX_WAITING = 4, 64  # threads, and pictures that wait for them
+WRITERS, MAX_WAITING = 4, 64  # threads, and images that wait for them
 
 
 @HOOKS.register_module()
@@ -188,7 +188,7 @@ class PseudoMaskHook(Hook):
 
     @torch.no_grad()
     def _generate(self, runner: Runner, pending: dict[int, dict]) -> None:
-        # Whole batches, also where some of their masks are there: a picture then always has the same company, on which
+        # Whole batches, also where some of their masks are there: an image then always has the same company, on which
         # the last bit of its CAM depends.
         sampler = dict(type='aream_mm.SizeBatchSampler', indices=list(pending))
         made_from = {self.dataset.get_data_info(i)['sample_id']: wish for i, wish in pending.items()}

@@ -48,7 +48,7 @@ class RandomStateHook(Hook):
         else:
             runner.logger.warning(
                 f'RandomStateHook: {type(loader.dataset).__name__} is not wrapped by a data set of aream_mm, such as '
-                'MaskDataset, so that a run that is resumed augments its pictures otherwise than one left alone'
+                'MaskDataset, so that a run that is resumed augments its images otherwise than one left alone'
             )
         if by_step:
             runner.train_loop.dataloader_iterator = type(runner.train_loop.dataloader_iterator)(loader)

@@ -7,13 +7,13 @@ import numpy as np
 from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 
-from aream_mm.datasets.pictures import read_picture
+from aream_mm.datasets.images import read_image
 from aream_mm.registry import VISUALIZERS
 
 
 @VISUALIZERS.register_module()
 class PathVisualizer(SegLocalVisualizer):
-    """Draws pictures of more than 8 bits as the network sees them, each to a file of its own.
+    """Draws images of more than 8 bits as the network sees them, each to a file of its own.
 
     With `overlay_dir` to `<sample_id>.png` there. A ValueError where two would share a file, as where MMSegInferencer
     is given a/1.jpg and b/1.jpg.
@@ -35,5 +35,5 @@ class PathVisualizer(SegLocalVisualizer):
                 'folder into one of their own, or use tools/predict.py, which keeps their folders'
             )
         if data_sample.get('value_range'):
-            image = read_picture(path, data_sample.value_range)
+            image = read_image(path, data_sample.value_range)
         super().add_datasample(name, image, data_sample, out_file=out_file, **options)

@@ -38,9 +38,9 @@ def token_similarity(tokens: Tensor) -> Tensor:
 def foreground_mass(affinity: Tensor, foreground: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     """Share of the attention that foreground patches, and that background patches, give to foreground patches.
 
-    Mean over the patches of a picture; attention on unknown patches is left out. Attention that keeps objects apart has
+    Mean over the patches of an image; attention on unknown patches is left out. Attention that keeps objects apart has
     a high first and a low second share: affinity (…, P, P), foreground and known (P,) bool → two of (…), nan where the
-    picture has no such patch.
+    image has no such patch.
     """
     affinity = affinity[..., known, :][..., known].double()
     foreground = foreground[known]
@@ -56,7 +56,7 @@ class AffinityProfile:
     entropy              of the evidence that it spreads, in bits: see `aream.layer_entropy`
     effective_tokens, token_similarity, foreground_to_foreground, background_to_foreground   see the functions above
 
-    Figures that need masks are missing where no picture has one, or where there is no background.
+    Figures that need masks are missing where no image has one, or where there is no background.
     """
 
     def __init__(self, model: CAMSegmentor) -> None:
@@ -77,7 +77,7 @@ class AffinityProfile:
     def update(self, images: Tensor, samples: list[SegDataSample]) -> list[Tensor]:
         """Take in images (B, 3, H, W) with tags, and with masks where they have one.
 
-        Returns the CAMs of each picture's `present_classes`, (1 + G, K, H, W) in 0..1 in the order of `rows`.
+        Returns the CAMs of each image's `present_classes`, (1 + G, K, H, W) in 0..1 in the order of `rows`.
         """
         model, settings, size = self.model, self.model.test_cfg, images.shape[-2:]
         tags, rows, total = model.tags(samples), len(self.rows), 0

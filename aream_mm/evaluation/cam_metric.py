@@ -49,7 +49,7 @@ class CAMMetric(BaseMetric):
         thresholds: number of thresholds, evenly spread over 0..1 without the ends; the config's is added.
 
     Raises:
-        ValueError: a prediction without a CAM, or of another size than its ground truth; the picture is named.
+        ValueError: a prediction without a CAM, or of another size than its ground truth; the image is named.
         RuntimeError: more or fewer predictions than images.
     """
 
@@ -64,8 +64,8 @@ class CAMMetric(BaseMetric):
 
     def _reset(self) -> None:
         self.background = self.thresholds = None  # the config's, and (T,) with it
-        self.pictures = 0
-        # Of all pictures but the last, and of the last: a distributed sampler may have repeated that one.
+        self.images = 0
+        # Of all images but the last, and of the last: a distributed sampler may have repeated that one.
         self.counts = self.last_counts = 0  # (2, …): those of `count_pixels`, and of the CAMs before propagation
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
@@ -83,7 +83,7 @@ class CAMMetric(BaseMetric):
             if first and mask is not None:
                 mask = torch.where(mask == IGNORE_INDEX, mask, mask + 1)
             self.counts += self.last_counts
-            self.pictures += 1
+            self.images += 1
             number = first + len(self.dataset_meta['classes'])
             try:
                 counts = [
@@ -95,17 +95,17 @@ class CAMMetric(BaseMetric):
             self.last_counts = torch.stack(counts)
 
     def evaluate(self, size: int) -> dict[str, float]:
-        """Metrics over `size` pictures, from all processes."""
-        # A DefaultSampler hands out picture i to process i modulo their number, and fills up with repetitions; a
+        """Metrics over `size` images, from all processes."""
+        # A DefaultSampler hands out image i to process i modulo their number, and fills up with repetitions; a
         # SizeBatchSampler repeats none and may give one process all.
-        more = sum(all_gather_object(self.pictures)) > size
-        repeated = more and self.pictures > 0 and (self.pictures - 1) * get_world_size() + get_rank() >= size
+        more = sum(all_gather_object(self.images)) > size
+        repeated = more and self.images > 0 and (self.images - 1) * get_world_size() + get_rank() >= size
         counts = self.counts if repeated else self.counts + self.last_counts
-        # Objects, because a process without pictures has no counts.
-        parts = all_gather_object((self.pictures - repeated, counts))
-        pictures, counts = (sum(part) for part in zip(*parts, strict=True))
-        if pictures != size:
-            raise RuntimeError(f'CAMMetric: expected predictions for {size} pictures, got {pictures}')
+        # Objects, because a process without images has no counts.
+        parts = all_gather_object((self.images - repeated, counts))
+        images, counts = (sum(part) for part in zip(*parts, strict=True))
+        if images != size:
+            raise RuntimeError(f'CAMMetric: expected predictions for {size} images, got {images}')
         metrics = [self.compute_metrics(counts) if is_main_process() else None]
         broadcast_object_list(metrics)
         self._reset()
@@ -115,7 +115,7 @@ class CAMMetric(BaseMetric):
         """Counts of `count_pixels`, and those of the CAMs before propagation → metrics, without prefix."""
         logger = MMLogger.get_current_instance()
         thresholds = self.thresholds.numpy()
-        scores, counts = counts[:, :, 1:].sum(dim=(1, 2)), counts[0]  # without pictures that have no class
+        scores, counts = counts[:, :, 1:].sum(dim=(1, 2)), counts[0]  # without images that have no class
         chosen, first = dict(fixed=0), int(self.background is None)
         if not first:
             mask_free = mask_free_threshold(*scores, self.thresholds)
@@ -152,13 +152,13 @@ class CAMMetric(BaseMetric):
 
 @METRICS.register_module()
 class AveragePrecision(evaluation.AveragePrecision):
-    """mmpretrain's, of each class and mAP at once. A class that no picture has is nan, and mAP leaves it out."""
+    """mmpretrain's, of each class and mAP at once. A class that no image has is nan, and mAP leaves it out."""
 
     def compute_metrics(self, results: list[dict]) -> dict:
         score, tags = (torch.stack([result[key] for result in results]) for key in ('pred_score', 'gt_score'))
         ap = self.calculate(score, tags, None).masked_fill(~tags.any(dim=0), torch.nan)
         if absent := [name for name, v in zip(self.dataset_meta['classes'][-len(ap) :], ap, strict=True) if v.isnan()]:
-            print_log(f'mAP leaves out what none of {len(tags)} pictures has: {", ".join(absent)}', logger='current')
+            print_log(f'mAP leaves out what none of {len(tags)} images has: {", ".join(absent)}', logger='current')
         return dict(mAP=ap.nanmean().item(), AP_classwise=ap.tolist())
 
 
@@ -169,7 +169,7 @@ def mask_free_threshold(after: Tensor, before: Tensor, thresholds: Tensor) -> in
     propagation spills. The foreground area at the threshold returned lies midway between the two.
 
     Args:
-        after: (T + 1,) number of pixels whose best score exceeds so many thresholds, over all pictures.
+        after: (T + 1,) number of pixels whose best score exceeds so many thresholds, over all images.
         before: (T + 1,) the same for the CAMs before propagation.
         thresholds: (T,) rising, in 0..1.
     """

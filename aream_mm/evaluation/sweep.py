@@ -13,7 +13,7 @@ from aream_mm.masks import IGNORE_INDEX
 
 
 def count_pixels(classes: Tensor, scores: Tensor, mask: Tensor | None, thresholds: Tensor, num_classes: int) -> Tensor:
-    """How many pixels of a picture have each (truth, best class, number of thresholds below the best score).
+    """How many pixels of an image have each (truth, best class, number of thresholds below the best score).
 
     Args:
         classes: (K,) in 1..C; K may be 0.
@@ -23,8 +23,8 @@ def count_pixels(classes: Tensor, scores: Tensor, mask: Tensor | None, threshold
         num_classes: C + 1, with background.
 
     Returns:
-        (C + 2, C + 1, T + 1) int64. The last truth stands for ignored pixels and pictures without a mask; best class 0
-        for a picture without classes.
+        (C + 2, C + 1, T + 1) int64. The last truth stands for ignored pixels and images without a mask; best class 0
+        for an image without classes.
 
     Raises:
         ValueError: scores and mask differ in size, or an id is outside the classes.
@@ -89,7 +89,7 @@ def threshold_sweep(
     truth or in the masks, does not count, as in mmseg.
 
     Args:
-        cams: (classes, scores) of each picture, masks: its ground truth (H, W), both as `count_pixels` takes them.
+        cams: (classes, scores) of each image, masks: its ground truth (H, W), both as `count_pixels` takes them.
         thresholds: T background scores.
         num_classes: C + 1, with background.
 
@@ -103,7 +103,7 @@ def threshold_sweep(
     ascending, order = torch.as_tensor(np.asarray(thresholds), dtype=torch.float64).sort()
     counts = 0
     for (classes, scores), mask in zip(cams, masks, strict=True):
-        picture = (torch.as_tensor(classes, dtype=torch.int64), torch.as_tensor(scores), torch.as_tensor(mask))
-        counts = counts + count_pixels(*picture, ascending, num_classes)
+        image = (torch.as_tensor(classes, dtype=torch.int64), torch.as_tensor(scores), torch.as_tensor(mask))
+        counts = counts + count_pixels(*image, ascending, num_classes)
     miou = intersection_over_union(confusion_matrices(counts)).nanmean(dim=-1)
     return miou[order.argsort()].numpy()

@@ -193,7 +193,7 @@ class AffinityNet(BaseModel):
 
 
 class RandomWalk(Refiner):
-    """Planes walk over the cells of the picture, T^steps · planes with T = D⁻¹ W^β of an `AffinityNet`.
+    """Planes walk over the cells of the image, T^steps · planes with T = D⁻¹ W^β of an `AffinityNet`.
 
     A cell has the mean of its plane; bilinear interpolation brings the result back to pixels. T is sparse. A cell is 8
     pixels of what the refiner gets, so it needs refine_scale=1 beside `refine` in the test settings.
@@ -227,7 +227,7 @@ class RandomWalk(Refiner):
     def refine(self, images: Tensor, planes: Tensor) -> Tensor:
         images, planes = images.float(), planes.float()
         self.net.to(images.device)  # tells the preprocessor too, which moving this module does not
-        # As the pictures of a data set are before the preprocessor: BGR in 0..255.
+        # As the images of a data set are before the preprocessor: BGR in 0..255.
         inputs = self.net.data_preprocessor(dict(inputs=list(images.flip(1) * 255)))['inputs']
         features = self.net(inputs)
         cells = F.interpolate(planes, features.shape[-2:], mode='area')

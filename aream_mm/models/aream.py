@@ -74,7 +74,7 @@ def layer_entropy(cam: Tensor, affinity: Tensor, tags: Tensor) -> Tensor:
     Args:
         cam: (B, C, h, w), ReLU(class map).
         affinity: (L, B, P, P).
-        tags: (B, C), 1 for the classes in the picture.
+        tags: (B, C), 1 for the classes in the image.
 
     >>> cam, own, all_alike = torch.zeros(1, 1, 2, 2), torch.eye(4), torch.full((4, 4), 1 / 4)
     >>> cam[..., 0, 0] = 20  # one patch has the evidence, and keeps it, or shares it with the other three

@@ -46,10 +46,10 @@ def add_mirror(cam: Tensor) -> Tensor:
 
 
 class Present(NamedTuple):
-    """The classes of B pictures. Few of the C classes are in a picture: what is done at full resolution is done for K.
+    """The classes of B images. Few of the C classes are in an image: what is done at full resolution is done for K.
 
     classes  (B, K)   indices in 0..C − 1, the present ones first, in rising order
-    mask     (B, K)   whether the picture has the class
+    mask     (B, K)   whether the image has the class
     """
 
     classes: Tensor
@@ -57,7 +57,7 @@ class Present(NamedTuple):
 
 
 def present_classes(tags: Tensor, least: int = 1) -> Present:
-    """Tags (B, C), 1 for the classes in the picture; K is the largest number of them in one, and at least `least`.
+    """Tags (B, C), 1 for the classes in the image; K is the largest number of them in one, and at least `least`.
 
     This waits for the device, to learn K; nothing else here does.
     """
@@ -90,7 +90,7 @@ def normalize(cam: Tensor) -> Tensor:
 def add_background(cam: Tensor, background: float | None) -> Tensor:
     """A constant plane in front: (B, C, H, W) → (B, 1 + C, H, W). The argmax is the CAM mask; background wins ties.
 
-    None adds none, for pictures whose every pixel belongs to a class.
+    None adds none, for images whose every pixel belongs to a class.
     """
     return cam if background is None else F.pad(cam, (0, 0, 0, 0, 1, 0), value=background)
 
@@ -117,10 +117,10 @@ def refine(
 
     Args:
         cam: (B, K, H, W) in 0..1.
-        present: (B, K), whether the picture has the class of the plane.
+        present: (B, K), whether the image has the class of the plane.
         images: (B, 3, H, W).
         refiner: such as `PAR`; one that mixes planes gets those of one background score at a time.
-        backgrounds: S background scores in 0..1, or (None,) for pictures without background.
+        backgrounds: S background scores in 0..1, or (None,) for images without background.
         scale: resolution at which the planes are refined, relative to the images.
         samples: those of the images, for a refiner that reads them.
 
@@ -146,13 +146,13 @@ def reliable_masks(
 
     Args:
         cam: (B, C, H, W) in 0..1.
-        tags: (B, C), 1 for the classes in the picture.
+        tags: (B, C), 1 for the classes in the image.
         images: as for `refine`.
         par: the refiner.
         low, high: background scores in 0..1.
 
     >>> from aream_mm.models.par import PAR
-    >>> cam = torch.linspace(0, 1, 64).expand(1, 2, 8, 64)  # two classes, of which the picture has the second
+    >>> cam = torch.linspace(0, 1, 64).expand(1, 2, 8, 64)  # two classes, of which the image has the second
     >>> masks = reliable_masks(cam, torch.tensor([[0, 1]]), torch.rand(1, 3, 8, 64), PAR([1], 2))
     >>> tuple(masks.shape), masks.unique()
     ((1, 8, 64), tensor([  0,   2, 255]))

@@ -37,24 +37,24 @@ class DenseCRF(Refiner):
                + bilateral_compat · exp(−|p_i − p_j|² / (2 · bilateral_sxy²) − |I_i − I_j|² / (2 · bilateral_srgb²))
 
     over positions p and colours I. Both kernels are normalised: compat does not depend on the size of the image. The
-    defaults are DeepLab's at half the resolution, as stage 1 refines; bilateral_sxy=67 is that of whole pictures, as in
+    defaults are DeepLab's at half the resolution, as stage 1 refines; bilateral_sxy=67 is that of whole images, as in
     stage 2. PSA has gaussian_sxy=3, bilateral_sxy=80, bilateral_srgb=13, bilateral_compat=10, and IRN
     label_confidence=0.7, gaussian_sxy=3, bilateral_sxy=50, bilateral_srgb=5, bilateral_compat=10. The planes of a CAM
     are nearly equal, and wide kernels ruin them: docs/refining.md has figures.
 
-    loky's processes compute pictures side by side on the CPU, for pydensecrf holds Python's lock.
+    loky's processes compute images side by side on the CPU, for pydensecrf holds Python's lock.
 
     Args:
         num_iters: rounds of mean field; with 0 the result is the unary's probabilities.
         label_confidence: None takes the planes as probabilities, unary = −log(max(plane, 1e-5)). A number in 0..1 is
-            the probability of a pixel's highest plane; the other classes of the picture share the rest.
+            the probability of a pixel's highest plane; the other classes of the image share the rest.
         gaussian_sxy, bilateral_sxy: standard deviation of a kernel in pixels of the images given.
         bilateral_srgb: that of the kernel of colours in grey levels, of 0..255.
         gaussian_compat, bilateral_compat: weight of a kernel.
         workers: most processes. Default: the CPUs, shared among the processes that a launcher has started here.
 
     Shapes: images (B, 3, H, W) RGB in 0..1, planes (B, K, H, W) of probabilities → (B, K, H, W) float32 that sum to 1
-    at each pixel. Planes of zeros are classes the picture does not have: they stay zero and take no time.
+    at each pixel. Planes of zeros are classes the image does not have: they stay zero and take no time.
 
     Raises:
         ImportError: without pydensecrf.

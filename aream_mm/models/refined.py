@@ -11,7 +11,7 @@ from mmseg.models.segmentors import EncoderDecoder, SegTTAModel
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from aream_mm.datasets.pictures import read_picture
+from aream_mm.datasets.images import read_image
 from aream_mm.models import cam as cams
 from aream_mm.models.settings import RefineSettings
 from aream_mm.registry import MODELS
@@ -24,7 +24,7 @@ class RefinedEncoderDecoder(EncoderDecoder):
     """mmseg's `EncoderDecoder`, whose test_cfg may have `refine` and `refine_scale`: see `RefineSettings`.
 
     A sample with tags, `gt_score` (C,), is predicted as these classes and background alone. A refiner's `seg_logits`
-    (K, H, W) have the original size, as has their argmax, `pred_sem_seg` (1, H, W). It reads the pictures from their
+    (K, H, W) have the original size, as has their argmax, `pred_sem_seg` (1, H, W). It reads the images from their
     files; those without a file, such as an inferencer's arrays, are as the network gets them.
 
     Raises:
@@ -67,7 +67,7 @@ class RefinedEncoderDecoder(EncoderDecoder):
         return samples
 
     def photographs(self, samples: list[SegDataSample], inputs: Tensor) -> list[Tensor]:
-        """The picture of each sample as RGB in 0..1, (3, H, W) of its prediction's size."""
+        """The image of each sample as RGB in 0..1, (3, H, W) of its prediction's size."""
         found = []
         for sample, network_input in zip(samples, inputs, strict=True):
             planes, preprocessor = sample.seg_logits.data, self.data_preprocessor
@@ -88,7 +88,7 @@ class RefinedEncoderDecoder(EncoderDecoder):
 class RefinedTTAModel(SegTTAModel):
     """mmseg's `SegTTAModel` over a `RefinedEncoderDecoder`.
 
-    It refines the mean of the views' probabilities, at the picture's original size, and not the views.
+    It refines the mean of the views' probabilities, at the image's original size, and not the views.
     """
 
     def __init__(self, module: dict, data_preprocessor: dict | None = None) -> None:
@@ -100,7 +100,7 @@ class RefinedTTAModel(SegTTAModel):
         self.settings, self.module.settings = self.module.settings, RefineSettings()
 
     def merge_preds(self, data_samples_list: list[tuple[SegDataSample, ...]]) -> list[SegDataSample]:
-        """The views of each picture, of one size, to its prediction."""
+        """The views of each image, of one size, to its prediction."""
         if self.settings.refiner is None:
             return super().merge_preds(data_samples_list)
         samples = [views[0] for views in data_samples_list]
@@ -144,9 +144,9 @@ def refine_samples(
         by_size[tuple(image.shape[-2:])].append(number)
     for size, numbers in by_size.items():
         low, refiner = cams.scaled(size, settings.refine_scale), settings.refiner.to(images[0].device)
-        pictures, refined = (torch.stack([group[i] for i in numbers]) for group in (images, planes))
+        stacked, refined = (torch.stack([group[i] for i in numbers]) for group in (images, planes))
         there = refined.any(dim=-1).any(dim=-1).any(dim=0)  # (K,): with tags most of the planes are zero
-        inputs = (cams.upsample(tensor, low) for tensor in (pictures, refined[:, there]))
+        inputs = (cams.upsample(tensor, low) for tensor in (stacked, refined[:, there]))
         refined[:, there] = cams.upsample(refiner(*inputs, [samples[i] for i in numbers]), size)
         for i, result in zip(numbers, refined, strict=True):
             mask = result.max(dim=0, keepdim=True).indices
@@ -154,8 +154,8 @@ def refine_samples(
 
 
 def photograph(sample: SegDataSample, planes: Tensor) -> Tensor:
-    """The picture of a sample as RGB in 0..1, (3, H, W) of the size of the planes (K, H, W), on their device."""
-    image, (height, width) = read_picture(sample.img_path, sample.get('value_range')), planes.shape[-2:]
+    """The image of a sample as RGB in 0..1, (3, H, W) of the size of the planes (K, H, W), on their device."""
+    image, (height, width) = read_image(sample.img_path, sample.get('value_range')), planes.shape[-2:]
     if image.shape[:2] != (height, width):
         image = mmcv.imresize(image, (width, height))
     return torch.from_numpy(image).to(planes.device).permute(2, 0, 1) / 255

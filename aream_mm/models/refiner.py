@@ -1,4 +1,4 @@
-"""Refiner: planes in, planes out; the base class of whatever makes planes follow the picture."""
+"""Refiner: planes in, planes out; the base class of whatever makes planes follow the image."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from aream_mm.models.precision import at_least_float32
 
 
 class Refiner(nn.Module, ABC):
-    """Planes of probabilities of a picture → planes that follow it. A subclass has `refine`, and forward calls it.
+    """Planes of probabilities of an image → planes that follow it. A subclass has `refine`, and forward calls it.
 
     A config names a refiner wherever masks are made: `test_cfg=dict(refine=dict(type=…, …))` of a segmentor or of
     `PseudoMaskHook`. One of your own is a class in a file of yours:
@@ -25,16 +25,16 @@ class Refiner(nn.Module, ABC):
 
     - images (B, 3, H, W) are RGB in 0..1, planes (B, K, H, W) probabilities, both float32 or wider, on one device.
       Autocast is off, because rounds of products add up their errors and thresholds come after them.
-    - planes that are zero everywhere are classes the picture does not have; they stay zero. So a picture may have more
-      planes than classes, and the pictures of a batch may have different ones.
+    - planes that are zero everywhere are classes the image does not have; they stay zero. So an image may have more
+      planes than classes, and the images of a batch may have different ones.
     - the answer has the shape of the planes, and the planes given are left alone.
-    - a picture is refined as it would be without the others of its batch.
+    - an image is refined as it would be without the others of its batch.
 
     Attributes:
-        mixes_planes: whether a plane of the answer depends on other planes of the picture, as where classes compete.
+        mixes_planes: whether a plane of the answer depends on other planes of the image, as where classes compete.
             If so, it gets the planes of one background score at a time, otherwise those of all scores along K.
-        reads_samples: whether it reads which pictures they are. `refine(images, planes, samples)` then gets their data
-            samples, or None, as in training, which cuts and turns pictures.
+        reads_samples: whether it reads which images they are. `refine(images, planes, samples)` then gets their data
+            samples, or None, as in training, which cuts and turns images.
 
     Shapes: images (B, 3, H, W) RGB in 0..1, planes (B, K, H, W) → (B, K, H, W) float32 or wider.
 

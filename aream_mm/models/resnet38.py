@@ -69,7 +69,7 @@ def level(name: str, units: int, widths: Sequence[int], kernels=(3, 3), dilation
 class ResNet38(BaseModule):
     """A backbone of 17 wide residual units, dilated so that its features have stride 8.
 
-    BatchNorm keeps the statistics of the pretrained weights, as a batch of stage 2 has few pictures.
+    BatchNorm keeps the statistics of the pretrained weights, as a batch of stage 2 has few images.
 
     Args:
         pretrained: file of weights in the names of PSA's program (`conv1a.weight`, `b2.conv_branch2a.weight`, …), such

@@ -133,7 +133,7 @@ class CAMSegmentor(BaseSegmentor):
         )
         self.refiner = MODELS.build(refiner or dict(type='aream_mm.PAR'))
         name = type(self.refiner).__name__
-        require('refiner', name, 'one that does not read which pictures it gets', not self.refiner.reads_samples)
+        require('refiner', name, 'one that does not read which images it gets', not self.refiner.reads_samples)
         self.train_cfg = TrainSettings(**(train_cfg or {}))
         self.test_cfg = TestSettings(**(test_cfg or {}))
         self.settings_with()
@@ -358,7 +358,7 @@ class CAMSegmentor(BaseSegmentor):
         return cams.present_classes(tags, least=1 if settings.background is not None else 2)
 
     def tags(self, data_samples: list[SegDataSample]) -> Tensor:
-        """(B, C) float32, 1 for the classes in the picture."""
+        """(B, C) float32, 1 for the classes in the image."""
         tags = torch.stack([sample.gt_score for sample in data_samples]).float()
         if tags.shape[1] != self.head.num_classes:
             raise ValueError(

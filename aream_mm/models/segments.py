@@ -16,7 +16,7 @@ from torch import Tensor
 
 from aream_mm.checks import require
 from aream_mm.datasets.contents import contents, read_digest
-from aream_mm.datasets.pictures import files_below, open_picture
+from aream_mm.datasets.images import files_below, open_image
 from aream_mm.models.refiner import Refiner
 
 
@@ -27,7 +27,7 @@ class SegmentVote(Refiner):
     of the best class decides. `pip install 'aream_mm[segments]'`.
 
     Args:
-        folder: of whole pictures' segments: <sample_id>.json, SAM's automatic masks, of the quality predicted_iou ·
+        folder: of whole images' segments: <sample_id>.json, SAM's automatic masks, of the quality predicted_iou ·
             stability_score, or <sample_id>.png, numbers, 0 for none. Without, scikit-image makes them of what it gets.
         method, options: 'felzenszwalb' or 'slic' of skimage.segmentation, and its keyword arguments.
         background: whether the first plane is the background.
@@ -74,20 +74,20 @@ class SegmentVote(Refiner):
         return refined.view_as(planes)
 
     def read(self, sample: SegDataSample, height: int, width: int) -> list[tuple[np.ndarray, float]]:
-        """What `listed` returns, of a picture that is refined at this size."""
+        """What `listed` returns, of an image that is refined at this size."""
         if 'sample_id' not in sample:
-            raise ValueError('SegmentVote.folder: expected whole pictures of a data set, got some without a sample_id')
+            raise ValueError('SegmentVote.folder: expected whole images of a data set, got some without a sample_id')
         file, size = self.folder / f'{sample.sample_id}.json', tuple(sample.ori_shape)
         nearest = np.ix_(*((np.arange(n) * 2 + 1) * m // (2 * n) for n, m in zip((height, width), size, strict=True)))
 
         def fitted(mask: np.ndarray) -> np.ndarray:
             if mask.shape != size:
-                raise ValueError(f'{mask.shape} (height, width), the picture has {size}')
+                raise ValueError(f'{mask.shape} (height, width), the image has {size}')
             return mask[nearest]
 
         try:
             if not file.is_file():
-                return listed(fitted(np.array(open_picture(file := file.with_suffix('.png')))))
+                return listed(fitted(np.array(open_image(file := file.with_suffix('.png')))))
             entries = json.loads(file.read_bytes())
             entries = entries['annotations'] if isinstance(entries, dict) else entries
             decode = import_module('pycocotools.mask').decode

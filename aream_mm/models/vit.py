@@ -234,7 +234,7 @@ def check_plain_vit(name: str, vit: nn.Module) -> None:
     patch_size = vit.patch_embed.patch_size
     if type(vit.patch_embed) is not PatchEmbed or patch_size[0] != patch_size[1]:
         raise ValueError(
-            f'AttentionViT: expected square patches of the picture, got {type(vit.patch_embed).__name__} with '
+            f'AttentionViT: expected square patches of the image, got {type(vit.patch_embed).__name__} with '
             f'{patch_size} for {name!r}; for a CNN in front of a ViT there is the option `stem`'
         )
     if vit.pos_drop.p > 0 or not isinstance(vit.patch_drop, nn.Identity | None):

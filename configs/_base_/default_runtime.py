@@ -19,7 +19,7 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=10),
     param_scheduler=dict(type='ParamSchedulerHook'),
     # Pseudo masks come from the last step, unless save_best chooses a checkpoint: 'multi-label/mAP' by the tags of the
-    # validation's pictures, 'cam/mIoU_best' by their pixel masks, which is more than tags.
+    # validation's images, 'cam/mIoU_best' by their pixel masks, which is more than tags.
     checkpoint=dict(type='aream_mm.SafeCheckpointHook', interval=1, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'),

@@ -71,7 +71,7 @@ pseudo_mask_dataloader = dict(
     dataset=dict(_base_.pseudo_mask_dataloader.dataset, **tagged, pipeline=cam_pipeline),
 )
 
-max_iters, warm_up = 160, 80  # of 16 of the 320 pictures
+max_iters, warm_up = 160, 80  # of 16 of the 320 images
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),

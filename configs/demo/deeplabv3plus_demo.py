@@ -46,7 +46,7 @@ pseudo_mask_dataloader = dict(
     )
 )
 
-max_iters = 240  # of 16 of the 320 pictures
+max_iters = 240  # of 16 of the 320 images
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.3)}))
 train_cfg = dict(max_iters=max_iters)
 val_cfg = None  # measured when it is done

@@ -55,14 +55,14 @@ from scipy.io import savemat
 
 from aream_mm.checkpoint import require_fitting_shapes
 from aream_mm.datasets import COCO2014Dataset, ImageTagDataset, MaskDataset, PseudoMaskDataset
-from aream_mm.datasets.pictures import damage, read_header
+from aream_mm.datasets.images import damage, read_header
 from aream_mm.datasets.tags import read_tag_table
 from aream_mm.files import write_atomically
 from aream_mm.registry import MODELS
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 CLASSES = ('background', 'cat', 'dog')
-SIZE = (24, 18)  # width, height of the good pictures
+SIZE = (24, 18)  # width, height of the good images
 MEMORY = 16 * 2**30  # bytes of address space that an input may ask for
 LOAD = [dict(type='LoadImageFromFile')]
 LOAD_ALL = [*LOAD, dict(type='LoadAnnotations')]
@@ -188,7 +188,7 @@ def put(rng: random.Random, path: Path, content: bytes) -> str:
     return what
 
 
-# Pictures
+# Images
 
 
 def noise(rng: random.Random, mode: str = 'RGB', size: tuple[int, int] = SIZE) -> Image.Image:
@@ -196,13 +196,13 @@ def noise(rng: random.Random, mode: str = 'RGB', size: tuple[int, int] = SIZE) -
     return Image.fromarray(flat).convert(mode)
 
 
-def saved(picture: Image.Image, **options) -> bytes:
+def saved(image: Image.Image, **options) -> bytes:
     content = io.BytesIO()
-    picture.save(content, **options)
+    image.save(content, **options)
     return content.getvalue()
 
 
-def good_picture(rng: random.Random) -> tuple[str, str, bytes]:
+def good_image(rng: random.Random) -> tuple[str, str, bytes]:
     """What it is, an ending that fits, and its content."""
     exif = Image.Exif()
     exif[0x0112] = rng.randrange(1, 9)
@@ -244,8 +244,8 @@ def good_picture(rng: random.Random) -> tuple[str, str, bytes]:
             ('ICO', 'png', 'RGBA', dict(format='ICO', sizes=[(16, 16)])),
         )
     )
-    picture = noise(rng, 'L').convert('I;16') if mode == 'I;16' else noise(rng, mode)
-    return f'{sort} {ending}', ending, saved(picture, **options)
+    image = noise(rng, 'L').convert('I;16') if mode == 'I;16' else noise(rng, mode)
+    return f'{sort} {ending}', ending, saved(image, **options)
 
 
 def chunk(name: bytes, content: bytes) -> bytes:
@@ -255,7 +255,7 @@ def chunk(name: bytes, content: bytes) -> bytes:
 CRAFTED = 'header', 'text', 'exif', 'profile', 'JPEG size', 'JPEG exif', 'BMP size', 'TIFF tag', 'WebP size'
 
 
-def crafted_picture(rng: random.Random) -> tuple[str, str, bytes]:
+def crafted_image(rng: random.Random) -> tuple[str, str, bytes]:
     """One whose checksums are right and whose content is hostile."""
     side = rng.choice((0, 1, 2**31 - 1, 2**32 - 1, 100_000, 20_000))
     bytes_of_row = rng.choice((b'\0' * 100, rng.randbytes(50)))
@@ -266,7 +266,7 @@ def crafted_picture(rng: random.Random) -> tuple[str, str, bytes]:
         size = struct.pack('>IIBBBBB', side, rng.choice((side, 1)), depth, colours, *rng.choices((0, 0, 0, 1), k=3))
         return f'PNG of side {side}', 'png', head + chunk(b'IHDR', size) + b''.join(rest)
     if crafted in ('text', 'exif', 'profile'):
-        picture = saved(noise(rng), format='PNG')
+        image = saved(noise(rng), format='PNG')
         text = zlib.compress(b'x' * 10**7)
         odd = {
             'text': rng.choice(
@@ -277,43 +277,43 @@ def crafted_picture(rng: random.Random) -> tuple[str, str, bytes]:
             ),
             'profile': chunk(b'iCCP', rng.choice((b'', b'x\0\0' + text, rng.randbytes(30)))),
         }[crafted]
-        at = rng.choice((33, len(picture) - 12))  # behind the header, or before the end
-        return f'PNG with odd {crafted}', 'png', picture[:at] + odd + picture[at:]
+        at = rng.choice((33, len(image) - 12))  # behind the header, or before the end
+        return f'PNG with odd {crafted}', 'png', image[:at] + odd + image[at:]
     if crafted == 'JPEG size':
-        picture = bytearray(saved(noise(rng), format='JPEG'))
-        at = picture.index(b'\xff\xc0') + 5
-        picture[at : at + 4] = struct.pack('>HH', *rng.choices((0, 1, 17, 65535), k=2))
-        return 'JPEG of another size', 'jpg', bytes(picture)
+        image = bytearray(saved(noise(rng), format='JPEG'))
+        at = image.index(b'\xff\xc0') + 5
+        image[at : at + 4] = struct.pack('>HH', *rng.choices((0, 1, 17, 65535), k=2))
+        return 'JPEG of another size', 'jpg', bytes(image)
     if crafted == 'JPEG exif':
         exif = b'Exif\0\0' + rng.choice(
             (b'', b'II*\0', b'MM\0*\0\0\0\x08\xff\xff', b'II*\0\x08\0\0\0' + rng.randbytes(60))
         )
         return 'JPEG with odd exif', 'jpg', saved(noise(rng), format='JPEG', exif=exif)
     if crafted == 'BMP size':
-        picture = bytearray(saved(noise(rng), format='BMP'))
-        picture[18:26] = struct.pack('<ii', *rng.choices((0, 1, -1, -(2**31), 2**31 - 1, 100_000), k=2))
-        return 'BMP of another size', 'bmp', bytes(picture)
+        image = bytearray(saved(noise(rng), format='BMP'))
+        image[18:26] = struct.pack('<ii', *rng.choices((0, 1, -1, -(2**31), 2**31 - 1, 100_000), k=2))
+        return 'BMP of another size', 'bmp', bytes(image)
     if crafted == 'WebP size':
-        picture = bytearray(saved(noise(rng, 'RGBA'), format='WEBP'))
-        picture[24:30] = rng.choice((b'\xff' * 6, b'\0' * 6))
-        return 'WebP of another size', 'webp', bytes(picture)
-    picture = bytearray(saved(noise(rng), format='TIFF'))
-    directory = struct.unpack('<I', picture[4:8])[0]
-    entry = directory + 2 + 12 * rng.randrange(struct.unpack('<H', picture[directory : directory + 2])[0])
-    picture[entry + 2 : entry + 12] = struct.pack(
+        image = bytearray(saved(noise(rng, 'RGBA'), format='WEBP'))
+        image[24:30] = rng.choice((b'\xff' * 6, b'\0' * 6))
+        return 'WebP of another size', 'webp', bytes(image)
+    image = bytearray(saved(noise(rng), format='TIFF'))
+    directory = struct.unpack('<I', image[4:8])[0]
+    entry = directory + 2 + 12 * rng.randrange(struct.unpack('<H', image[directory : directory + 2])[0])
+    image[entry + 2 : entry + 12] = struct.pack(
         '<HII', rng.randrange(14), rng.choice((0, 1, 2**16, 2**32 - 1)), rng.choice((0, 1, side, 2**32 - 1))
     )
-    return 'TIFF with an odd tag', 'tif', bytes(picture)
+    return 'TIFF with an odd tag', 'tif', bytes(image)
 
 
 NO_UTF_8 = b'\xff\xfe'.decode(errors='surrogateescape')
 NAMES = 'bad', 'a\nb', 'ü' * 100, 'n' * 240, NO_UTF_8, 'x..', '-x', 'a b;c,d', '%s{}', '\u200f'
 
 
-def bad_picture(rng: random.Random, folder: Path) -> tuple[str, Path]:
-    """What was put into the folder under the name of a picture, and where."""
+def bad_image(rng: random.Random, folder: Path) -> tuple[str, Path]:
+    """What was put into the folder under the name of an image, and where."""
     name = rng.choice(NAMES) if rng.random() < 0.1 else 'bad'
-    sort, ending, content = (crafted_picture if rng.random() < 0.3 else good_picture)(rng)
+    sort, ending, content = (crafted_image if rng.random() < 0.3 else good_image)(rng)
     if rng.random() < 0.1:
         ending = rng.choice(('jpg', 'png', 'webp', 'tif', 'bmp'))
     path = folder / f'{name}.{ending}'
@@ -328,9 +328,9 @@ def spelt(path: Path) -> tuple[str, ...]:
     return path.stem, repr(path.stem)[1:-1], path.stem.encode('unicode_escape').decode()
 
 
-@kind('picture, reader')
-def picture_reader(rng: random.Random, box: Path) -> Case:
-    what, path = bad_picture(rng, box)
+@kind('image, reader')
+def image_reader(rng: random.Random, box: Path) -> Case:
+    what, path = bad_image(rng, box)
 
     def enter() -> str | None:
         return f'{path}: unreadable' if read_header(str(path)) is None or damage(str(path)) else None
@@ -358,10 +358,10 @@ def read_all(dataset) -> None:
         dataset[i]
 
 
-@kind('picture, data set')
-def picture_data_set(rng: random.Random, box: Path) -> Case:
+@kind('image, data set')
+def image_data_set(rng: random.Random, box: Path) -> Case:
     config = photographs(box)
-    what, path = bad_picture(rng, box / 'images')
+    what, path = bad_image(rng, box / 'images')
     tags = np.array({'good': np.ones(2, np.float32), path.stem: np.ones(2, np.float32)}, object)
     np.save(box / 'tags.npy', tags, allow_pickle=True)
     enter = lambda: read_all(ImageTagDataset(config, str(box / 'tags.npy'), pipeline=LOAD))  # noqa: E731
@@ -399,22 +399,22 @@ def run_tool(name: str, *arguments: str | Path) -> str:
     return printed.buffer.getvalue().decode()
 
 
-@kind('pictures, predict')
-def pictures_predict(rng: random.Random, box: Path) -> Case:
+@kind('images, predict')
+def images_predict(rng: random.Random, box: Path) -> Case:
     images, out = box / 'images', box / 'out'
     images.mkdir(parents=True)
     noise(rng).save(images / 'good.jpg')
     bad = []
     for i in range(4):
         (images / str(i)).mkdir()
-        bad.append(bad_picture(rng, images / str(i)))
+        bad.append(bad_image(rng, images / str(i)))
 
     def enter() -> str | None:
         try:
             run_tool('predict', images, config_file(), good_checkpoint_file(), '--out', out)
         except ValueError as error:
             for what, path in bad if 'photographs: masks and overlays in' in str(error) else ():
-                # A folder is none that is named like a picture, and one without pictures is in order.
+                # A folder is none that is named like an image, and one without images is in order.
                 written = (out / 'masks' / path.relative_to(images)).with_suffix('.png').is_file()
                 if not written and not path.is_dir() and not any(name in str(error) for name in spelt(path)):
                     raise RuntimeError(f'{what}, {path} is neither predicted nor named: {error}') from error
@@ -429,7 +429,7 @@ def pictures_predict(rng: random.Random, box: Path) -> Case:
 def bad_mask(rng: random.Random, path: Path) -> str:
     mask = Image.fromarray(np.array(noise(rng, 'L')) % 3)
     if rng.random() < 0.2:
-        sort, _, content = crafted_picture(rng) if rng.random() < 0.5 else good_picture(rng)
+        sort, _, content = crafted_image(rng) if rng.random() < 0.5 else good_image(rng)
         path.write_bytes(content)
         return sort
     if rng.random() < 0.2:
@@ -540,7 +540,7 @@ TABLE_CHANGES = (
 
 
 def bad_table(rng: random.Random) -> tuple[str, bytes]:
-    """A table of pictures and tags with something wrong."""
+    """A table of images and tags with something wrong."""
     rows = [['image', 'tags'], ['good.jpg', 'cat'], ['sub/1.png', 'cat;dog'], ['2.jpg', '']]
     what, separator, encoding, line_end = [], ',', 'utf-8', '\n'
     for _ in range(rng.choice((1, 1, 2, 3))):
@@ -642,7 +642,7 @@ def broken_json(rng: random.Random, value: Any) -> tuple[str, bytes]:
 
 
 def coco_instances() -> dict:
-    """Instances of two pictures, as good ones are."""
+    """Instances of two images, as good ones are."""
     width, height = SIZE
     images = [dict(id=i, file_name=f'good_{i}.jpg', width=width, height=height) for i in (1, 2)]
     square, runs = [[2, 2, 9, 2, 9, 9, 2, 9]], dict(counts=[100, width * height - 100], size=[height, width])
@@ -693,7 +693,7 @@ def class_folders(rng: random.Random, box: Path) -> Case:
     folder, names = box / 'photographs', ('photographs',)
     for name in ('cat', rng.choice((*NAMES[:-2], 'dog;x', '.hidden', 'background'))):
         (folder / name).mkdir(parents=True)
-        what, path = bad_picture(rng, folder / name)
+        what, path = bad_image(rng, folder / name)
         names += spelt(folder / name)
     if rng.random() < 0.3:
         for link in ('a', 'b'):

@@ -2,11 +2,11 @@
 
     python tests/proofs/health.py --out health.json
 
-Trains a tiny network of stage 1 on drawn pictures for 2,000 steps, with two workers, the log and all hooks of
+Trains a tiny network of stage 1 on drawn images for 2,000 steps, with two workers, the log and all hooks of
 configs/_base_/default_runtime.py, and then writes pseudo masks 5,000 times. Prints a table of the resident memory (MB,
 workers and all) and of the open file handles of the main process, and their slopes per 1,000 over the last four fifths,
 with the standard error of least squares, which is too small where memory grows in stairs; the first fifth fills caches.
-The masks are looked at after every `PICTURES`, when workers and loader are gone, so that what is freed by then is not
+The masks are looked at after every `IMAGES`, when workers and loader are gone, so that what is freed by then is not
 seen. Takes two to ten minutes on two CPU cores.
 """
 
@@ -29,7 +29,7 @@ sys.path.append(str(ROOT / 'tools'))
 from draw_demo import draw_demo  # noqa: E402
 from options import load_config  # noqa: E402
 
-PICTURES = 50
+IMAGES = 50
 SAMPLES = 100  # of memory and handles, in the training
 ROWS = 10  # of the table
 CONFIG = """
@@ -113,9 +113,9 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        draw_demo(folder / 'pictures', num_train=PICTURES, num_val=4, size=64)
+        draw_demo(folder / 'images', num_train=IMAGES, num_val=4, size=64)
         (folder / 'health.py').write_text(CONFIG.format(root=str(ROOT), steps=args.steps))
-        cfg = load_config(folder / 'health.py', dict(data_root=str(folder / 'pictures')))
+        cfg = load_config(folder / 'health.py', dict(data_root=str(folder / 'images')))
         cfg.work_dir = str(folder / 'work')
         cfg.log_level = 'WARNING'
         cfg.test_cfg = cfg.test_dataloader = cfg.test_evaluator = None
@@ -127,7 +127,7 @@ def main() -> None:
         writer = PseudoMaskHook(cfg.pseudo_mask_dataloader, out_dir=str(folder / 'masks'))
         writer.before_train(runner)
         masks = Recorder(args.cams)
-        for count in range(PICTURES, args.cams + 1, PICTURES):
+        for count in range(IMAGES, args.cams + 1, IMAGES):
             writer.write(runner, None)
             masks.record(count)
             for mask in (folder / 'masks').glob('*.png'):

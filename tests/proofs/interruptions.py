@@ -2,7 +2,7 @@
 
     python tests/proofs/interruptions.py --kills 30 --out interruptions.json
 
-Draws a few pictures, and trains both stages on them with tools/train.py: stage 1 by epochs, with warm-up, entropy
+Draws a few images, and trains both stages on them with tools/train.py: stage 1 by epochs, with warm-up, entropy
 weights, drop path and validation, then the masks, then stage 2 by iterations, with workers. SIGKILL and SIGTERM in turn
 hit the whole process group of tools/train.py, up to `KILLS_A_RUN` times a run, at a random moment after a sign of the
 phase in its log or among its files. After each kill every checkpoint has to load, and `last_checkpoint` has to name
@@ -142,7 +142,7 @@ def work_dir(config: Path) -> Path:
     return config.with_name(f'{config.stem}_work')
 
 
-def start(config: Path, pictures: Path, fresh: bool) -> int:
+def start(config: Path, images: Path, fresh: bool) -> int:
     """Start or resume tools/train.py as the head of a process group; returns its id. It logs to `<config>.log`."""
     pid = os.fork()
     if pid:
@@ -156,7 +156,7 @@ def start(config: Path, pictures: Path, fresh: bool) -> int:
         os.dup2(log, 2)
         sys.stdout, sys.stderr = os.fdopen(1, 'w', buffering=1), os.fdopen(2, 'w', buffering=1)
         resume = ['--resume'] if any(work_dir(config).glob('*/*.log')) else []
-        options = ['--work-dir', str(work_dir(config)), *resume, '--cfg-options', f'data_root={pictures}']
+        options = ['--work-dir', str(work_dir(config)), *resume, '--cfg-options', f'data_root={images}']
         arguments = [str(ROOT / 'tools/train.py'), str(config), *options]
         if fresh:
             os.execv(sys.executable, [sys.executable, *arguments])
@@ -170,7 +170,7 @@ def start(config: Path, pictures: Path, fresh: bool) -> int:
         os._exit(code)
 
 
-def finish(config: Path, pictures: Path, phase: Phase | None = None, number: signal.Signals | None = None) -> bool:
+def finish(config: Path, images: Path, phase: Phase | None = None, number: signal.Signals | None = None) -> bool:
     """Run tools/train.py to its end, or send it the signal in the phase; returns whether it ended by itself.
 
     Raises:
@@ -188,7 +188,7 @@ def finish(config: Path, pictures: Path, phase: Phase | None = None, number: sig
             return any(written(path) > began for path in work_dir(config).glob(phase.pattern))
         return True
 
-    pid = start(config, pictures, fresh=phase is not None and phase.sign == 'start')
+    pid = start(config, images, fresh=phase is not None and phase.sign == 'start')
     kill_at = None
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
@@ -275,11 +275,11 @@ def differences(one: Path, other: Path) -> list[str]:
     return found
 
 
-def train(run: Path, pictures: Path, kills: list[tuple[Phase, signal.Signals]]) -> Iterator[dict]:
+def train(run: Path, images: Path, kills: list[tuple[Phase, signal.Signals]]) -> Iterator[dict]:
     """Both stages in the new folder `run`, hit in turn by the kills of `kills` that come in time: what each left."""
     for stage, config in write_configs(run).items():
         for phase, number in (kill for kill in kills if kill[0].stage == stage):
-            if not finish(config, pictures, phase, number):
+            if not finish(config, images, phase, number):
                 folder = work_dir(config)
                 yield dict(
                     phase=phase.name,
@@ -287,7 +287,7 @@ def train(run: Path, pictures: Path, kills: list[tuple[Phase, signal.Signals]]) 
                     temporary=any(folder.rglob('*.tmp')),
                     problems=broken_checkpoints(folder),
                 )
-        finish(config, pictures)
+        finish(config, images)
 
 
 def compare(run: Path, alone: Path) -> list[str]:
@@ -316,15 +316,15 @@ def main() -> None:
     random.seed(args.seed)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        pictures = folder / 'pictures'
-        draw_demo(pictures, num_train=12, num_val=4, size=64)
-        list(train(folder / 'alone', pictures, []))
+        images = folder / 'images'
+        draw_demo(images, num_train=12, num_val=4, size=64)
+        list(train(folder / 'alone', images, []))
         hits, found, kills = [], {}, all_kills()
         progress = ProgressBar(args.kills)
         while len(hits) < args.kills:
             run = folder / f'run_{len(found)}'
             of_run = []
-            for hit in train(run, pictures, kills_of_a_run(kills)):
+            for hit in train(run, images, kills_of_a_run(kills)):
                 of_run.append(dict(hit, run=len(found)))
                 progress.update()
             hits += of_run

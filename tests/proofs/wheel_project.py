@@ -3,7 +3,7 @@
 python tests/proofs/wheel_project.py ENVIRONMENT --requirements requirements.txt
 
 Makes the virtual environment, if there is none, of this Python; installs the requirements and the wheel; then, in a
-folder with the files of tests/outside/project and drawn pictures, trains both stages for a few steps, predicts, and
+folder with the files of tests/outside/project and drawn images, trains both stages for a few steps, predicts, and
 has mim train where openmim is installed. Ends with a table of what was done.
 """
 
@@ -91,7 +91,7 @@ def main() -> None:
         project = make_project(folder / 'project')
         train_stage_1(project, '', python=python)
         masks = len(list((project / 'work_dirs/stage_1/pseudo_masks').glob('*.png')))
-        print(f'stage 1: {masks} pseudo masks of {NUM_TRAIN} pictures')
+        print(f'stage 1: {masks} pseudo masks of {NUM_TRAIN} images')
         train_stage_2(project, '', python=python)
         predict(project, '', python=python)
         print(f'stage 2: {len(list((project / "predicted/masks").glob("*.png")))} predicted masks')

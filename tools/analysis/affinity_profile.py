@@ -31,7 +31,7 @@ from mmengine.visualization import Visualizer
 from torch import Tensor
 
 from aream_mm.checkpoint import load_fitting_checkpoint
-from aream_mm.datasets.pictures import read_picture
+from aream_mm.datasets.images import read_image
 from aream_mm.engine.layer_entropy import evenly_spread
 from aream_mm.evaluation.affinity_profile import AffinityProfile
 from aream_mm.registry import MODELS
@@ -86,7 +86,7 @@ def measure(cfg: Config, checkpoint: str, dataset: BaseDataset, examples: list[i
     model.to('cuda' if torch.cuda.is_available() else 'cpu').eval()
     profile, drawn = AffinityProfile(model), {}
     loader = Runner.build_dataloader({**cfg.test_dataloader, 'batch_size': 1, 'dataset': dataset})
-    print(f'{checkpoint}: {len(dataset)} pictures')
+    print(f'{checkpoint}: {len(dataset)} images')
     progress = ProgressBar(len(dataset))
     for i, batch in enumerate(loader):
         batch = model.data_preprocessor(batch)
@@ -148,7 +148,7 @@ def draw_examples(dataset: BaseDataset, rows: tuple[str, ...], drawn: dict[str, 
         axes.set_axis_off()
     for number, example in enumerate(examples):
         info = dataset.get_data_info(example)
-        photograph = mmcv.imrescale(read_picture(info['img_path'], dataset.value_range), (200, 200))
+        photograph = mmcv.imrescale(read_image(info['img_path'], dataset.value_range), (200, 200))
         tags = dataset.names(info['gt_score'])
         for which, (checkpoint, cams) in enumerate(drawn.items()):
             line = grid[number * len(drawn) + which]
@@ -187,7 +187,7 @@ def write_page(path: Path, config: str, dataset: BaseDataset, profiles: dict, dr
     pictures = draw_examples(dataset, tuple(next(iter(profiles.values()))), drawn)
     path.write_text(f"""<!doctype html><meta charset="utf-8"><title>Affinity profile</title><style>{STYLE}</style>
 <h1>Affinity profile</h1>
-<p>{escape(config)}: {escape(' → '.join(profiles))}, on {len(dataset)} pictures.</p>
+<p>{escape(config)}: {escape(' → '.join(profiles))}, on {len(dataset)} images.</p>
 {draw_curves(profiles)}
 <h2>Figures</h2>{draw_table(profiles)}<dl>{meanings}</dl>
 <h2>CAMs, propagated by each affinity</h2><div class="wide">{pictures}</div>
@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--vs', metavar='CHECKPOINT', help='a second checkpoint to compare with')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/affinity_profile'), help='folder of page and CSV')
-    parser.add_argument('--num-images', type=int, help='measure on so many pictures, evenly spread; default: all')
+    parser.add_argument('--num-images', type=int, help='measure on so many images, evenly spread; default: all')
     parser.add_argument('--examples', type=int, default=6, help='photographs on the page')
     parser.add_argument(
         '--cfg-options',

@@ -36,7 +36,7 @@ from scipy.stats import spearmanr
 from aream_mm.checkpoint import load_fitting_checkpoint
 from aream_mm.datasets import ImageTagDataset
 from aream_mm.datasets.contents import contents, read_digest
-from aream_mm.datasets.pictures import read_picture
+from aream_mm.datasets.images import read_image
 from aream_mm.datasets.tags import require_same_classes
 from aream_mm.engine.pseudo_masks import IGNORED_COLOUR
 from aream_mm.files import write_atomically
@@ -127,13 +127,11 @@ def colours(dataset: ImageTagDataset) -> np.ndarray:
     return palette
 
 
-def write_page(path: Path, pictures: list[dict], classes: Sequence[str], palette: np.ndarray) -> None:
-    """The page of pictures, and of classes that are tags in colours (C, 3)."""
-    key = hashlib.sha256(
-        json.dumps(sorted(picture['mask'] for picture in pictures)).encode()
-    )  # of the browser's memory
+def write_page(path: Path, images: list[dict], classes: Sequence[str], palette: np.ndarray) -> None:
+    """The page of images, and of classes that are tags in colours (C, 3)."""
+    key = hashlib.sha256(json.dumps(sorted(image['mask'] for image in images)).encode())  # of the browser's memory
     data = dict(header=HEADER, classes=classes, colours=palette.tolist(), key=key.hexdigest())
-    data['pictures'] = sorted(pictures, key=lambda picture: -picture['doubt'])
+    data['entries'] = sorted(images, key=lambda image: -image['doubt'])
     text = json.dumps(data).replace('<', '\\u003c')  # which would end the script
     write_atomically(path, PAGE.read_text(encoding='utf-8').replace('DATA', text, 1).encode())
 
@@ -171,7 +169,7 @@ def main() -> None:
 
     (args.out / 'pictures').mkdir(parents=True, exist_ok=True)
     digests = [contents(read_digest, paths) for paths in ([info['img_path'] for info in infos], masks)]
-    pictures, rated = [], []
+    images, rated = [], []
     for i in progress(range(len(dataset))):
         info, mask = infos[i], np.array(Image.open(masks[i]))
         mirrored = mirrored_mask(model, dataset[i], settings)
@@ -185,13 +183,13 @@ def main() -> None:
             there = [each for each in there.tolist() if dataset.first_id <= each != IGNORE_INDEX]
             rated += [(doubt, mean_iou(mask, truth, there))] if there else []
         path = args.out / 'pictures' / str(i)
-        size = write_small(path, read_picture(info['img_path'], dataset.value_range), mask, palette)
+        size = write_small(path, read_image(info['img_path'], dataset.value_range), mask, palette)
         link = quote(os.fsencode(Path(os.path.relpath(info['img_path'], args.out)).as_posix()))
         names = dict(image=info['sample_id'], tags=dataset.names(info['gt_score']), link=link, file=f'pictures/{i}')
-        pictures.append(dict(names, doubt=doubt, size=size, photograph=digests[0][i], mask=digests[1][i]))
+        images.append(dict(names, doubt=doubt, size=size, photograph=digests[0][i], mask=digests[1][i]))
     page, classes = args.out / 'index.html', dataset.metainfo['classes']
-    write_page(page, pictures, classes[dataset.first_id :], palette[dataset.first_id : len(classes), :3])
-    print(f'\n{page}: {len(pictures)} photographs, the most doubtful first')
+    write_page(page, images, classes[dataset.first_id :], palette[dataset.first_id : len(classes), :3])
+    print(f'\n{page}: {len(images)} photographs, the most doubtful first')
     if len(rated) > 1:
         print(rate(*zip(*rated, strict=True)))
 

@@ -3,9 +3,9 @@
     python tools/analysis/summary.py configs/aream_dual_animals.py configs/seg/deeplabv3plus_lite0_animals.py
 
 The latest checkpoint of each config's work dir is measured on the config's test data, beside two masks that need no
-training: background everywhere, and the picture's tag everywhere (its first, where it has several). With `--baseline`
+training: background everywhere, and the image's tag everywhere (its first, where it has several). With `--baseline`
 the CAMs of another config of stage 1 stand beside, with `--masks` folders of masks that PseudoMaskHook has written for
-the same pictures, such as those of another refiner. They go by their last two names.
+the same images, such as those of another refiner. They go by their last two names.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from mmseg.structures import SegDataSample
 from PIL import Image
 from prettytable import PrettyTable
 
-from aream_mm.datasets.pictures import read_picture
+from aream_mm.datasets.images import read_image
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402
@@ -94,7 +94,7 @@ def draw(seeds: dict[str, Runner], seg: Runner, folders: dict[str, Path], rows: 
     figure, axes = plt.subplots(rows, len(titles), figsize=(2.2 * len(titles), 2.2 * rows), squeeze=False)
     for row, i in zip(axes, np.linspace(0, len(dataset) - 1, rows, dtype=int).tolist(), strict=True):
         info = dataset.get_data_info(i)
-        photograph = read_picture(info['img_path'], dataset.value_range)
+        photograph = read_image(info['img_path'], dataset.value_range)
         seed_samples = [predict(runner, dataset[i]) for runner in seeds.values()]
         seed_sample = seed_samples[0]
         tags = [dataset.metainfo['classes'][c] for c in seed_sample.cam_classes.tolist()]
@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument('--seg-work-dir', help='default: work_dirs/<name of the config>')
     parser.add_argument('--baseline', help='another config of stage 1, on the same test data')
     parser.add_argument('--baseline-work-dir', help='default: work_dirs/<name of the config>')
-    parser.add_argument('--masks', nargs='+', type=Path, default=[], help='more folders of masks of the same pictures')
+    parser.add_argument('--masks', nargs='+', type=Path, default=[], help='more folders of masks of the same images')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/summary'), help='folder of table and picture')
     parser.add_argument('--rows', type=int, default=8, help='photographs in the picture')
     parser.add_argument('--cfg-options', nargs='+', action=OptionAction, help='override settings of all configs')

@@ -2,16 +2,16 @@
 
 python tools/converters/coco.py ROOT
 
-ROOT holds `annotations/instances_train2014.json` and `annotations/instances_val2014.json` (and the pictures in
+ROOT holds `annotations/instances_train2014.json` and `annotations/instances_val2014.json` (and the images in
 `train2014/` and `val2014/`, which are not read). For each split this writes
 
-    masks/<split>/<picture>.png   palette PNG: 0 background, 1..80 the classes in official order, 255 ignored
-    <split>.txt                   the pictures, one name without ending in a line
+    masks/<split>/<image>.png     palette PNG: 0 background, 1..80 the classes in official order, 255 ignored
+    <split>.txt                   the images, one name without ending in a line
     tags_<split>.csv              image,tags: file name, and names of its classes joined by ';' (none: nothing)
 
 Where instances overlap, the smaller covers the larger. The outline of a crowd (`iscrowd`) takes in what lies between
 its members, and COCO's own evaluation leaves it out, so its pixels are ignored unless another instance covers them.
-Its class is a tag all the same: it is in the picture. So is the class of an instance that smaller ones cover
+Its class is a tag all the same: it is in the image. So is the class of an instance that smaller ones cover
 completely; tags of the table and tags derived from the masks may therefore differ.
 
 Masks that were made from the same annotation file are kept, so an interrupted run goes on where it was.
@@ -33,7 +33,7 @@ from PIL.PngImagePlugin import PngInfo
 from tag_table import write_tag_table
 
 from aream_mm.datasets.coco import CLASSES
-from aream_mm.datasets.pictures import SHOWN, open_picture
+from aream_mm.datasets.images import SHOWN, open_image
 from aream_mm.files import write_atomically
 from aream_mm.masks import IGNORE_INDEX, encode_mask
 from aream_mm.progress import progress
@@ -91,7 +91,7 @@ def read_annotations(path: Path) -> tuple[list[dict], dict[int, list[dict]], str
     strange = [f'{i["file_name"]!r:.80}' for i in data['images'] if not re.fullmatch(r'[\w-]+\.\w+', i['file_name'])]
     refuse(path, 'file names such as COCO_train2014_000000000009.jpg', strange)
     sizes = [i for i in data['images'] if not 0 < i['width'] * i['height'] <= MAX_PIXELS or i['width'] < 0]
-    refuse(path, f'pictures of 1 to {MAX_PIXELS} pixels', [f'{i["width"]} × {i["height"]}' for i in sizes])
+    refuse(path, f'images of 1 to {MAX_PIXELS} pixels', [f'{i["width"]} × {i["height"]}' for i in sizes])
     names = {category['id']: category['name'] for category in data['categories']}
     differences = [
         f'id {i} is {names.get(i, "missing")!r} instead of {CATEGORIES.get(i, "left out")!r}'
@@ -167,9 +167,9 @@ def write_mask(task: tuple[Path, str, dict, list[dict]]) -> None:
 
 
 def origin(path: Path) -> str | None:
-    """What a mask was made from, '' where another program wrote it; None where it is no whole picture."""
+    """What a mask was made from, '' where another program wrote it; None where it is no whole image."""
     try:
-        with open_picture(path) as mask:
+        with open_image(path) as mask:
             made_from = mask.info.get(MADE_FROM, '')
             mask.verify()
         return made_from

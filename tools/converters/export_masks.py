@@ -32,7 +32,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from aream_mm.datasets.contents import contents, read_digest, read_mask
-from aream_mm.datasets.pictures import ID_MODES, find_pictures, first_few, read_header, why_unreadable
+from aream_mm.datasets.images import ID_MODES, find_images, first_few, read_header, why_unreadable
 from aream_mm.datasets.tags import image_id, refuse
 from aream_mm.files import write_atomically
 from aream_mm.masks import IGNORE_INDEX, SIZES, VOC_COLOURS, encode_mask
@@ -42,7 +42,7 @@ IGNORE, BACKGROUND = '__ignore__', '_background_'  # LabelMe's
 NEAR = 0.25  # of a pixel, which readers that cut and those that round off take for the same pixel
 
 
-class Picture(NamedTuple):
+class MaskedImage(NamedTuple):
     """A photograph, its path below the folder of photographs, and its mask of ids (H, W)."""
 
     photograph: Path
@@ -50,7 +50,7 @@ class Picture(NamedTuple):
     mask: np.ndarray
 
 
-def read_masks(folder: Path, images: Path | None) -> tuple[list[str], list[Picture]]:
+def read_masks(folder: Path, images: Path | None) -> tuple[list[str], list[MaskedImage]]:
     """The classes of the manifest, and the masks with their photographs; without images, those of the manifest.
 
     Raises:
@@ -58,7 +58,7 @@ def read_masks(folder: Path, images: Path | None) -> tuple[list[str], list[Pictu
         ValueError: no masks, or some that are of no photograph, of another one, of another size or of other ids.
     """
     manifest, own = folder / 'manifest.json', Config.fromfile(OWN)
-    files = find_pictures(folder)[0]
+    files = find_images(folder)[0]
     refuse(folder, 'masks that end in .png', [file for file in files if not file.endswith('.png')])
     found = contents(read_mask, [folder / file for file in files])
     made_from = [mask.get('made_from') for mask in found]
@@ -83,7 +83,7 @@ def read_masks(folder: Path, images: Path | None) -> tuple[list[str], list[Pictu
     kinds = [mask.get('problem') or mask['mode'] for mask in found]
     wrong = [f'{file} ({kind})' for file, kind in zip(files, kinds, strict=True) if kind not in ID_MODES]
     refuse(folder, 'masks of class ids (grey or palette PNGs of 8 bits)', wrong)
-    pictures, problems = [], []
+    masked, problems = [], []
     for file in files:
         name = known[image_id(file)]
         mask = np.array(Image.open(folder / file)).astype(np.uint8)  # one bit is read as booleans
@@ -94,11 +94,11 @@ def read_masks(folder: Path, images: Path | None) -> tuple[list[str], list[Pictu
             problems.append(f'{file} ({SIZES.format(*header.size, *mask.shape[::-1])})')
         elif unknown := [int(i) for i in np.unique(mask) if i >= len(classes) and i != IGNORE_INDEX]:
             problems.append(f'{file} (ids {unknown})')
-        pictures.append(Picture(images / name, name, mask))
+        masked.append(MaskedImage(images / name, name, mask))
     refuse(folder, f'masks of ids 0..{len(classes) - 1} and 255, of the size of the photograph', problems)
-    if not pictures:
+    if not masked:
         raise ValueError(f'{folder}: expected masks (.png), got none')
-    return classes, pictures
+    return classes, masked
 
 
 def objects_of(mask: np.ndarray, ids: list[int], instances: bool) -> Iterator[tuple[int, np.ndarray]]:
@@ -108,15 +108,15 @@ def objects_of(mask: np.ndarray, ids: list[int], instances: bool) -> Iterator[tu
         yield from ((i, numbers == n) for n in range(1, count + 1))
 
 
-def write_coco(out: Path, classes: dict[int, str], pictures: list[Picture], instances: bool) -> None:
-    """Without instances the class of a picture is a crowd, COCO's word for objects that are not told apart."""
+def write_coco(out: Path, classes: dict[int, str], masked: list[MaskedImage], instances: bool) -> None:
+    """Without instances the class of an image is a crowd, COCO's word for objects that are not told apart."""
     from pycocotools import mask as coder
 
     images, annotations = [], []
-    for number, picture in enumerate(pictures, start=1):
-        height, width = picture.mask.shape
-        images.append(dict(id=number, file_name=picture.name, width=width, height=height))
-        for i, plane in objects_of(picture.mask, list(classes), instances):
+    for number, image in enumerate(masked, start=1):
+        height, width = image.mask.shape
+        images.append(dict(id=number, file_name=image.name, width=width, height=height))
+        for i, plane in objects_of(image.mask, list(classes), instances):
             code = coder.encode(np.asfortranarray(plane, np.uint8))
             numbers = dict(area=int(plane.sum()), bbox=coder.toBbox(code).tolist(), iscrowd=int(not instances))
             code = dict(size=code['size'], counts=code['counts'].decode())
@@ -132,11 +132,11 @@ def contours(plane: np.ndarray, mode: int, method: int) -> list[np.ndarray]:
     return [ring[:, 0] for ring in cv2.findContours(plane.astype(np.uint8), mode, method)[0]]
 
 
-def write_yolo(out: Path, classes: dict[int, str], pictures: list[Picture], instances: bool) -> None:
+def write_yolo(out: Path, classes: dict[int, str], masked: list[MaskedImage], instances: bool) -> None:
     """A part is one polygon, into which a cut of one pixel leads to each hole, since YOLO knows neither."""
-    inside = [picture.name for picture in pictures if 'images' in Path(picture.name).parts]
+    inside = [image.name for image in masked if 'images' in Path(image.name).parts]
     refuse(out, 'no folder named images below that of the photographs, which YOLO would look for labels in', inside)
-    for photograph, name, mask in pictures:
+    for photograph, name, mask in masked:
         lines = []
         for i, plane in objects_of(mask, list(classes), True):
             path, *holes = sorted(
@@ -160,9 +160,9 @@ def write_yolo(out: Path, classes: dict[int, str], pictures: list[Picture], inst
     write_atomically(out / 'data.yaml', f'train: images\nval: images\nnames: {names}\n'.encode())
 
 
-def write_labelme(out: Path, classes: dict[int, str], pictures: list[Picture], instances: bool) -> None:
+def write_labelme(out: Path, classes: dict[int, str], masked: list[MaskedImage], instances: bool) -> None:
     """Polygons in the order in which LabelMe draws them: what is in a hole, be it background, comes after its part."""
-    for photograph, name, mask in pictures:
+    for photograph, name, mask in masked:
         canvas, parts, file = Image.new('L', mask.shape[::-1]), [], (out / name).with_suffix('.json')
         for i in map(int, np.unique(mask)):
             groups = ndimage.label(mask == i, np.ones((3, 3)))[0]
@@ -184,13 +184,13 @@ def write_labelme(out: Path, classes: dict[int, str], pictures: list[Picture], i
         write_atomically(file, json.dumps(content, ensure_ascii=False).encode())
 
 
-def write_cvat(out: Path, classes: dict[int, str], pictures: list[Picture], instances: bool) -> None:
+def write_cvat(out: Path, classes: dict[int, str], masked: list[MaskedImage], instances: bool) -> None:
     root = ElementTree.Element('annotations')
     ElementTree.SubElement(root, 'version').text = '1.1'
     labels = ElementTree.SubElement(ElementTree.SubElement(ElementTree.SubElement(root, 'meta'), 'task'), 'labels')
     for name in classes.values():
         ElementTree.SubElement(ElementTree.SubElement(labels, 'label'), 'name').text = name
-    for number, (_, name, mask) in enumerate(pictures):
+    for number, (_, name, mask) in enumerate(masked):
         size = dict(width=str(mask.shape[1]), height=str(mask.shape[0]))
         image = ElementTree.SubElement(root, 'image', id=str(number), name=name, **size)
         for i, plane in objects_of(mask, list(classes), instances):
@@ -204,14 +204,14 @@ def write_cvat(out: Path, classes: dict[int, str], pictures: list[Picture], inst
     write_atomically(out / 'annotations.xml', ElementTree.tostring(root, 'utf-8', xml_declaration=True))
 
 
-def write_voc(out: Path, classes: dict[int, str], pictures: list[Picture], instances: bool) -> None:
-    ignored = any((picture.mask == IGNORE_INDEX).any() for picture in pictures)
+def write_voc(out: Path, classes: dict[int, str], masked: list[MaskedImage], instances: bool) -> None:
+    ignored = any((image.mask == IGNORE_INDEX).any() for image in masked)
     names = {0: 'background', **classes} | ({IGNORE_INDEX: IGNORE} if ignored else {})
     lines = [f'{name}:{",".join(map(str, VOC_COLOURS[i]))}::' for i, name in sorted(names.items())]
     write_atomically(out / 'labelmap.txt', '\n'.join(['# label:color_rgb:parts:actions', *lines, '']).encode())
-    ids = [Path(picture.name).with_suffix('').as_posix() for picture in pictures]
+    ids = [Path(image.name).with_suffix('').as_posix() for image in masked]
     write_atomically(out / 'ImageSets/Segmentation/default.txt', '\n'.join([*ids, '']).encode())
-    for sample_id, (_, _, mask) in zip(ids, pictures, strict=True):
+    for sample_id, (_, _, mask) in zip(ids, masked, strict=True):
         write_atomically(out / f'SegmentationClass/{sample_id}.png', encode_mask(mask))
         if instances:
             objects = np.where(mask == IGNORE_INDEX, IGNORE_INDEX, 0).astype(np.uint8)
@@ -237,15 +237,15 @@ def main() -> None:
         parser.error(MISSING)
     if args.out.exists():
         parser.error(f'--out: expected the name of a new folder, got {args.out}, which is there')
-    names, pictures = read_masks(args.masks, args.images)
+    names, masked = read_masks(args.masks, args.images)
     classes = {i: name for i, name in enumerate(names) if (i, name) != (0, 'background')}
-    ignored = [picture.name for picture in pictures if (picture.mask == IGNORE_INDEX).any()]
+    ignored = [image.name for image in masked if (image.mask == IGNORE_INDEX).any()]
     if ignored and args.to in ('labelme', 'cvat'):
         classes[IGNORE_INDEX] = IGNORE
-    WRITERS[args.to](args.out, classes, pictures, args.instances)
-    counts = Counter(i for picture in pictures for i in np.unique(picture.mask).tolist())
+    WRITERS[args.to](args.out, classes, masked, args.instances)
+    counts = Counter(i for image in masked for i in np.unique(image.mask).tolist())
     shown = ', '.join(f'{name} ({counts[i]})' for i, name in classes.items())
-    print(f'{args.out}: {len(pictures)} masks as {args.to}: {shown}')
+    print(f'{args.out}: {len(masked)} masks as {args.to}: {shown}')
     if args.instances or args.to == 'yolo':
         print('Each connected part of a class is an instance: objects that touch are one, a divided one is several')
     else:

@@ -5,7 +5,7 @@
 SOURCE is COCO (.json, segmentations), CVAT for images 1.1 (.xml; unzip it), or a folder of LabelMe's JSON, of YOLO
 (data.yaml, labels), or of VOC (SegmentationClass, labelmap.txt). Polygons, masks and run-length codes are read; boxes
 are no outlines and refused. Of shapes that overlap the later one is on top, in COCO and YOLO the smaller one. Pixels
-without a shape are background; pictures without a shape are left out. Classes and folders are those of own.py.
+without a shape are background; images without a shape are left out. Classes and folders are those of own.py.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from mmengine.config import Config
 from PIL import Image, ImageDraw
 from tag_sources import COCO_FIELDS, coco_tags, read_json
 
-from aream_mm.datasets.pictures import files_below, first_few, read_header, why_unreadable
+from aream_mm.datasets.images import files_below, first_few, read_header, why_unreadable
 from aream_mm.datasets.tags import class_name, image_id, refuse
 from aream_mm.files import write_atomically
 from aream_mm.masks import IGNORE_INDEX, SIZES, encode_mask
@@ -40,7 +40,7 @@ Size = tuple[int, int]  # height and width
 
 
 class Drawn(NamedTuple):
-    """A picture's name, its size where the source tells it, and each shape's label and plane (H, W), lowest first."""
+    """An image's name, its size where the source tells it, and each shape's label and plane (H, W), lowest first."""
 
     name: str
     size: Size | None
@@ -56,7 +56,7 @@ def polygon(points: list, size: Size) -> np.ndarray:
 
 @contextmanager
 def naming(what: str) -> Iterator[None]:
-    """Errors within are a ValueError that names the file or picture."""
+    """Errors within are a ValueError that names the file or image."""
     try:
         yield
     except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
@@ -213,28 +213,28 @@ def main() -> None:
     ids |= {BACKGROUND: without, IGNORE: IGNORE_INDEX, 'background': without}
     kind, masks, empty, problems = 'nothing known', {}, [], []
     try:
-        kind, pictures = reader_of(args.source, photographs, args.images)
-        for picture in pictures:
-            known = photographs.get(image_id(picture.name))
+        kind, images = reader_of(args.source, photographs, args.images)
+        for image in images:
+            known = photographs.get(image_id(image.name))
             header = known and read_header(args.images / known)
-            labels = [class_name(label) for label, _ in picture.shapes]
+            labels = [class_name(label) for label, _ in image.shapes]
             if not header:
-                problems.append(f'{picture.name} ({why_unreadable(args.images / known) if known else "no photograph"})')
-            elif header.size[::-1] != tuple(picture.size):
-                problems.append(f'{picture.name} ({SIZES.format(*header.size, *picture.size[::-1])})')
-            elif others := [plane.shape for _, plane in picture.shapes if plane.shape != tuple(picture.size)]:
-                problems.append(f'{picture.name} (shape: {SIZES.format(*header.size, *others[0][::-1])})')
+                problems.append(f'{image.name} ({why_unreadable(args.images / known) if known else "no photograph"})')
+            elif header.size[::-1] != tuple(image.size):
+                problems.append(f'{image.name} ({SIZES.format(*header.size, *image.size[::-1])})')
+            elif others := [plane.shape for _, plane in image.shapes if plane.shape != tuple(image.size)]:
+                problems.append(f'{image.name} (shape: {SIZES.format(*header.size, *others[0][::-1])})')
             elif unknown := sorted(set(labels) - ids.keys()):
-                problems.append(f'{picture.name} (classes {", ".join(unknown)})')
-            elif labels and not any(plane.any() for _, plane in picture.shapes):
-                problems.append(f'{picture.name} (shapes outside of the picture)')
+                problems.append(f'{image.name} (classes {", ".join(unknown)})')
+            elif labels and not any(plane.any() for _, plane in image.shapes):
+                problems.append(f'{image.name} (shapes outside of the image)')
             elif not labels:
-                empty.append(picture.name)
+                empty.append(image.name)
             elif (file := (args.out / known).with_suffix('.png')) in masks:
-                problems.append(f'{picture.name} (twice)')
+                problems.append(f'{image.name} (twice)')
             else:
-                mask = np.full(picture.size, without, np.uint8)
-                for label, (_, plane) in zip(labels, picture.shapes, strict=True):
+                mask = np.full(image.size, without, np.uint8)
+                for label, (_, plane) in zip(labels, image.shapes, strict=True):
                     mask[plane] = ids[label]
                 masks[file] = mask
     except (AttributeError, LookupError, TypeError, ValueError) as error:
@@ -248,7 +248,7 @@ def main() -> None:
         write_atomically(file, encode_mask(mask))
     print(f'{args.source}, taken for {kind}: {len(masks)} masks in {args.out}')
     if empty:
-        print(f'{len(empty)} pictures without a shape are left out: {first_few(empty)}')
+        print(f'{len(empty)} images without a shape are left out: {first_few(empty)}')
 
 
 if __name__ == '__main__':

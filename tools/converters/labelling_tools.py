@@ -1,6 +1,6 @@
-"""The exports of labelling tools, each as pairs of the path of a picture and the names of the classes in it.
+"""The exports of labelling tools, each as pairs of the path of an image and the names of the classes in it.
 
-Shapes of any kind count with their labels, and tags of the whole picture. What is malformed raises a ValueError.
+Shapes of any kind count with their labels, and tags of the whole image. What is malformed raises a ValueError.
 """
 
 import json
@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlparse
 from xml.etree import ElementTree
 
-from aream_mm.datasets.pictures import find_pictures, require_distinct_names
-from aream_mm.datasets.tags import PICTURE_ENDINGS, image_id, refuse
+from aream_mm.datasets.images import find_images, require_distinct_names
+from aream_mm.datasets.tags import IMAGE_ENDINGS, image_id, refuse
 
 OWN = Path(__file__).parents[2] / 'configs/_base_/datasets/own.py'
 Pairs = list[tuple[str, list[str]]]
@@ -28,9 +28,9 @@ def photographs_of(folder: Path) -> dict[str, str]:
     """By id, the path below the folder of each photograph."""
     if not folder.is_dir():
         raise FileNotFoundError(f'--images: expected a folder of photographs, got {str(folder)!r}')
-    pictures, _ = find_pictures(folder)
-    require_distinct_names(folder, pictures)
-    return {image_id(picture): picture for picture in pictures}
+    images, _ = find_images(folder)
+    require_distinct_names(folder, images)
+    return {image_id(image): image for image in images}
 
 
 def photograph_of(file: str, said: str, photographs: Mapping[str, str]) -> str:
@@ -44,7 +44,7 @@ def photograph_of(file: str, said: str, photographs: Mapping[str, str]) -> str:
     """
     # When files are renamed, what they say keeps the old name.
     own, path = PurePath(file).with_suffix(''), PureWindowsPath(said)
-    belongs = path.stem == own.name and path.suffix.lower() in PICTURE_ENDINGS
+    belongs = path.stem == own.name and path.suffix.lower() in IMAGE_ENDINGS
     own = (own.with_name(path.name) if belongs else own).as_posix()
     beside = os.path.normpath(PurePath(file).parent / path.as_posix())
     places = map(image_id, [beside, *('/'.join(path.parts[n:]) for n in range(len(path.parts)))])
@@ -56,7 +56,7 @@ def photograph_of(file: str, said: str, photographs: Mapping[str, str]) -> str:
 
 
 def read_labelme(folder: Path, photographs: Mapping[str, str], file: str) -> tuple[str, list[str]]:
-    """The picture of a LabelMe JSON (AnyLabeling, X-AnyLabeling), and the labels of its shapes and flags."""
+    """The image of a LabelMe JSON (AnyLabeling, X-AnyLabeling), and the labels of its shapes and flags."""
     content = json.loads((folder / file).read_text(encoding='utf-8-sig'))
     if not is_labelme(content):
         raise ValueError('no JSON with shapes and an imagePath')
@@ -109,7 +109,7 @@ def is_label_studio(content: Any) -> bool:
 
 
 def label_studio_pairs(where: Path, content: list) -> tuple[Pairs, list[str]]:
-    """Label Studio's JSON, JSON-MIN or rows of its CSV; and the pictures that nobody has annotated."""
+    """Label Studio's JSON, JSON-MIN or rows of its CSV; and the images that nobody has annotated."""
     pairs, problems, left_out = [], [], []
     for number, record in enumerate(content, start=1):
         try:
@@ -123,18 +123,18 @@ def label_studio_pairs(where: Path, content: list) -> tuple[Pairs, list[str]]:
             pairs.append((image, annotations[0]))
         else:
             left_out.append(image)
-    refuse(where, "Label Studio's records with one picture and its tags", problems)
+    refuse(where, "Label Studio's records with one image and its tags", problems)
     by_image: dict[str, set] = {}
     differ = [image for image, names in pairs if by_image.setdefault(image, set(names)) != set(names)]
-    refuse(where, 'one picture of a name, and annotators who agree', differ)
+    refuse(where, 'one image of a name, and annotators who agree', differ)
     return pairs, left_out
 
 
 def task_tags(task: Mapping[str, Any]) -> tuple[str, list[list[str]]]:
-    """Picture of a task, and the tags of each of its annotations."""
-    images = [value for value in task['data'].values() if is_picture(value)]
+    """Image of a task, and the tags of each of its annotations."""
+    images = [value for value in task['data'].values() if is_image(value)]
     if len(images) != 1:
-        raise ValueError(f'{len(images)} pictures in its data')
+        raise ValueError(f'{len(images)} images in its data')
     given = [annotation for annotation in task['annotations'] if not annotation.get('was_cancelled')]
     return uploaded(images[0]), [
         [name for result in annotation['result'] for name in texts_in(result['value'])] for annotation in given
@@ -142,11 +142,11 @@ def task_tags(task: Mapping[str, Any]) -> tuple[str, list[list[str]]]:
 
 
 def record_tags(record: Mapping[str, Any]) -> tuple[str, list[list[str]]]:
-    """Picture of a record of JSON-MIN or CSV, and its tags."""
-    images = [key for key, value in record.items() if is_picture(value)]
+    """Image of a record of JSON-MIN or CSV, and its tags."""
+    images = [key for key, value in record.items() if is_image(value)]
     others = [key for key in record if key not in ADDED and key not in images and key is not None]
     if len(images) != 1 or len(others) > 1:
-        raise ValueError(f'pictures in {images}, tags in {others}; expected one of each, remove the others')
+        raise ValueError(f'images in {images}, tags in {others}; expected one of each, remove the others')
     value = record[others[0]] if others else []
     if isinstance(value, str) and value.strip()[:1] in ('{', '['):
         value = json.loads(value)
@@ -169,12 +169,12 @@ def texts_in(value: Any) -> list[str]:
     raise ValueError(f'{value!r} in the place of tags')
 
 
-def is_picture(value: Any) -> bool:
-    return isinstance(value, str) and uploaded(value).lower().endswith(PICTURE_ENDINGS)
+def is_image(value: Any) -> bool:
+    return isinstance(value, str) and uploaded(value).lower().endswith(IMAGE_ENDINGS)
 
 
 def uploaded(text: str) -> str:
-    """The name that a picture had before Label Studio took it: /data/upload/1/0a1b2c3d-photo.jpg → photo.jpg."""
+    """The name that an image had before Label Studio took it: /data/upload/1/0a1b2c3d-photo.jpg → photo.jpg."""
     url = urlparse(text.strip())
     if url.path.strip('/') == 'data/local-files':
         return parse_qs(url.query).get('d', [''])[0]

@@ -4,7 +4,7 @@
 
 review.csv is what the page of tools/analysis/review.py saves. The config, one of stage 2, names photographs, masks and
 tag table. The table of before stays beside the new one (tags.csv.1), and left_out.txt is written beside it, or what the
-config has as left_out; pictures of an older one that this review does not mark stay in it.
+config has as left_out; images of an older one that this review does not mark stay in it.
 """
 
 import argparse
@@ -28,13 +28,13 @@ from options import OptionAction, load_config  # noqa: E402
 from tag_sources import read_rows  # noqa: E402
 from tag_table import write_tag_table  # noqa: E402
 
-# The id of a picture; one of the marks; tags as they were shown and as they should be; SHA-256 of photograph and mask.
+# The id of an image; one of the marks; tags as they were shown and as they should be; SHA-256 of photograph and mask.
 HEADER = ['image', 'mark', 'tags', 'right_tags', 'photograph', 'mask']
 MARKS = ('good', 'bad mask', 'wrong tag')
 
 
 def read_review(path: Path) -> dict[str, dict[str, str]]:
-    """Id of a picture → its row."""
+    """Id of an image → its row."""
     if not path.is_file():
         raise FileNotFoundError(f'expected a review.csv as the page saves it, got {str(path)!r}, no file')
     (_, header), *rows = read_rows(path)[1]
@@ -45,7 +45,7 @@ def read_review(path: Path) -> dict[str, dict[str, str]]:
     unknown = [f'{row["image"]} ({row["mark"]!r})' for row in table if row['mark'] not in MARKS]
     refuse(path, f'marks among {", ".join(MARKS)}', unknown)
     numbers = Counter(row['image'] for row in table)
-    refuse(path, 'one row for each picture', [image for image, number in numbers.items() if number > 1])
+    refuse(path, 'one row for each image', [image for image, number in numbers.items() if number > 1])
     return {row['image']: row for row in table}
 
 
@@ -87,7 +87,7 @@ def main() -> None:
     review, tag_file = read_review(args.review), Path(source.tag_file)
     dataset = DATASETS.build(dict(type='aream_mm.ImageTagDataset', dataset=source.dataset, tag_file=source.tag_file))
     paths = {info['sample_id']: info['img_path'] for info in map(dataset.get_data_info, range(len(dataset)))}
-    refuse(args.review, f'pictures of {dataset.inner.data_prefix["img_path"]}', sorted(review.keys() - paths.keys()))
+    refuse(args.review, f'images of {dataset.inner.data_prefix["img_path"]}', sorted(review.keys() - paths.keys()))
     digests = contents(read_digest, [paths[image] for image in review])
     others = [row['image'] for row, now in zip(review.values(), digests, strict=True) if row['photograph'] != now]
     refuse(args.review, 'photographs as they were when they were marked', others)

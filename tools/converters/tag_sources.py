@@ -1,4 +1,4 @@
-"""The forms in which people have tags, each read as the path of a picture → names of the classes in it.
+"""The forms in which people have tags, each read as the path of an image → names of the classes in it.
 
 Paths have forward slashes and start below the image folder; where a source knows no file endings, they have none.
 Names have no white space around them.
@@ -35,9 +35,9 @@ from labelling_tools import (
 from mmengine.utils import scandir
 from mmseg.datasets import PascalVOCDataset
 
-from aream_mm.datasets.pictures import files_below, first_few, open_picture
+from aream_mm.datasets.images import files_below, first_few, open_image
 from aream_mm.datasets.tags import (
-    PICTURE_ENDINGS,
+    IMAGE_ENDINGS,
     class_name,
     image_id,
     load_tag_file,
@@ -51,8 +51,8 @@ Tags = dict[str, list[str]]
 
 UNDERSTOOD = """
   a folder of VOC annotations (.xml), or of LabelMe's (.json)
-  a folder of masks (.png) and no other pictures, with the classes in the order of their ids
-  a folder of folders that are named after the classes, with the pictures in them; or of train, valid and test with such
+  a folder of masks (.png) and no other images, with the classes in the order of their ids
+  a folder of folders that are named after the classes, with the images in them; or of train, valid and test with such
   a folder of Roboflow's: _classes.csv or _annotations.coco.json, in train, valid and test or without these
   CVAT for images 1.1 (.xml); Label Studio's JSON, JSON-MIN or CSV
   COCO instances (.json)
@@ -67,7 +67,7 @@ TAG_HEADERS = {*TAG_KEYS, 'tag', 'label', 'classes', 'class'}
 DELIMITERS = {'\t': 'tab', ';': ';', ',': ','}
 PRESENT, ABSENT = {'1', '1.0', 'x', 'true', 'yes', 'wahr', 'ja'}, {'0', '0.0', '', 'false', 'no', 'falsch', 'nein'}
 SPLITS = {'train', 'training', 'val', 'valid', 'validation', 'test', 'testing', 'dev'}
-UNLABELED = 'Unlabeled'  # Roboflow's column of the pictures that have no class
+UNLABELED = 'Unlabeled'  # Roboflow's column of the images that have no class
 COCO_FIELDS = dict(
     images=dict(id=int | str, file_name=str),
     annotations=dict(image_id=int | str, category_id=int | str),
@@ -113,7 +113,7 @@ def read_folder(
     folder: Path, classes: Sequence[str] | None, skip_difficult: bool, images: Path | None, first_id: int
 ) -> tuple[str, Tags]:
     endings = {PurePath(file).suffix.lower() for file in scandir(str(folder))}
-    pictures = endings.intersection(PICTURE_ENDINGS)
+    image_endings = endings.intersection(IMAGE_ENDINGS)
     if files := list(roboflow_files(folder)):
         return "Roboflow's export", roboflow_tags(folder, files)
     files = files_below(folder)
@@ -124,16 +124,16 @@ def read_folder(
         return 'VOC annotations', voc_tags(folder, skip_difficult, images)
     if '.json' in endings or labelme and not attempt(partial(read_labelme, folder, {}), labelme[0])[1]:
         return 'LabelMe annotations', labelme_tags(folder, labelme, images)
-    if pictures == {'.png'}:
+    if image_endings == {'.png'}:
         return 'masks', mask_tags(folder, classes, first_id)
-    if not pictures and any(child.is_dir() for child in folder.iterdir()):
+    if not image_endings and any(child.is_dir() for child in folder.iterdir()):
         splits = [child for child in visible_folders(folder) if child.name.casefold() in SPLITS]
         splits = [child for child in splits if visible_folders(child)]
         if splits:
             return f'{", ".join(s.name for s in splits)} with folders named after the classes', split_tags(
                 folder, splits
             )
-        return 'folders of pictures, named after the classes', class_folder_tags(folder)
+        return 'folders of images, named after the classes', class_folder_tags(folder)
     raise ValueError(not_understood(folder, f'a folder with {", ".join(sorted(endings)) or "no"} files'))
 
 
@@ -248,7 +248,7 @@ def mask_tags(folder: Path, classes: Sequence[str] | None, first_id: int) -> Tag
 
 
 def read_mask(folder: Path, classes: Sequence[str], first_id: int, file: str) -> tuple[str, list[str]]:
-    with open_picture(folder / file) as mask:
+    with open_image(folder / file) as mask:
         if len(mask.getbands()) > 1:
             raise ValueError(f'the channels {"".join(mask.getbands())}')
         if mask.mode in ('L', 'P'):
@@ -266,7 +266,7 @@ def visible_folders(folder: Path) -> list[Path]:
 
 
 def split_tags(folder: Path, splits: list[Path]) -> Tags:
-    """Those of `class_folder_tags` in each split, as <split>/<class>/<picture>; a split without has none."""
+    """Those of `class_folder_tags` in each split, as <split>/<class>/<image>; a split without has none."""
     others = [child for child in visible_folders(folder) if child not in splits]
     classes = [child.name for child in others if child.name.casefold() not in SPLITS]
     refuse(folder, f'folders of splits ({", ".join(sorted(SPLITS))}) or of classes, and not both', classes)
@@ -280,7 +280,7 @@ def split_tags(folder: Path, splits: list[Path]) -> Tags:
 
 
 def roboflow_tags(folder: Path, files: list[Path]) -> Tags:
-    """Those of each table or COCO file, with the folder that it is in before the name of the picture."""
+    """Those of each table or COCO file, with the folder that it is in before the name of the image."""
     pairs = []
     for file in files:
         tags = coco_tags(file, read_json(file)) if file.suffix == '.json' else spreadsheet_tags(file)[1]
@@ -296,25 +296,25 @@ def cvat_tags(path: Path) -> Tags:
 def label_studio_tags(path: Path, records: list) -> Tags:
     pairs, left_out = label_studio_pairs(path, records)
     if left_out:
-        told = f'{path}: left out {len(left_out)} pictures that nobody has annotated: {first_few(left_out)}'
+        told = f'{path}: left out {len(left_out)} images that nobody has annotated: {first_few(left_out)}'
         warnings.warn(told, stacklevel=2)
     return add_up((as_image(image), map(class_name, names)) for image, names in pairs)
 
 
 def class_folder_tags(folder: Path) -> Tags:
-    """The name of the class folder that each picture is in, at any depth."""
+    """The name of the class folder that each image is in, at any depth."""
     tags, without, left_out = {}, [], []
     for child in visible_folders(folder):
         files = [f'{child.name}/{file}' for file in files_below(child)]
-        pictures = [file for file in files if is_picture(file)]
-        if files and not pictures:
+        images = [file for file in files if is_image(file)]
+        if files and not images:
             without.append(child.name)
-        left_out += sorted(set(files).difference(pictures))
-        tags.update({picture: [class_name(child.name)] for picture in pictures})
+        left_out += sorted(set(files).difference(images))
+        tags.update({image: [class_name(child.name)] for image in images})
     if without or not tags:
-        raise ValueError(not_understood(folder, f'folders without pictures: {first_few(without) or "all"}'))
+        raise ValueError(not_understood(folder, f'folders without images: {first_few(without) or "all"}'))
     if left_out:
-        told = f'{folder}: left out {len(left_out)} files that are no pictures: {first_few(left_out)}'
+        told = f'{folder}: left out {len(left_out)} files that are no images: {first_few(left_out)}'
         warnings.warn(told, stacklevel=2)
     return tags
 
@@ -441,7 +441,7 @@ def spreadsheet_tags(path: Path) -> tuple[str, Tags]:
 
     Tags in a cell are separated by `;`, `,` or `|`, or are a list as Python, NumPy or JSON write it. A cell of a class
     says one of `PRESENT`, such as 1, x, true or yes, or of `ABSENT`, such as 0, nothing, false or no. Several rows for
-    one picture add up.
+    one image add up.
     """
     delimiter, rows = read_rows(path)
     if [row[0] for _, row in rows] == ['', *map(str, range(len(rows) - 1))]:  # the index that pandas writes
@@ -462,7 +462,7 @@ def spreadsheet_tags(path: Path) -> tuple[str, Tags]:
     others = ''
     if width > 2 and len(tagged) == 1 and not all(is_mark(row[tagged[0]]) for _, row in rows):
         images = [i for i, name in enumerate(header) if name.casefold() in IMAGE_HEADERS] or [0]
-        columns = [next((i for i in images if all(is_picture(row[i]) for _, row in rows)), images[0]), *tagged]
+        columns = [next((i for i in images if all(is_image(row[i]) for _, row in rows)), images[0]), *tagged]
         others = f', the others left out ({", ".join(name for i, name in enumerate(header) if i not in columns)})'
         header, width = [header[i] for i in columns], 2
         rows = [(number, [row[i] for i in columns]) for number, row in rows]
@@ -499,7 +499,7 @@ def read_rows(path: Path) -> tuple[str, list[tuple[int, list[str]]]]:
     if not found:
         raise ValueError(f'{path}: expected two or more columns, separated by tab, ; or , and got one or none')
     # Other cells may hold the other delimiters, the first one seldom does; where it names a file, it is whole.
-    delimiter = min(found, key=lambda delimiter: (not is_picture(found[delimiter]), len(found[delimiter])))
+    delimiter = min(found, key=lambda delimiter: (not is_image(found[delimiter]), len(found[delimiter])))
     reader, rows = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter, strict=True), []
     try:
         for number, row in enumerate(reader, start=1):
@@ -513,17 +513,17 @@ def read_rows(path: Path) -> tuple[str, list[tuple[int, list[str]]]]:
     return delimiter, rows
 
 
-def is_picture(text: str) -> bool:
-    return text.lower().endswith(PICTURE_ENDINGS)
+def is_image(text: str) -> bool:
+    return text.lower().endswith(IMAGE_ENDINGS)
 
 
 def has_header(rows: list[tuple[int, list[str]]]) -> bool:
-    """Whether the first row is a header: by its words, or as the only one whose first cell is no picture file."""
+    """Whether the first row is a header: by its words, or as the only one whose first cell is no image file."""
     (_, first), *others = rows
-    if is_picture(first[0]):
+    if is_image(first[0]):
         return False
     known = first[0].casefold() in IMAGE_HEADERS or first[1].casefold() in TAG_HEADERS
-    return known or len(first) > 2 or (len(others) > 0 and all(is_picture(row[0]) for _, row in others))
+    return known or len(first) > 2 or (len(others) > 0 and all(is_image(row[0]) for _, row in others))
 
 
 def rows_of_marks(path: Path, names: list[str], rows: list[tuple[int, list[str]]]) -> list[tuple[str, list[str]]]:

@@ -22,7 +22,7 @@ def write_tag_table(path: str | Path, tags: Mapping[str, Iterable[str]]) -> None
     path, names = Path(path), sorted({name for names in tags.values() for name in names})
     bad = [repr(name) for name in names if name != class_name(name) or ';' in name or not is_line(name)]
     refuse(path, "class names of one line in UTF-8, without ';' or white space around them", bad)
-    refuse(path, 'tags without background, which is in every picture', [n for n in names if n == 'background'])
+    refuse(path, 'tags without background, which is in every image', [n for n in names if n == 'background'])
     bad = [repr(image) for image in tags if not is_line(image)]
     refuse(path, 'image names of one line in UTF-8', bad)
     refuse_collisions(path, tags)

@@ -4,7 +4,7 @@
 
 It tells by itself what the source is: annotations of VOC, LabelMe, Label Studio, CVAT, Roboflow or COCO, masks,
 folders named after classes, JSON, CSV or Excel's exports, a cls_labels.npy. The table has the header `image,tags` and
-one row per picture, tags joined by `;`. Where a file of VOC's or LabelMe's has no photograph of its own name and folder
+one row per image, tags joined by `;`. Where a file of VOC's or LabelMe's has no photograph of its own name and folder
 among those of --images, it is the one whose path is in the file. A bar chart of the classes is written beside the table
 (tags.png).
 """
@@ -25,7 +25,7 @@ from prettytable import PrettyTable
 from tag_sources import read_tags
 from tag_table import write_tag_table
 
-from aream_mm.datasets.pictures import first_few
+from aream_mm.datasets.images import first_few
 from aream_mm.datasets.tags import class_name, read_tag_table, refuse
 from aream_mm.files import read_lines, write_atomically
 

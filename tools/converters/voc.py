@@ -6,7 +6,7 @@
 With --sbd, train_aug is made first from the SBD (Hariharan et al. 2011): SegmentationClassAug, with VOC's own masks
 where it has them, aug.txt and trainaug.txt. Masks that are there already are kept, so an interrupted build goes on.
 
-The exit code is 0 where stage 1 can train: pictures, the list trainaug.txt and tags. A part of VOC is fine.
+The exit code is 0 where stage 1 can train: images, the list trainaug.txt and tags. A part of VOC is fine.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from prettytable import PrettyTable
 from scipy.io import loadmat
 
 from aream_mm.datasets import ImageTagDataset
-from aream_mm.datasets.pictures import SHOWN, first_few, open_picture, read_header
+from aream_mm.datasets.images import SHOWN, first_few, open_image, read_header
 from aream_mm.files import read_lines, write_atomically
 from aream_mm.masks import IGNORE_INDEX, encode_mask
 from aream_mm.progress import progress
@@ -58,9 +58,9 @@ NO_ID = 'lines that are no id'
 TWICE = 'ids listed twice'
 SURPLUS = 'more ids than the official list'
 OVERLAP = 'ids of val.txt'
-NO_PICTURE = 'ids without a readable picture'
+NO_IMAGE = 'ids without a readable image'
 NO_MASK = 'ids without a readable mask'
-WRONG_SIZE = 'masks of another size than their picture'
+WRONG_SIZE = 'masks of another size than their image'
 WRONG_IDS = f'masks with more than the ids 0..{NUM_CLASSES - 1} and {IGNORE_INDEX}'
 MASK_FAULTS = (NO_MASK, WRONG_SIZE, WRONG_IDS)
 NO_TAGS = 'tags'
@@ -76,10 +76,10 @@ class Row(NamedTuple):
 
 
 class Job(NamedTuple):
-    """A picture to read the size of, and the masks to compare with it: folder → file."""
+    """An image to read the size of, and the masks to compare with it: folder → file."""
 
     id: str
-    picture: Path
+    image: Path
     masks: dict[str, Path]
 
 
@@ -107,7 +107,7 @@ def read_list(root: Path, name: str) -> list[str]:
 def read_mask(path: Path) -> np.ndarray | None:
     """The ids (H, W) of a mask, or (H, W, 3 or 4) of one that holds colours; None where no mask can be read."""
     try:
-        with open_picture(path) as mask:
+        with open_image(path) as mask:
             return np.array(mask)
     except Exception:  # decoders raise whatever they like
         return None
@@ -222,11 +222,11 @@ def build_train_aug(root: Path, sbd: Path) -> None:
 
 
 def inspect(job: Job) -> list[tuple[str, str | None, str]]:
-    """What is wrong with a picture and its masks: fault, folder of the mask (None: the picture), offender."""
-    header, faults = read_header(str(job.picture)), []
+    """What is wrong with an image and its masks: fault, folder of the mask (None: the image), offender."""
+    header, faults = read_header(str(job.image)), []
     size = header and header.size
     if size is None:
-        faults.append((NO_PICTURE, None, job.id))
+        faults.append((NO_IMAGE, None, job.id))
     for folder, path in job.masks.items():
         ids = read_mask(path)
         if ids is None:
@@ -251,7 +251,7 @@ class Check:
         self.faults: dict[str, dict[str, list[str]]] = defaultdict(dict)
         self.tag_file = next((root / name for name in TAG_FILES if (root / name).is_file()), None)
         self._check_lists()
-        self._check_pictures_and_masks()
+        self._check_images_and_masks()
         self._check_tags()
 
     def _add(self, name: str, fault: str, offenders: list[str]) -> None:
@@ -278,7 +278,7 @@ class Check:
         folder = MASKS_OF.get(name)
         return None if folder == 'SegmentationClassAug' and not (self.root / folder).is_dir() else folder
 
-    def _check_pictures_and_masks(self) -> None:
+    def _check_images_and_masks(self) -> None:
         folders = defaultdict(set)
         for name, ids in self.lists.items():
             for id in ids:
@@ -287,7 +287,7 @@ class Check:
             Job(id, self.root / 'JPEGImages' / f'{id}.jpg', {of: self.root / of / f'{id}.png' for of in masks})
             for id, masks in sorted(folders.items())
         ]
-        print(f'{self.root}: {len(jobs)} pictures and their masks')
+        print(f'{self.root}: {len(jobs)} images and their masks')
         with Pool() as pool:
             inspected = list(progress(pool.imap(inspect, jobs, chunksize=8), len(jobs)))
         faults_of = {job.id: faults for job, faults in zip(jobs, inspected, strict=True)}
@@ -300,10 +300,10 @@ class Check:
             self.faults[name].update(offenders)
 
     def _check_tags(self) -> None:
-        """Let stage 1's own data set find what is wrong with the tags, once it can find the pictures."""
+        """Let stage 1's own data set find what is wrong with the tags, once it can find the images."""
         if self.tag_file is None:
             self._add('trainaug', NO_TAGS, [f'neither {" nor ".join(TAG_FILES)}'])
-        elif not {ABSENT, EMPTY, NO_ID, NO_PICTURE} & {*self.faults['trainaug']}:
+        elif not {ABSENT, EMPTY, NO_ID, NO_IMAGE} & {*self.faults['trainaug']}:
             inner = dict(
                 type='mmseg.PascalVOCDataset',
                 data_root=str(self.root),
@@ -336,7 +336,7 @@ class Check:
         rows = []
         for name in OFFICIAL:
             rows += [self._list_row(name), *self._fault_rows(name)]
-        rows.append(self._folder_row('JPEGImages', NO_PICTURE, [*self.lists]))
+        rows.append(self._folder_row('JPEGImages', NO_IMAGE, [*self.lists]))
         for folder in ('SegmentationClass', 'SegmentationClassAug'):
             lists = [name for name in self.lists if MASKS_OF.get(name) == folder]
             rows.append(self._folder_row(folder, NO_MASK, lists))
@@ -383,7 +383,7 @@ def remedy(name: str, fault: str) -> str:
         return 'an id such as 2007_000032 in each line'
     if fault == TWICE:
         return 'remove the repetitions'
-    if MASKS_OF.get(name) != 'SegmentationClassAug' or fault == NO_PICTURE:
+    if MASKS_OF.get(name) != 'SegmentationClassAug' or fault == NO_IMAGE:
         return TEST_ARCHIVE if name == 'test' else VOC_ARCHIVE
     return SBD_ARCHIVE if fault in (ABSENT, NO_MASK) else f'remove it; {SBD_ARCHIVE}'
 

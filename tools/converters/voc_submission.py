@@ -20,28 +20,26 @@ import aream_mm.quiet  # noqa: F401
 import numpy as np
 from voc import NUM_CLASSES, counted, list_path, read_list, read_mask
 
-from aream_mm.datasets.pictures import SHOWN, read_header
+from aream_mm.datasets.images import SHOWN, read_header
 from aream_mm.masks import encode_mask
 from aream_mm.progress import progress
 
 FOLDER = 'results/VOC2012/Segmentation/comp6_{}_cls'
 
 
-def encode_prediction(name: str, predictions: Path, pictures: Path) -> tuple[str, bytes]:
+def encode_prediction(name: str, predictions: Path, images: Path) -> tuple[str, bytes]:
     """What is wrong with the prediction of an id, or '', and its PNG in VOC's colours."""
-    path, picture = predictions / f'{name}.png', pictures / f'{name}.jpg'
-    header = read_header(str(picture))
+    path, image = predictions / f'{name}.png', images / f'{name}.jpg'
+    header = read_header(str(image))
     if header is None:
-        return f'{picture}: expected a picture, got none that can be read', b''
+        return f'{image}: expected an image, got none that can be read', b''
     ids = read_mask(path)
     if ids is None:
         return f'{path}: expected a PNG, got none that can be read', b''
     if ids.ndim != 2 or ids.dtype != np.uint8:
         return f'{path}: expected class ids, uint8 of shape (H, W), got {ids.dtype} of shape {ids.shape}', b''
     if ids.shape != header.size[::-1]:
-        return '{}: expected {}x{} pixels as the picture has, got {}x{}'.format(
-            path, *header.size, *ids.shape[::-1]
-        ), b''
+        return '{}: expected {}x{} pixels as the image has, got {}x{}'.format(path, *header.size, *ids.shape[::-1]), b''
     if ids.max() >= NUM_CLASSES:
         return f'{path}: expected ids 0..{NUM_CLASSES - 1}, got {ids.max()}', b''
     return '', encode_mask(ids)
@@ -52,7 +50,7 @@ def pack(predictions: Path, root: Path, out: Path, image_set: str) -> int:
 
     Raises:
         FileNotFoundError: no such list or folder.
-        ValueError: a prediction is missing, belongs to no id of the list, has another size than its picture, or holds
+        ValueError: a prediction is missing, belongs to no id of the list, has another size than its image, or holds
             other ids than 0..20.
     """
     ids = list(dict.fromkeys(read_list(root, image_set)))
@@ -63,7 +61,7 @@ def pack(predictions: Path, root: Path, out: Path, image_set: str) -> int:
         if names:
             each = f'each of the {len(ids)} ids of {list_path(root, image_set)} alone'
             raise ValueError(f'{predictions}: expected a PNG for {each}, {what} {counted(sorted(names))}')
-    encode = partial(encode_prediction, predictions=predictions, pictures=root / 'JPEGImages')
+    encode = partial(encode_prediction, predictions=predictions, images=root / 'JPEGImages')
     with Pool() as pool:
         encoded = list(progress(pool.imap(encode, ids, chunksize=8), len(ids)))
     if faults := [fault for fault, _ in encoded if fault]:

@@ -7,7 +7,7 @@ crop_size, train_pipeline = _base_.small_crop_size, _base_.small_train_pipeline
 test_pipeline, tta_pipeline = _base_.small_test_pipeline, _base_.small_tta_pipeline
 
 val, train_aug = [
-    dict(dataset=dict(pictures, metainfo=metainfo)) for pictures in (_base_.dataset_val, _base_.dataset_train_aug)
+    dict(dataset=dict(images, metainfo=metainfo)) for images in (_base_.dataset_val, _base_.dataset_train_aug)
 ]
 train_dataloader = dict(
     num_workers=2,

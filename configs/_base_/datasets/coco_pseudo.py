@@ -1,5 +1,5 @@
-# COCO 2014 for stage 2: the tagged pictures of `train2014` with the pseudo masks of stage 1, measured on the masks of
-# all 40,504 pictures of `val2014`.
+# COCO 2014 for stage 2: the tagged images of `train2014` with the pseudo masks of stage 1, measured on the masks of
+# all 40,504 images of `val2014`.
 _base_ = ['coco.py', 'pseudo.py']
 mask_dir = 'work_dirs/aream_vit_coco/pseudo_masks'
 train_dataloader = dict(

@@ -13,7 +13,7 @@ tag_file = data_root + '/tags.csv'
 classes = ('background', 'cat', 'dog')
 background = 'background' in classes
 
-# Of pictures with more than 8 bits (16-bit PNG and TIFF, microscopes of 12 bits, numbers in float TIFF) the values that
+# Of images with more than 8 bits (16-bit PNG and TIFF, microscopes of 12 bits, numbers in float TIFF) the values that
 # become black and white, such as (0, 4095). Training measures and tells what fits them.
 value_range = None
 load = [

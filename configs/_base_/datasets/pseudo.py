@@ -1,5 +1,5 @@
-# Stage 2: mmseg's pipelines for pictures of about 512 pixels, smaller ones for a CPU, loaders and figures. A file
-# beside this one names the pictures and masks of each loader.
+# Stage 2: mmseg's pipelines for images of about 512 pixels, smaller ones for a CPU, loaders and figures. A file
+# beside this one names the images and masks of each loader.
 crop_size = (512, 512)
 
 train_pipeline = [
@@ -31,7 +31,7 @@ tta_pipeline = [
 ]
 cam_pipeline = [*test_pipeline[:2], dict(type='aream_mm.PackTagInputs')]
 
-# The same for pictures of about 384 pixels.
+# The same for images of about 384 pixels.
 small_crop_size = (256, 256)
 small_train_pipeline = [
     *train_pipeline[:2],

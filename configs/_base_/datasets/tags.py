@@ -1,4 +1,4 @@
-# Stage 1: augmentation, loaders, figures and the hooks that need a loader. A file beside this one names the pictures
+# Stage 1: augmentation, loaders, figures and the hooks that need a loader. A file beside this one names the images
 # and tags of each loader, and once more the loader of each hook, which has a copy.
 crop_size = 224
 
@@ -44,7 +44,7 @@ train_pipeline = [  # DeiT's augmentation
     ),
     dict(type='aream_mm.PackTagInputs'),
 ]
-# For the networks that learn from few pictures on a CPU.
+# For the networks that learn from few images on a CPU.
 light_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='aream_mm.ResizedCrop', scale=crop_size, crop_ratio_range=(0.4, 1.0)),
@@ -54,12 +54,12 @@ light_pipeline = [
 ]
 cam_pipeline = [
     dict(type='LoadImageFromFile'),
-    # Brings pictures of any size to the one that model.test_cfg is made for, and keeps memory in bounds.
+    # Brings images of any size to the one that model.test_cfg is made for, and keeps memory in bounds.
     dict(type='Resize', scale=(512, 512), keep_ratio=True),
     dict(type='aream_mm.PackTagInputs'),
 ]
 test_pipeline = [*cam_pipeline[:-1], dict(type='LoadAnnotations'), cam_pipeline[-1]]
-native_cam_pipeline = [cam_pipeline[0], cam_pipeline[-1]]  # pictures at their own size, as the paper has them
+native_cam_pipeline = [cam_pipeline[0], cam_pipeline[-1]]  # images at their own size, as the paper has them
 native_test_pipeline = [cam_pipeline[0], dict(type='LoadAnnotations'), cam_pipeline[-1]]
 tag_pipeline = [cam_pipeline[0], dict(type='Resize', scale=(crop_size, crop_size)), cam_pipeline[-1]]
 

@@ -3,7 +3,7 @@
 _base_ = ['voc.py', 'tags.py']
 tag_file = _base_.tag_file
 train_dataloader = dict(drop_last=True, dataset=dict(dataset=_base_.dataset_aug_masks, tag_file=tag_file))
-# Whole pictures of the size of the crops. The authors look at the middle of each, of which no CAM could be drawn.
+# Whole images of the size of the crops. The authors look at the middle of each, of which no CAM could be drawn.
 val_dataloader = dict(dataset=dict(dataset=_base_.dataset_val, tag_file=tag_file, pipeline=_base_.tag_pipeline))
 val_evaluator = _base_.tag_evaluator
 test_dataloader = dict(

@@ -2,7 +2,7 @@
 num_classes = 20
 model = dict(
     type='aream_mm.CAMSegmentor',
-    # RGB in 0..1: each branch normalises for itself, and PAR reads the same pictures.
+    # RGB in 0..1: each branch normalises for itself, and PAR reads the same images.
     data_preprocessor=dict(type='SegDataPreProcessor', mean=[0] * 3, std=[255] * 3, bgr_to_rgb=True, size_divisor=1),
     backbone=dict(
         type='aream_mm.DualBranch',

@@ -2,7 +2,7 @@
 _base_ = 'mmseg::_base_/models/upernet_vit-b16_ln_mln.py'
 model = dict(
     type='aream_mm.RefinedEncoderDecoder',
-    # RGB in 0..1: TimmCNN normalises for itself. Crops of 512 pixels are padded to whole patches, pictures too.
+    # RGB in 0..1: TimmCNN normalises for itself. Crops of 512 pixels are padded to whole patches, images too.
     data_preprocessor=dict(mean=[0] * 3, std=[255] * 3, size=(518, 518), test_cfg=dict(size_divisor=14)),
     pretrained=None,
     backbone=dict(

@@ -1,4 +1,4 @@
-"""Picture files: which are read, how large they are as shown, what their values mean, and whether they are whole."""
+"""Image files: which are read, how large they are as shown, what their values mean, and whether they are whole."""
 
 import io
 import logging
@@ -22,20 +22,20 @@ MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'RGBX', 'CMYK', 'YCbCr', 'I',
 ID_MODES = ('1', 'L', 'P')  # those that mmseg's LoadAnnotations reads as one id of 8 bits for each pixel
 SHOWN = 5  # offenders listed in an error
 ANY_DEPTH = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH  # 6: grey or BGR with the values of the file, as it is shown
-DARK = 16  # of 255: a picture without a value above it shows next to nothing
+DARK = 16  # of 255: an image without a value above it shows next to nothing
 TIFF_BANDS = 277  # a tag
 TIFF_ADVICE = (
     'expected a TIFF of grey or colour of 8 or 16 bits, or grey of numbers; save the bands that are meant as one'
 )
 RANGE_ADVICE = (
-    'set value_range in configs/_base_/datasets/own.py, or elsewhere load pictures in every pipeline by '
+    'set value_range in configs/_base_/datasets/own.py, or elsewhere load images in every pipeline by '
     "dict(type='LoadImageFromFile', color_type=6), dict(type='aream_mm.ToEightBits', value_range=(…, …))"
 )
 THREADS = 8  # of little use on a disk of one's own; on a network disk the answers take long, and overlap
 
 
 class Header(NamedTuple):
-    """What a picture file says about itself."""
+    """What an image file says about itself."""
 
     size: tuple[int, int]  # width and height in pixels as it is shown, that is after EXIF rotation
     mode: str  # Pillow's
@@ -66,22 +66,22 @@ def files_below(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def find_pictures(folder: Path) -> tuple[list[str], list[str]]:
-    """`files_below` a folder with the endings of pictures, in any case, broken links among them; and the others."""
-    pictures, others = [], []
+def find_images(folder: Path) -> tuple[list[str], list[str]]:
+    """`files_below` a folder with the endings of images, in any case, broken links among them; and the others."""
+    images, others = [], []
     for file in files_below(folder):
-        (pictures if file.lower().endswith(ENDINGS) else others).append(file)
-    return pictures, others
+        (images if file.lower().endswith(ENDINGS) else others).append(file)
+    return images, others
 
 
-def require_distinct_names(folder: Path, pictures: list[str]) -> None:
-    """Raise a ValueError where pictures differ in ending or case alone: one mask would be both's, here or elsewhere."""
-    names = [Path(picture).with_suffix('').as_posix().casefold() for picture in pictures]
+def require_distinct_names(folder: Path, images: list[str]) -> None:
+    """Raise a ValueError where images differ in ending or case alone: one mask would be both's, here or elsewhere."""
+    names = [Path(image).with_suffix('').as_posix().casefold() for image in images]
     numbers = Counter(names)
-    twins = [picture for picture, name in zip(pictures, names, strict=True) if numbers[name] > 1]
+    twins = [image for image, name in zip(images, names, strict=True) if numbers[name] > 1]
     if twins:
         raise ValueError(
-            f'{folder}: expected pictures of different names, ending and case apart, got {len(twins)} that share '
+            f'{folder}: expected images of different names, ending and case apart, got {len(twins)} that share '
             f'theirs: {first_few(twins)}; rename or remove all but one'
         )
 
@@ -103,7 +103,7 @@ def warn(text: str) -> None:
 warn_once = cache(warn)
 
 
-def open_picture(path: str | Path) -> Image.Image:
+def open_image(path: str | Path) -> Image.Image:
     """Pillow's `Image.open` for a file in one of `FORMATS`.
 
     A pipe would be waited for, and for some formats that are not among these Pillow starts a program.
@@ -113,7 +113,7 @@ def open_picture(path: str | Path) -> Image.Image:
         Exception: the header is broken; Pillow has no kind of error for it.
     """
     if not os.path.isfile(path):
-        raise FileNotFoundError(f'{path}: expected a picture, got no file')
+        raise FileNotFoundError(f'{path}: expected an image, got no file')
     return Image.open(path, formats=FORMATS)
 
 
@@ -123,7 +123,7 @@ def read_headers(paths: Iterable[str | Path | None]) -> list[Header | None]:
 
 
 def read_header(path: str | Path | None) -> Header | None:
-    """None where there is no picture that can be read: `why_unreadable` says why."""
+    """None where there is no image that can be read: `why_unreadable` says why."""
     try:
         return header_of(path)
     except Exception:  # decoders raise whatever they like
@@ -131,7 +131,7 @@ def read_header(path: str | Path | None) -> Header | None:
 
 
 def why_unreadable(path: str | Path) -> str | None:
-    """What is wrong with the header of a picture; None where it can be read."""
+    """What is wrong with the header of an image; None where it can be read."""
     try:
         header_of(path)
     except Exception as error:
@@ -141,30 +141,30 @@ def why_unreadable(path: str | Path) -> str | None:
 def header_of(path: str | Path | None) -> Header:
     """Raises what the decoder raises, and a ValueError for what cv2 would misread: other colours, bands or pages."""
     try:
-        with open_picture(path or '') as picture:
-            if picture.mode not in MODES:
-                raise ValueError(f'expected grey or colour, got the mode {picture.mode}')
-            width, height = picture.size
+        with open_image(path or '') as image:
+            if image.mode not in MODES:
+                raise ValueError(f'expected grey or colour, got the mode {image.mode}')
+            width, height = image.size
             # Pillow has turned a TIFF itself, and would decode the whole of a PNG to look for EXIF data behind its end.
-            has_exif = 'exif' in picture.info if picture.format == 'PNG' else picture.format != 'TIFF'
-            orientation = picture.getexif().get(ExifTags.Base.Orientation, 1) if has_exif else 1
-            deep = picture.mode[0] in 'IF' or ';16' in str(picture.tile[:1])  # 16 bits in colour are of the mode RGB
-            if picture.format == 'WEBP' and orientation != 1 and not webps_are_turned():
+            has_exif = 'exif' in image.info if image.format == 'PNG' else image.format != 'TIFF'
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if has_exif else 1
+            deep = image.mode[0] in 'IF' or ';16' in str(image.tile[:1])  # 16 bits in colour are of the mode RGB
+            if image.format == 'WEBP' and orientation != 1 and not webps_are_turned():
                 raise ValueError('a WebP that has to be turned, which this version of OpenCV does not do')
-            if picture.format == 'TIFF' and (bands := picture.tag_v2.get(TIFF_BANDS, 1)) > 4:
+            if image.format == 'TIFF' and (bands := image.tag_v2.get(TIFF_BANDS, 1)) > 4:
                 raise ValueError(f'{bands} bands; {TIFF_ADVICE}')
-            if picture.format == 'TIFF' and picture.is_animated:
-                picture.seek(1)
-                if picture.size == (width, height):  # a smaller one is a thumbnail, or the same at another resolution
-                    raise ValueError(f'a stack of {picture.n_frames} pages; save the one that is meant')
-            return Header((height, width) if orientation >= 5 else (width, height), picture.mode, deep)
+            if image.format == 'TIFF' and image.is_animated:
+                image.seek(1)
+                if image.size == (width, height):  # a smaller one is a thumbnail, or the same at another resolution
+                    raise ValueError(f'a stack of {image.n_frames} pages; save the one that is meant')
+            return Header((height, width) if orientation >= 5 else (width, height), image.mode, deep)
     except UnidentifiedImageError as error:
         tiff = str(path).lower().endswith(('.tif', '.tiff'))
         raise ValueError(f'{error}{"; " + TIFF_ADVICE if tiff else ""}') from error
 
 
-def read_picture(path: str, value_range: Sequence[float] | None = None) -> np.ndarray:
-    """The picture as it is shown, RGB (H, W, 3) uint8; `value_range` as for `to_eight_bits`."""
+def read_image(path: str, value_range: Sequence[float] | None = None) -> np.ndarray:
+    """The image as it is shown, RGB (H, W, 3) uint8; `value_range` as for `to_eight_bits`."""
     return np.ascontiguousarray(to_eight_bits(mmcv.imread(path, flag=ANY_DEPTH), value_range, path)[..., ::-1])
 
 
@@ -182,9 +182,9 @@ def to_eight_bits(image: np.ndarray, value_range: Sequence[float] | None, name: 
 
 
 def measured_range(paths: Sequence[str]) -> str:
-    """In words, the range of 99.8 % of the values of pictures, and which would be dark with it.
+    """In words, the range of 99.8 % of the values of images, and which would be dark with it.
 
-    Up to 100 pictures, evenly spread, and 10,000 values of each are looked at.
+    Up to 100 images, evenly spread, and 10,000 values of each are looked at.
     """
     spread = [paths[i] for i in np.linspace(0, len(paths) - 1, min(len(paths), 100), dtype=int)]
     loaded = {path: image for path in spread if (image := mmcv.imread(path, flag=ANY_DEPTH)) is not None}
@@ -210,14 +210,14 @@ def webps_are_turned() -> bool:
 
 
 def damage(path: str) -> str | None:
-    """What is wrong with the data behind the header of a picture; None where all of it can be read.
+    """What is wrong with the data behind the header of an image; None where all of it can be read.
 
     Takes as long as reading it twice: versions of cv2 decode a part of a broken JPEG and say nothing, and Pillow
     accepts some files that cv2 does not.
     """
     try:
-        with open_picture(path) as picture:
-            picture.load()
+        with open_image(path) as image:
+            image.load()
         return 'cannot be decoded' if mmcv.imread(path, flag=ANY_DEPTH) is None else None
     except Exception as error:  # decoders raise whatever they like
         return str(error) or type(error).__name__
