@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from mmengine.dist import is_main_process
@@ -35,7 +36,7 @@ class SafeCheckpointHook(CheckpointHook):
 
     Files appear whole, and the oldest checkpoint goes last. Temporary files of killed runs are removed at the start.
     Where validation was due at a checkpoint, a resumed run begins with it, unless that checkpoint is the best so far.
-    A new run moves the best checkpoints of an earlier one, and its `last_checkpoint`, to a folder `before_<timestamp>`.
+    A new run moves the checkpoints of an earlier one, and its `last_checkpoint`, to a folder `before_<timestamp>`.
     The Runner loads no checkpoint of other classes than those of the config's data sets, or of another order of them.
     A checkpoint knows the photographs, by what is in their files, whose true masks it and those before it have learnt.
     A warning tells where they are measured on.
@@ -59,7 +60,8 @@ class SafeCheckpointHook(CheckpointHook):
         if is_main_process():
             for leftover in Path(runner.work_dir).rglob('*.tmp'):
                 leftover.unlink()
-            earlier = [*Path(self.out_dir).glob('best_*.pth'), *Path(runner.work_dir).glob('last_checkpoint')]
+            checkpoints = (Path(self.out_dir).glob(name) for name in ('best_*.pth', self.filename_tmpl.format('*')))
+            earlier = sorted(chain(*checkpoints, Path(runner.work_dir).glob('last_checkpoint')))
             if runner.iter == 0 and earlier:
                 aside = Path(self.out_dir, f'before_{runner.timestamp}')
                 aside.mkdir()
