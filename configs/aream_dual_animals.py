@@ -14,10 +14,11 @@ _base_ = ['_base_/models/aream_dual.py', '_base_/datasets/animals_tags.py', '_ba
 model = dict(
     backbone=dict(vit=dict(frozen_layers=7)),  # the shallow layers are the teacher
     head=dict(num_classes=6),
+    attention_loss=dict(layer_index=9, loss_weight=0.3),
     test_cfg=dict(background=0.55, propagate_layers=(11,), propagate_steps=3, scales=(2 / 3,)),
 )
 optim_wrapper = dict(
     optimizer=dict(lr=1e-3),
     paramwise_cfg=dict(custom_keys={'backbone.cnn': dict(lr_mult=0.1), 'backbone.vit': dict(lr_mult=0.01)}),
 )
-custom_hooks = [dict(type='aream_mm.WarmUpHook', end=3), _base_.pseudo_masks, _base_.affinity_profile]
+custom_hooks = [dict(type='aream_mm.WarmUpHook', end=1), _base_.pseudo_masks, _base_.affinity_profile]

@@ -30,7 +30,7 @@ train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=max_iters)
 # Without drop path the pass that is trained serves for the label too; the mirror image would take one of its own.
 model = dict(
     backbone=dict(cnn=dict(frozen=True), vit=dict(drop_path_rate=0.0)),
-    attention_loss=dict(loss_weight=0.3),
+    attention_loss=dict(layer_index=7, loss_weight=0.3),
     train_cfg=dict(mirror=False),
     test_cfg=dict(scales=(0.5,)),
 )

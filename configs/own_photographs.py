@@ -13,6 +13,7 @@ model = dict(
     # DINOv3 instead of DINOv2: vit=dict(name='vit_small_patch16_dinov3', frozen_layers=7), with timm from 1.0.20 on.
     backbone=dict(vit=dict(frozen_layers=7)),  # the shallow layers are the teacher, and frozen they cost less memory
     head=dict(num_classes=len(_base_.classes) - _base_.background),
+    attention_loss=dict(layer_index=9, loss_weight=0.3),
     # Without background there is no threshold: each pixel is its best class.
     train_cfg=dict(low=0.35, high=0.55) if _base_.background else dict(low=None, high=None),
     # background: the validation logs the threshold that your photographs suggest ("Threshold chosen without masks").
@@ -31,7 +32,9 @@ optim_wrapper = dict(
 # 260 steps of 16 photographs: 4 times each of 1,000, 70 times each of 60. With more than 1,000, take a quarter of their
 # number, here or by --cfg-options max_iters=…; the lines below follow from it.
 max_iters = 260
-warm_up = max_iters * 3 // 4  # steps of classification alone, before its CAMs teach the attention
+# Steps of classification alone, before its CAMs teach the attention. Without background a photograph of one tag is of
+# one class everywhere, which teaches little: then they are three quarters.
+warm_up = max_iters // 4 if _base_.background else max_iters * 3 // 4
 param_scheduler = dict(type='CosineAnnealingLR', T_max=max_iters, eta_min_ratio=0.01, by_epoch=False)
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
 default_hooks = dict(

@@ -96,12 +96,13 @@ def test_a_nested_key_of_any_config_takes_its_value_and_a_misspelt_one_is_refuse
 @pytest.mark.parametrize(
     'config, options, places',
     [
-        (OWN, {'max_iters': 8}, {'train_cfg.max_iters': 8, 'param_scheduler.T_max': 8, 'custom_hooks.0.end': 6}),
+        (OWN, {'max_iters': 8}, {'train_cfg.max_iters': 8, 'param_scheduler.T_max': 8, 'custom_hooks.0.end': 2}),
         (
             OWN,
             {'classes': ('background', 'owl')},
-            {'model.head.num_classes': 1, f'{IMAGES}.metainfo.classes.1': 'owl'},
+            {'model.head.num_classes': 1, f'{IMAGES}.metainfo.classes.1': 'owl', 'custom_hooks.0.end': 65},
         ),
+        (OWN, {'classes': ('owl', 'eagle')}, {'model.head.num_classes': 2, 'custom_hooks.0.end': 195}),
         (OWN, {'tag_file': '/t.csv'}, {'train_dataloader.dataset.tag_file': '/t.csv', f'{MASKS}.tag_file': '/t.csv'}),
         (OWN, {'photographs.data_prefix.img_path': 'x'}, {f'{IMAGES}.data_prefix.img_path': 'x'}),
         (OWN, {'train_pipeline.5.contrast': 0.7}, {'train_dataloader.dataset.pipeline.5.contrast': 0.7}),
