@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 
 from mmengine.dist import is_main_process
@@ -60,14 +59,15 @@ class SafeCheckpointHook(CheckpointHook):
         if is_main_process():
             for leftover in Path(runner.work_dir).rglob('*.tmp'):
                 leftover.unlink()
-            checkpoints = (Path(self.out_dir).glob(name) for name in ('best_*.pth', self.filename_tmpl.format('*')))
-            earlier = sorted(chain(*checkpoints, Path(runner.work_dir).glob('last_checkpoint')))
+            earlier = [*Path(self.out_dir).glob('best_*.pth'), *Path(runner.work_dir).glob('last_checkpoint')]
+            if earlier:  # else a kill has left a first one alone, which this run will write again
+                earlier = [*Path(self.out_dir).glob(self.filename_tmpl.format('*')), *earlier]
             if runner.iter == 0 and earlier:
                 aside = Path(self.out_dir, f'before_{runner.timestamp}')
                 aside.mkdir()
                 for file in earlier:
                     file.rename(aside / file.name)
-                names = ', '.join(file.name for file in earlier)
+                names = ', '.join(sorted(file.name for file in earlier))
                 runner.logger.warning(f'{runner.work_dir} holds an earlier run, whose {names} are now in {aside}')
         if runner.iter > 0 and validation_is_due(runner):
             self.last_ckpt = runner.message_hub.runtime_info.get('last_ckpt')  # to be written again if it is the best
