@@ -6,10 +6,10 @@
 #
 # `pretrained` takes a file in timm's key names; without the options timm's own weights are fetched.
 #
-# Expect: with AReAM in the last epoch alone, as this config had it, three runs have seeds of 68.0, 67.3 and 68.7 mIoU on
-# 437 `train` photographs, and pseudo masks of 68.8 and 69.6. From the second epoch on AReAM gains 1.3 points over none.
-# Training took 43 minutes on two CPU cores with other work beside it, and the masks took 6.5. The ViT weights of these
-# runs had been trained on saliency: see docs/results.md, which also tells what can be made of the masks.
+# Expect: with AReAM in the last epoch alone, as this config had it, three runs have seeds of 68.0, 67.3 and 68.7 mIoU
+# on 437 `train` photographs, and pseudo masks of 68.8 and 69.6. From the second epoch on AReAM gains 1.3 points over
+# none. Training took 43 minutes on two CPU cores with other work beside it, and the masks took 6.5. The ViT weights of
+# these runs had been trained on saliency: see docs/results.md, which also tells what can be made of the masks.
 _base_ = ['_base_/models/aream_dual.py', '_base_/datasets/animals_tags.py', '_base_/schedules/animals.py']
 model = dict(
     backbone=dict(vit=dict(frozen_layers=7)),  # the shallow layers are the teacher
