@@ -4,6 +4,7 @@ import errno
 import resource
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from test_engine import run_config
 from toy_voc import make_voc
 
 from aream_mm.engine import SafeCheckpointHook
+from aream_mm.engine.checkpoints import latest_checkpoint
 from aream_mm.files import write_atomically
 
 FULL = Path('/dev/full')
@@ -59,3 +61,24 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(tmp_path):
         hook._save_checkpoint(runner)
     assert {path.name: path.read_bytes() for path in (tmp_path / 'work').iterdir() if path.is_file()} == before
     assert torch.load(find_latest_checkpoint(tmp_path / 'work'), weights_only=False)['meta']['epoch'] == 1
+
+
+def test_a_work_dir_that_was_copied_has_its_own_checkpoints(tmp_path):
+    """What is written in them are the paths of the folder that they were copied from."""
+    first, copied = tmp_path / 'first', tmp_path / 'copied'
+    known = dict(last_ckpt=f'{first}/iter_4.pth', best_ckpt=f'{first}/best_mAP_iter_2.pth', best_score=1.0)
+    for folder in (first, copied):
+        folder.mkdir()
+        (folder / 'last_checkpoint').write_text(f'{first}/iter_4.pth')
+        for name in ('iter_4.pth', 'best_mAP_iter_2.pth'):
+            (folder / name).touch()
+    for folder in (first, copied):
+        assert latest_checkpoint(str(folder)) == f'{folder}/iter_4.pth'
+        runner = SimpleNamespace(_load_from=f'{folder}/iter_4.pth', _train_loop=None, _val_loop=None, _test_loop=None)
+        checkpoint = dict(meta={}, message_hub=dict(runtime_info=dict(known)))
+        SafeCheckpointHook().after_load_checkpoint(runner, checkpoint)
+        found = checkpoint['message_hub']['runtime_info']
+        assert found == dict(known, last_ckpt=f'{folder}/iter_4.pth', best_ckpt=f'{folder}/best_mAP_iter_2.pth')
+    (copied / 'iter_4.pth').unlink()
+    assert latest_checkpoint(str(copied)) == f'{first}/iter_4.pth'
+    assert latest_checkpoint(str(tmp_path)) is None

@@ -250,8 +250,10 @@ def test_stage_1_learns_true_masks_to_its_end_and_when_it_is_resumed(tmp_path, m
         return forward(loss, attended, masks)
 
     monkeypatch.setattr(AReAMLoss, 'forward', recorded)
-    arguments = ['train.py', str(configs / 'tiny.py'), '--work-dir', str(tmp_path / 'run')]
     for steps, resume in ((2, []), (4, ['--resume'])):
+        if resume:  # the work dir has been moved meanwhile
+            (tmp_path / 'first').rename(tmp_path / 'run')
+        arguments = ['train.py', str(configs / 'tiny.py'), '--work-dir', str(tmp_path / ('run' if resume else 'first'))]
         options = [f'train_cfg.max_iters={steps}', f'train_cfg.val_interval={steps}', 'custom_hooks.0.end=1']
         options += ['custom_hooks.1.dataloader.num_workers=0']
         monkeypatch.setattr(sys, 'argv', [*arguments, *resume, '--cfg-options', *options])

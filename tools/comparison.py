@@ -33,13 +33,14 @@ from console import QuietRunner
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from mmengine.config import Config
-from mmengine.runner import Runner, autocast, find_latest_checkpoint
+from mmengine.runner import Runner, autocast
 from mmengine.utils import ProgressBar
 from mmseg.evaluation import IoUMetric
 from options import load_config
 from prettytable import PrettyTable, TableStyle
 
 from aream_mm.engine import PseudoMaskHook
+from aream_mm.engine.checkpoints import latest_checkpoint
 from aream_mm.engine.layer_entropy import evenly_spread
 from aream_mm.evaluation import CAMMetric
 from aream_mm.files import write_atomically
@@ -82,7 +83,7 @@ def config_of(config: str, options: dict | None, work_dir: Path, row: str, seed:
     cfg.update(work_dir=str(folder), experiment_name=f'{folder.parent.name}_{seed}', randomness=dict(seed=seed))
     cfg.update(measured_dataloader=cfg.val_dataloader, val_dataloader=None, val_cfg=None, val_evaluator=None)
     if row != START:
-        cfg.load_from = find_latest_checkpoint(str(folder_of(work_dir, START, seed)))
+        cfg.load_from = latest_checkpoint(str(folder_of(work_dir, START, seed)))
     return cfg
 
 
@@ -157,7 +158,7 @@ def train_stage_2(
     torch.set_num_threads(threads)
     folder = folder_of(work_dir, row, seed)
     cfg = config_of(config, options, work_dir, row, seed)
-    cfg.load_from = find_latest_checkpoint(str(folder))
+    cfg.load_from = latest_checkpoint(str(folder))
     chosen = json.loads((folder / FIGURES).read_text())['pseudo_masks']['settings']
     began = time.time()
     with (folder / 'stage_2.log').open('w') as output, contextlib.redirect_stdout(output):

@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 from children import run_command
 from mmengine.config import Config
-from mmengine.runner import find_latest_checkpoint
 from options import READ_OF_STAGES, load_config
 
+from aream_mm.engine.checkpoints import latest_checkpoint
 from aream_mm.files import write_atomically
 
 TOOLS = Path(__file__).parent
@@ -174,7 +174,7 @@ class Table:
         """The best one of a training, by its own measure, or where it has none the last one."""
         folder = self.folder(step)
         best = sorted(folder.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
-        return str(best[-1]) if best else find_latest_checkpoint(str(folder))
+        return str(best[-1]) if best else latest_checkpoint(str(folder))
 
     def made(self, step: Step) -> Made:
         """What to run for a step; what it needs has ended."""
@@ -198,7 +198,7 @@ class Table:
             cfg.update(test_dataloader=None, test_cfg=None, test_evaluator=None)
             return Made('train.py', cfg)
         if step.kind == 'val':
-            checkpoint = find_latest_checkpoint(str(self.folder(self.needed(step, step.part))))
+            checkpoint = latest_checkpoint(str(self.folder(self.needed(step, step.part))))
             return Made('test.py', cfg, checkpoint, ('--tta',) if self.cfg.tta else ())
         checkpoint = self.checkpoint(self.needed(step, 'train'))
         if step.kind == 'seeds':
@@ -225,7 +225,7 @@ class Table:
             band = {BAND: self.cfg.band} if self.walks else {}
             return {**{name: self.cfg.refiners[name] or {} for name in self.direct}, **band}
         net = self.base('affinity', '', None).model
-        checkpoint = find_latest_checkpoint(str(self.folder(self.needed(step, 'affinity'))))
+        checkpoint = latest_checkpoint(str(self.folder(self.needed(step, 'affinity'))))
         return {name: with_net(self.cfg.refiners[name], net, checkpoint) for name in self.walks}
 
     def figures(self, step: Step) -> dict:

@@ -18,7 +18,7 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.registry import MODELS
-from mmengine.runner import FlexibleRunner, Runner, find_latest_checkpoint
+from mmengine.runner import FlexibleRunner, Runner
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from options import OptionAction, load_config
 from torch import nn
@@ -26,6 +26,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from aream_mm.checkpoint import load_fitting_checkpoint, require_fitting_shapes
 from aream_mm.datasets.images import first_few
+from aream_mm.engine.checkpoints import latest_checkpoint
 from aream_mm.engine.warm_up import bare
 
 
@@ -53,7 +54,7 @@ def parse_args() -> argparse.Namespace:
 
 def require_a_run(work_dir: str) -> None:
     """Raise a FileNotFoundError unless a run has begun in the work dir, be it that it ended before its checkpoint."""
-    if not find_latest_checkpoint(work_dir) and not any(Path(work_dir).glob('*/*.log')):
+    if not latest_checkpoint(work_dir) and not any(Path(work_dir).glob('*/*.log')):
         raise FileNotFoundError(
             f'--resume: expected a run in {work_dir}, got no last_checkpoint and no log of one; leave --resume out to '
             'begin, or name its folder with --work-dir'
@@ -64,10 +65,18 @@ class FittingHook(Hook):
     """Refuses, before the first step, data that the network cannot learn from.
 
     That is a decoder of another number of classes than the data set's, and a batch of one where the network normalises
-    over the batch what it has pooled to a single place.
+    over the batch what it has pooled to a single place. Warns of learning rates for weights that it does not have.
     """
 
     def before_train(self, runner: Runner) -> None:
+        names = [name for name, _ in bare(runner.model).named_parameters()]
+        rates = (runner.cfg.optim_wrapper.get('paramwise_cfg') or {}).get('custom_keys', {})
+        idle = [key for key in rates if not any(key in name for name in names)]
+        if idle and 'strategy' not in runner.cfg:  # which renames them
+            runner.logger.warning(
+                'optim_wrapper.paramwise_cfg.custom_keys: expected parts of names of weights, such as '
+                f'{first_few(names)}; no weight has the rate of {first_few(idle)}'
+            )
         classes = getattr(runner.train_dataloader.dataset, 'metainfo', {}).get('classes', ())
         for name, module in runner.model.named_modules():
             if isinstance(module, BaseDecodeHead) and classes and module.num_classes != len(classes):
@@ -141,11 +150,12 @@ def main() -> None:
         require_training_alone(cfg)
     runner = (FlexibleRunner if sharded else QuietRunner).from_cfg(cfg)
     runner.register_hook(FittingHook())
-    checkpoint = cfg.get('load_from') or (find_latest_checkpoint(cfg.work_dir) if cfg.resume else None)
+    checkpoint = cfg.get('load_from') or (latest_checkpoint(cfg.work_dir) if cfg.resume else None)
     if checkpoint:
         model = MODELS.build(cfg.model) if sharded else runner.model  # which is built when training starts
         if cfg.resume:
             load_fitting_checkpoint(model, checkpoint, resume=True)
+            runner._load_from = checkpoint  # which the Runner looks for where it was written, not where it is
         else:  # to begin with, what there is of the model
             require_fitting_shapes(model, checkpoint)
     runner.train()

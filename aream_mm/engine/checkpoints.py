@@ -37,6 +37,7 @@ class SafeCheckpointHook(CheckpointHook):
     Where validation was due at a checkpoint, a resumed run begins with it, unless that checkpoint is the best so far.
     A new run moves the checkpoints of an earlier one, and its `last_checkpoint`, to a folder `before_<timestamp>`.
     The Runner loads no checkpoint of other classes than those of the config's data sets, or of another order of them.
+    In a work dir that was copied or moved, a resumed run goes on with the files there.
     A checkpoint knows the photographs, by what is in their files, whose true masks it and those before it have learnt.
     A warning tells where they are measured on.
 
@@ -76,10 +77,14 @@ class SafeCheckpointHook(CheckpointHook):
                 runner.val_loop.run()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        name, classes = runner._load_from or find_latest_checkpoint(runner.work_dir), classes_of(checkpoint)
+        name, classes = runner._load_from or latest_checkpoint(runner.work_dir), classes_of(checkpoint)
         for own in classes_of_loops(runner) if classes else ():
             require_same_classes(name, own, classes)
-        self.learnt = set(checkpoint.get('message_hub', {}).get('runtime_info', {}).get('learnt_masks', ()))
+        known = checkpoint.get('message_hub', {}).get('runtime_info', {})
+        self.learnt = set(known.get('learnt_masks', ()))
+        for key in known:
+            if key.startswith(('last_ckpt', 'best_ckpt')) and known[key]:
+                known[key] = moved_along(known[key], Path(name).parent)
 
     def before_test(self, runner: Runner) -> None:
         self._tell_learnt(runner, runner._test_loop)
@@ -125,6 +130,18 @@ class SafeCheckpointHook(CheckpointHook):
             for old in outdated:
                 Path(self.out_dir, self.filename_tmpl.format(old)).unlink(missing_ok=True)
         self.keep_ckpt_ids = deque(steps[len(outdated) :])
+
+
+def latest_checkpoint(work_dir: str) -> str | None:
+    """mmengine's `find_latest_checkpoint`, but in a work dir that was copied or moved the file there."""
+    path = find_latest_checkpoint(work_dir)
+    return path and moved_along(path, Path(work_dir))
+
+
+def moved_along(path: str, folder: Path) -> str:
+    """The file of that name in the folder, or the path itself where the folder has none."""
+    here = folder / Path(path).name
+    return str(here) if here.is_file() else path
 
 
 def classes_of_loops(runner: Runner) -> list[Sequence[str]]:

@@ -3,9 +3,10 @@
 import math
 
 from mmengine.hooks import Hook
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
 from aream_mm.datasets.images import first_few
+from aream_mm.engine.checkpoints import latest_checkpoint
 from aream_mm.engine.warm_up import bare
 from aream_mm.registry import HOOKS
 
@@ -44,5 +45,5 @@ class InvalidLossHook(Hook):
         return (
             f'Iteration {self.step}: expected {expected}. Its files: {", ".join(self.files)}. Those of the step '
             f'before: {", ".join(self.files_before) or "none since the start"}. The last good checkpoint: '
-            f'{find_latest_checkpoint(runner.work_dir) or "none yet"}'
+            f'{latest_checkpoint(runner.work_dir) or "none yet"}'
         )

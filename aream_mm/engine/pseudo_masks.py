@@ -25,7 +25,7 @@ from mmengine.dist import (
 )
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
-from mmengine.runner import Runner, autocast, find_latest_checkpoint
+from mmengine.runner import Runner, autocast
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.evaluation import IoUMetric
 from PIL import Image
@@ -36,7 +36,7 @@ from aream_mm.checkpoint import read_checkpoint
 from aream_mm.checks import require, require_switches
 from aream_mm.datasets.contents import MADE_FROM, contents, read_mask
 from aream_mm.datasets.tags import require_same_classes
-from aream_mm.engine.checkpoints import classes_of_loops
+from aream_mm.engine.checkpoints import classes_of_loops, latest_checkpoint
 from aream_mm.engine.warm_up import bare
 from aream_mm.files import write_atomically
 from aream_mm.masks import IGNORE_INDEX, encode_mask
@@ -132,7 +132,7 @@ class PseudoMaskHook(Hook):
         if chosen:
             runner.logger.info(f'Pseudo masks: of {chosen}, which the validation has chosen')
             bare(runner.model).load_state_dict(read_checkpoint(chosen, map_location='cpu')['state_dict'])
-        self.write(runner, chosen or find_latest_checkpoint(runner.work_dir))
+        self.write(runner, chosen or latest_checkpoint(runner.work_dir))
 
     def after_test(self, runner: Runner, metrics: dict | None = None) -> None:
         if self.write_after_test:

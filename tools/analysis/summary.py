@@ -1,6 +1,6 @@
 """Measure a two-stage run: a table of mIoU, and a picture of photographs, CAMs, masks and truth side by side.
 
-    python tools/analysis/summary.py configs/aream_dual_animals.py configs/seg/deeplabv3plus_lite0_animals.py
+    python tools/analysis/summary.py configs/aream_vit_animals.py configs/seg/deeplabv3plus_lite0_animals.py
 
 The latest checkpoint of each config's work dir is measured on the config's test data, beside two masks that need no
 training: background everywhere, and the image's tag everywhere (its first, where it has several). With `--baseline`
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from mmengine.dataset import BaseDataset, pseudo_collate
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 from mmengine.structures import PixelData
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.evaluation import IoUMetric
@@ -29,6 +29,7 @@ from PIL import Image
 from prettytable import PrettyTable
 
 from aream_mm.datasets.images import read_image
+from aream_mm.engine.checkpoints import latest_checkpoint
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402
@@ -42,7 +43,7 @@ def build_runner(config: str, work_dir: str | None, cfg_options: dict | None) ->
     """A runner over the latest checkpoint of the config's work dir."""
     cfg = load_config(config, cfg_options)
     cfg.work_dir = work_dir or cfg.get('work_dir') or f'work_dirs/{Path(config).stem}'
-    cfg.load_from = find_latest_checkpoint(cfg.work_dir)
+    cfg.load_from = latest_checkpoint(cfg.work_dir)
     if cfg.load_from is None:
         raise FileNotFoundError(f'{cfg.work_dir}: expected a checkpoint of {config}; run tools/train.py on it first')
     return QuietRunner.from_cfg(cfg)
