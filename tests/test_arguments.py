@@ -133,10 +133,14 @@ def test_resuming_where_no_run_has_begun_is_refused_by_folder(tmp_path):
     train.require_a_run(str(tmp_path / 'b'))
 
 
-def runner_of(model, number, batch_size, sampler=DefaultSampler, drop_last=False, classes=()):
+def runner_of(model, number, batch_size, sampler=DefaultSampler, drop_last=False, classes=(), custom_keys=()):
+    optim_wrapper, warned = dict(paramwise_cfg=dict(custom_keys=dict.fromkeys(custom_keys, {}))), []
+    logger = SimpleNamespace(warning=warned.append, warned=warned)
     data = dict(dataset=SimpleNamespace(metainfo=dict(classes=classes)), sampler=sampler(range(number)))
     loader = SimpleNamespace(**data, batch_size=batch_size, drop_last=drop_last)
-    return SimpleNamespace(train_dataloader=loader, model=model)
+    return SimpleNamespace(
+        train_dataloader=loader, model=model, cfg=Config(dict(optim_wrapper=optim_wrapper)), logger=logger
+    )
 
 
 POOLED = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))
@@ -148,6 +152,18 @@ def test_a_decoder_of_another_number_of_classes_than_the_data_set_is_refused_bef
     hook.before_train(runner_of(model, classes=('background', 'cat', 'dog'), **data))
     with pytest.raises(ValueError, match=r'model.decode_head.num_classes: expected 2, .* \(background, cat\), got 3'):
         hook.before_train(runner_of(model, classes=('background', 'cat'), **data))
+
+
+def test_learning_rates_of_weights_that_are_not_there_are_named():
+    model, data = nn.ModuleDict(dict(backbone=nn.Linear(2, 2), head=nn.Linear(2, 2))), dict(number=4, batch_size=2)
+    for keys in ((), ('backbone', 'head.bias')):
+        runner = runner_of(model, custom_keys=keys, **data)
+        tool('train').FittingHook().before_train(runner)
+        assert not runner.logger.warned
+    runner = runner_of(model, custom_keys=('backbone', 'backbone.vit', 'haed'), **data)
+    tool('train').FittingHook().before_train(runner)
+    (warning,) = runner.logger.warned
+    assert warning.endswith('no weight has the rate of backbone.vit, haed') and 'such as backbone.weight' in warning
 
 
 @pytest.mark.parametrize(

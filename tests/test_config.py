@@ -92,6 +92,24 @@ def test_the_classes_of_own_photographs_stand_in_one_place(tmp_path):
         assert cfg.train_dataloader.dataset.dataset.metainfo.classes == ('background', 'owl', 'jay', 'tit', 'daw')
 
 
+def test_the_lines_that_validate_stage_2_of_own_photographs_stand_beside_those_that_do_not(tmp_path):
+    config = shutil.copytree(CONFIGS, tmp_path / 'configs') / 'seg/own_photographs.py'
+    text = config.read_text().replace('train_cfg = dict(max_iters=max_iters)\nval_cfg = None\n', '')
+    config.write_text(text.replace('#   train_cfg', 'train_cfg').replace('#   val_', 'val_'))
+    cfg = load_config(config)
+    assert cfg.val_cfg == dict(type='ValLoop') and cfg.train_cfg.val_interval == 1000
+    assert (cfg.val_dataloader, cfg.val_evaluator) == (cfg.test_dataloader, cfg.test_evaluator)
+
+
+def test_the_crop_of_stage_2_is_set_in_one_place():
+    for name in ('seg/own_photographs.py', 'seg/deeplabv3plus_lite0_animals.py', 'affinity_net_animals.py'):
+        cfg = load_config(CONFIGS / name, dict(small_crop_size=(96, 128)))
+        (crop,) = [step for step in cfg.train_dataloader.dataset.pipeline if step.type == 'RandomCrop']
+        assert crop.crop_size == (96, 128) == cfg.model.data_preprocessor.size
+        with pytest.raises(ValueError, match='crop_size'):
+            load_config(CONFIGS / name, dict(crop_size=(96, 128)))
+
+
 def test_classes_without_background_are_all_that_own_photographs_without_it_need():
     first, second = [
         load_config(CONFIGS / name, dict(classes=('water', 'wood', 'town')))

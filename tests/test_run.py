@@ -251,8 +251,9 @@ def test_stage_1_learns_true_masks_to_its_end_and_when_it_is_resumed(tmp_path, m
 
     monkeypatch.setattr(AReAMLoss, 'forward', recorded)
     for steps, resume in ((2, []), (4, ['--resume'])):
-        if resume:  # the work dir has been moved meanwhile
-            (tmp_path / 'first').rename(tmp_path / 'run')
+        if resume:  # in a copy of the work dir
+            shutil.copytree(tmp_path / 'first', tmp_path / 'run')
+            (tmp_path / 'first/iter_2.pth').write_text('of another run meanwhile')
         arguments = ['train.py', str(configs / 'tiny.py'), '--work-dir', str(tmp_path / ('run' if resume else 'first'))]
         options = [f'train_cfg.max_iters={steps}', f'train_cfg.val_interval={steps}', 'custom_hooks.0.end=1']
         options += ['custom_hooks.1.dataloader.num_workers=0']

@@ -1,5 +1,5 @@
 # Stage 2 on the animals of VOC 2012: DeepLabV3+ on EfficientNet-Lite0, trained on the pseudo masks of
-# aream_dual_animals.py. Small enough for two CPU cores.
+# aream_vit_animals.py. Small enough for two CPU cores.
 #
 #   python tools/train.py configs/seg/deeplabv3plus_lite0_animals.py --cfg-options data_root=… \
 #       model.backbone.pretrained=…
@@ -7,7 +7,7 @@
 # Expect: 63.4 mIoU on 445 `val` photographs, 62.9 in another run, and 60.1 to 63.2 on better masks with two seeds. It
 # took 15 minutes on two CPU cores. docs/results.md tells what that rests on.
 _base_ = ['../_base_/models/deeplabv3plus_lite0.py', '../_base_/datasets/animals_pseudo.py', '../_base_/seg_runtime.py']
-model = dict(data_preprocessor=dict(size=_base_.crop_size), decode_head=dict(num_classes=7))
+model = dict(data_preprocessor=dict(size=_base_.small_crop_size), decode_head=dict(num_classes=7))
 max_iters = 1000
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=250))

@@ -1,9 +1,9 @@
 # Six classes of PASCAL VOC 2012 for stage 2, as in animals_tags.py: the pseudo masks of stage 1, measured on the masks
 # of `val`.
 _base_ = ['voc.py', 'pseudo.py']
-mask_dir = 'work_dirs/aream_dual_animals/pseudo_masks'
+mask_dir = 'work_dirs/aream_vit_animals/pseudo_masks'
 metainfo = dict(classes=('background', 'cat', 'cow', 'dog', 'horse', 'person', 'sheep'))
-crop_size, train_pipeline = _base_.small_crop_size, _base_.small_train_pipeline
+train_pipeline = _base_.small_train_pipeline
 test_pipeline, tta_pipeline = _base_.small_test_pipeline, _base_.small_tta_pipeline
 
 val, train_aug = [

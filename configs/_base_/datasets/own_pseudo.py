@@ -1,7 +1,6 @@
 # Your own photographs (own.py) with the pseudo masks of stage 1, for stage 2; measured on those that have a true mask.
 _base_ = ['own.py', 'pseudo.py']
 mask_dir = 'work_dirs/own_photographs/pseudo_masks'
-crop_size = _base_.small_crop_size
 train_pipeline, test_pipeline, tta_pipeline, cam_pipeline = [
     [*_base_.load, *pipeline[1:]]
     for pipeline in (
