@@ -45,8 +45,8 @@ PURPOSES = {
     'aream_vit_single_voc.py': 'the loss on a ViT of one class token, such as DINO',
     'aream_dinov3_voc.py': "the paper's loss on DINOv3, whose positions are rotations",
     'aream_dual_dinov3_voc.py': 'a CNN, and DINOv3 for the affinity',
-    'aream_dual_voc.py': "a CNN and a ViT of your choice among timm's; `aream_dual_animals.py` runs on a laptop",
-    'aream_hybrid_animals.py': 'a ViT of your choice that is helped by a frozen CNN, in one stream',
+    'aream_dual_voc.py': "a CNN and a ViT of your choice among timm's",
+    'aream_vit_animals.py': 'DINOv2 with frozen shallow layers: few photographs, on a laptop',
     'transcam_voc.py': 'TransCAM: what the loss has to improve on with a Conformer',
     'aream_conformer_voc.py': "the paper's second network, which has the better seeds there, and costs the most",
 }

@@ -30,9 +30,9 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
 # What stands for whatever a reader has.
 PLACEHOLDERS = {
-    'CONFIG': 'configs/aream_dual_animals.py',
-    'CHECKPOINT': 'work_dirs/aream_dual_animals/epoch_4.pth',
-    'ANOTHER_CHECKPOINT': 'work_dirs/aream_dual_animals/epoch_3.pth',
+    'CONFIG': 'configs/aream_vit_animals.py',
+    'CHECKPOINT': 'work_dirs/aream_vit_animals/epoch_4.pth',
+    'ANOTHER_CHECKPOINT': 'work_dirs/aream_vit_animals/epoch_3.pth',
     'SEG_CONFIG': 'configs/seg/deeplabv3plus_lite0_animals.py',
     'SEG_CHECKPOINT': 'work_dirs/deeplabv3plus_lite0_animals/iter_1000.pth',
 }

@@ -132,22 +132,22 @@ def test_every_network_of_stage_1_on_voc_is_in_the_table_and_ready_to_train():
     init_default_scope('mmseg')
     assert zoo.network('aream_vit_entropy_voc.py').attention_loss.measured
     on_voc = {path.name for path in STAGE_1 if path.stem.endswith('_voc')}
-    assert on_voc == set(zoo.PURPOSES) - {'aream_hybrid_animals.py'}
+    assert on_voc == set(zoo.PURPOSES) - {'aream_vit_animals.py'}
 
 
 def test_the_table_of_networks_gives_sizes_and_what_they_cost_relative_to_mctformer(tmp_path, monkeypatch, capsys):
-    chosen = ('aream_hybrid_animals.py', zoo.BASELINE)
+    chosen = ('aream_vit_animals.py', zoo.BASELINE)
     monkeypatch.setattr(zoo, 'PURPOSES', {config: zoo.PURPOSES[config] for config in chosen})
     monkeypatch.setattr(zoo, 'PHOTOGRAPH', (48, 64))
     peaks = dict(zip(chosen, (6e8, 2e8), strict=True))
     monkeypatch.setattr(zoo, 'peak_memory', lambda variants, setting, names: {name: peaks[name] for name in names})
     monkeypatch.setattr(sys, 'argv', ['zoo', '--batch', '1', '--runs', '1', '--out', str(tmp_path / 'zoo.json')])
     zoo.main()
-    hybrid, baseline = rows = json.loads((tmp_path / 'zoo.json').read_text())['rows']
+    frozen, baseline = rows = json.loads((tmp_path / 'zoo.json').read_text())['rows']
     assert [row['memory'] for row in rows] == [3, 1]
     assert baseline['step'] == baseline['CAM'] == 1 and all(row['step'] > 0 and row['CAM'] > 0 for row in rows)
     assert baseline['trained, M'] == baseline['parameters, M']
-    assert hybrid['trained, M'] < hybrid['parameters, M']
+    assert frozen['trained, M'] < frozen['parameters, M']
     # 12 layers of 20 + 14² tokens of 384 channels, the patch embedding, and a 3×3 class map.
     layer = 12 * 216 * 384**2 + 2 * 216**2 * 384
     assert baseline['GFLOPs'] == pytest.approx((12 * layer + 196 * 768 * 384 + 196 * 9 * 384 * 20) / 1e9, rel=0.01)

@@ -18,10 +18,9 @@ ROOT = Path(__file__).parents[1]
 TOY = [
     'classes=("background","cat","dog")',
     'max_iters=4',
-    'model.backbone.cnn.pretrained=False',
-    'model.backbone.vit.pretrained=False',
-    'model.backbone.vit.architecture.depth=1',
-    'model.backbone.vit.frozen_layers=1',
+    'model.backbone.pretrained=False',
+    'model.backbone.architecture.depth=2',
+    'model.backbone.frozen_layers=1',
     'model.test_cfg.propagate_layers=(0,)',
     'model.attention_loss=None',
     'train_dataloader.batch_size=2',
@@ -45,7 +44,7 @@ def test_before_the_first_step_stand_warnings_of_the_data_and_what_is_trained(ru
     done, log = run
     before = done.stdout.split('Saving checkpoint')[0].splitlines()
     assert not done.stderr and len(before) < 15
-    start = before.index(next(line for line in before if 'Training CAMSegmentor on DualBranch' in line))
+    start = before.index(next(line for line in before if 'Training CAMSegmentor on AttentionViT' in line))
     assert [line for line in before[:start] if 'dog is in every image' not in line and 'tags.csv' not in line] == []
     told = '\n'.join(before[start:])
     assert '6 photographs of 3 classes: background, cat, dog' in told and '4 steps in batches of 2' in told

@@ -16,7 +16,6 @@ from packaging.version import Version
 CONFIGS = Path(__file__).parents[1] / 'configs'
 RUNS = sorted(path for path in CONFIGS.rglob('*.py') if '_base_' not in path.parts)
 BUILT = [name for name in inspect.signature(Runner).parameters if name != 'cfg']
-VIT = 'model.backbone.vit'
 OWN, OWN_SEG, ANIMALS = (
     CONFIGS / name for name in ('own_photographs.py', 'seg/own_photographs.py', 'aream_dual_animals.py')
 )
@@ -106,7 +105,7 @@ def test_a_nested_key_of_any_config_takes_its_value_and_a_misspelt_one_is_refuse
         (OWN, {'tag_file': '/t.csv'}, {'train_dataloader.dataset.tag_file': '/t.csv', f'{MASKS}.tag_file': '/t.csv'}),
         (OWN, {'photographs.data_prefix.img_path': 'x'}, {f'{IMAGES}.data_prefix.img_path': 'x'}),
         (OWN, {'train_pipeline.5.contrast': 0.7}, {'train_dataloader.dataset.pipeline.5.contrast': 0.7}),
-        (OWN, {f'{VIT}.architecture.depth': 6}, {f'{VIT}.architecture.depth': 6}),
+        (OWN, {'model.backbone.architecture.depth': 6}, {'model.backbone.architecture.depth': 6}),
         (OWN, {'pseudo_masks.test_cfg.background': 0.3}, {'custom_hooks.1.test_cfg.background': 0.3}),
         (OWN_SEG, {'mask_dir': '/m'}, {'train_dataloader.dataset.mask_dir': '/m'}),
         (OWN_SEG, {'max_iters': 2, 'train_cfg.max_iters': 2}, {'train_cfg.max_iters': 2}),
@@ -159,11 +158,7 @@ def test_options_act_wherever_their_key_is_used(config, options, places):
         (OWN_SEG, {'model.decode_head.numclasses': 3}, 'such as model.decode_head.num_classes'),
         (OWN_SEG, {'pseudo_mask_dataloader.batch_size': 1}, 'such as '),  # of what tools/test.py alone reads
         (CONFIGS / 'affinity_net_animals.py', {'mask_dir': '/m'}, 'such as train_dataloader.dataset.mask_dir'),
-        (
-            CONFIGS / 'own_photographs.py',
-            {'optim_wrapper.paramwise_cfg.custom_keys.backbone.cnn.lr_mult': 1},
-            'such as ',
-        ),
+        (ANIMALS, {'optim_wrapper.paramwise_cfg.custom_keys.backbone.cnn.lr_mult': 1}, 'such as '),
     ],
 )
 def test_options_without_effect_are_refused_with_keys_that_act(config, options, words):
@@ -180,7 +175,7 @@ def test_a_setting_that_the_tool_reads_itself_is_taken():
 def test_a_path_is_taken_as_it_is_typed(number):
     draw = random.Random(number)
     text = '/' + ''.join(draw.choices(' ,=\'"äß[](){}.:;~#%$&@!*?+-_09aZ', k=30))
-    for key in ('data_root', 'load_from', 'train_dataloader.dataset.tag_file', 'model.backbone.cnn.pretrained'):
+    for key in ('data_root', 'load_from', 'train_dataloader.dataset.tag_file', 'model.backbone.pretrained'):
         assert find(load_config(OWN, typed(f'{key}={text}')), key.split('.')) == text
     assert load_config(OWN, typed(f'data_root={text}')).train_dataloader.dataset.tag_file == f'{text}/tags.csv'
 

@@ -1,20 +1,14 @@
 """The CNN stem of AttentionViT: it starts as nothing, learns, and keeps what the ViT does otherwise."""
 
-from pathlib import Path
-
 import pytest
 import timm
 import torch
-from mmengine.optim import build_optim_wrapper
-from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint, save_checkpoint
-from options import load_config
 from torch.testing import assert_close
 
 from aream_mm.models import AttentionViT
 from aream_mm.registry import MODELS
 
-CONFIG = Path(__file__).parents[1] / 'configs/aream_hybrid_animals.py'
 CNN = 'test_efficientnet'
 SMALL = dict(embed_dim=24, depth=6, num_heads=3)
 ALL = dict.fromkeys(range(6), 1.0)
@@ -118,16 +112,3 @@ def test_training_a_segmentor_with_a_stem_lowers_the_losses_of_classification(to
     assert set(history[0]) == {'loss_class', 'loss_patch', 'loss_aream'}
     assert all(history[-1][name] < history[0][name] for name in ('loss_class', 'loss_patch'))
     assert model.backbone.stem.projection.weight.any()
-
-
-def test_the_config_trains_the_vit_slowly_and_the_projection_and_head_fast():
-    cfg = load_config(CONFIG)
-    init_default_scope(cfg.default_scope)
-    model = MODELS.build(cfg.model)
-    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
-    rate = {id(weight): group['lr'] for group in groups for weight in group['params']}
-    trained = {name: rate[id(weight)] for name, weight in model.named_parameters() if weight.requires_grad}
-    fast = ('backbone.stem.projection.', 'head.')
-    assert not [name for name in trained if name.startswith('backbone.stem.cnn.')]
-    assert {lr for name, lr in trained.items() if name.startswith(fast)} == {5e-4}
-    assert {lr for name, lr in trained.items() if not name.startswith(fast)} == {5e-5}

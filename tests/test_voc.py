@@ -226,13 +226,13 @@ def test_the_exit_code_tells_whether_stage_1_can_train(root, monkeypatch, capsys
         run(voc, monkeypatch, root)
     told = capsys.readouterr().out
     assert re.search(r'\| item +\| found +\| expected +\| remedy', told)
-    assert 'aream_dual_animals.py) trains: yes' in told
+    assert 'aream_vit_animals.py) trains: yes' in told
     (root / 'cls_labels.npy').unlink()
     with pytest.raises(SystemExit, match='1'):
         run(voc, monkeypatch, root)
     told = capsys.readouterr().out
     assert 'tools/converters/tags.py' in told
-    assert 'aream_dual_animals.py) trains: no; trainaug.txt: tags' in told
+    assert 'aream_vit_animals.py) trains: no; trainaug.txt: tags' in told
 
 
 def test_a_folder_that_is_not_there_is_named(root, monkeypatch):

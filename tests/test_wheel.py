@@ -11,7 +11,7 @@ import wheel_project
 from mmengine.config import Config
 
 ROOT = Path(__file__).parents[1]
-SOME = ('aream_vit_voc.py', 'aream_dual_animals_walk.py', 'demo/aream_demo.py', 'seg/segmenter_vit-s_voc.py')
+SOME = ('aream_vit_voc.py', 'aream_vit_animals_walk.py', 'demo/aream_demo.py', 'seg/segmenter_vit-s_voc.py')
 
 
 @pytest.fixture(scope='module')

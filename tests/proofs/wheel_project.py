@@ -21,8 +21,8 @@ COMMON = """train_dataloader.batch_size=2 train_dataloader.num_workers=0 train_d
     test_dataloader.num_workers=0 test_dataloader.persistent_workers=False train_cfg.max_iters=2
     default_hooks.logger.interval=1 default_hooks.checkpoint.interval=2"""
 STAGE_1 = """val_dataloader.num_workers=0 val_dataloader.persistent_workers=False train_cfg.val_interval=2
-    custom_hooks.0.end=1 custom_hooks.1.dataloader.num_workers=0 model.backbone.cnn.pretrained=False
-    model.backbone.vit.pretrained=False model.backbone.vit.architecture.depth=3 model.backbone.vit.frozen_layers=1
+    custom_hooks.0.end=1 custom_hooks.1.dataloader.num_workers=0 model.backbone.pretrained=False
+    model.backbone.architecture.depth=3 model.backbone.frozen_layers=1
     model.attention_loss.layer_index=1 model.test_cfg.propagate_layers=2, model.test_cfg.scales=1.0,"""
 STAGE_2 = 'model.backbone.pretrained=False'
 

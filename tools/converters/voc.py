@@ -49,7 +49,7 @@ VOC_ARCHIVE = 'from VOCtrainval_11-May-2012.tar'
 TEST_ARCHIVE = "from VOC2012test.tar, the evaluation server's"
 SBD_ARCHIVE = 'unpack benchmark.tgz (SBD), then --sbd benchmark_RELEASE'
 TAGS = "the field's cls_labels.npy, or python tools/converters/tags.py {0}/Annotations {0}/tags.csv"
-STAGE_1 = 'stage 1 (configs/aream_*_voc.py, aream_dual_animals.py)'
+STAGE_1 = 'stage 1 (configs/aream_*_voc.py, aream_vit_animals.py)'
 STAGE_2 = 'stage 2 (configs/seg/*_voc.py, *_animals.py)'
 
 ABSENT = 'missing'

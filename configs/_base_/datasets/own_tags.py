@@ -1,7 +1,7 @@
 # Your own photographs (own.py) for stage 1. CAMs are made of the photographs that are trained on.
 _base_ = ['own.py', 'tags.py']
 train_pipeline, cam_pipeline, tag_pipeline = [
-    [*_base_.load, *pipeline[1:]] for pipeline in (_base_.light_pipeline, _base_.cam_pipeline, _base_.tag_pipeline)
+    [*_base_.load, *pipeline[1:]] for pipeline in (_base_.whole_pipeline, _base_.cam_pipeline, _base_.tag_pipeline)
 ]
 load_mask = dict(type='aream_mm.LoadAnnotationsIfAny')
 train_pipeline = [*train_pipeline[: len(_base_.load)], load_mask, *train_pipeline[len(_base_.load) :]]

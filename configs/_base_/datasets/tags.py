@@ -52,6 +52,11 @@ light_pipeline = [
     dict(type='mmpretrain.ColorJitter', brightness=0.3, contrast=0.3, saturation=0.3),
     dict(type='aream_mm.PackTagInputs'),
 ]
+whole_pipeline = [  # the same without crops: what is tagged is there
+    light_pipeline[0],
+    dict(type='Resize', scale=(crop_size, crop_size)),
+    *light_pipeline[2:],
+]
 cam_pipeline = [
     dict(type='LoadImageFromFile'),
     # Brings images of any size to the one that model.test_cfg is made for, and keeps memory in bounds.
