@@ -89,6 +89,29 @@ def test_an_argument_of_another_kind_is_refused(tmp_path, kind, name, message):
         getattr(arguments, kind)(str(tmp_path / name))
 
 
+@pytest.mark.parametrize(
+    ('kind', 'text', 'message'),
+    [
+        *[
+            ('count', text, f"expected a whole number from 1 on, got '{text}'")
+            for text in ('0', '-1', '2.5', 'all', '')
+        ],
+        *[
+            ('refiner', text, r'expected JSON such as {"type": "aream_mm.PAR"}, got')
+            for text in ('PAR', '"aream_mm.PAR"', '{"type": "PAR"}', '{"num_iter": 3}', '{', '[]')
+        ],
+    ],
+)
+def test_a_number_or_a_refiner_that_is_none_is_refused(kind, text, message):
+    with pytest.raises(ArgumentTypeError, match=message):
+        getattr(arguments, kind)(text)
+
+
+def test_numbers_and_refiners_are_read():
+    assert arguments.count('12') == 12
+    assert arguments.refiner('{"type": "aream_mm.PAR", "num_iter": 3}') == dict(type='aream_mm.PAR', num_iter=3)
+
+
 @pytest.mark.parametrize('name', ['out', 'out.v2', 'results 1.5', '2024.11.27', 'there.png'])
 def test_folders_with_dots_are_folders(tmp_path, name):
     (tmp_path / 'there.png').mkdir()

@@ -1,6 +1,7 @@
 """What the arguments of the tools have to be, as `type=` of argparse: refused by name before anything is loaded."""
 
 import ast
+import json
 from argparse import ArgumentTypeError
 from pathlib import Path
 
@@ -93,3 +94,21 @@ def folder(text: str) -> Path:
             f'expected a folder, got {"the file" if path.is_file() else "the name of a file"} {text!r}'
         )
     return path
+
+
+def count(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdecimal() or not int(text):
+        raise ArgumentTypeError(f'expected a whole number from 1 on, got {text!r}')
+    return int(text)
+
+
+def refiner(text: str) -> dict:
+    """The config of a refiner as JSON."""
+    try:
+        config = json.loads(text)
+    except ValueError:
+        config = None
+    if not isinstance(config, dict) or '.' not in str(config.get('type')):
+        raise ArgumentTypeError(f'expected JSON such as {{"type": "aream_mm.PAR"}}, got {text!r}')
+    return config

@@ -14,6 +14,7 @@ import argparse
 import aream_mm.quiet  # noqa: F401
 
 import numpy as np
+from arguments import config_file, count
 from mmcv.transforms import TRANSFORMS, BaseTransform
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, init_default_scope
@@ -42,9 +43,9 @@ def shares(dataset: BaseDataset, crop: BaseTransform, number: int) -> np.ndarray
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config of stage 1')
+    parser.add_argument('config', type=config_file, help='config of stage 1')
     parser.add_argument('--least', nargs='+', type=float, default=[], help='least areas to compare, in 0..1')
-    parser.add_argument('--crops', type=int, default=20, help='of each image')
+    parser.add_argument('--crops', type=count, default=20, help='of each image')
     parser.add_argument('--cfg-options', nargs='+', action=OptionAction, help='override settings, key=value')
     args = parser.parse_args()
     cfg = load_config(args.config, args.cfg_options)

@@ -26,6 +26,7 @@ from pathlib import Path
 import aream_mm.quiet  # noqa: F401
 
 import comparison
+from arguments import config_file, count
 from options import OptionAction, load_config
 from table import LOG, READ, Step, Table
 from table_estimate import Estimate
@@ -86,17 +87,17 @@ def conduct(table: Table) -> list[Step]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config')
+    parser.add_argument('config', type=config_file)
     parser.add_argument('--work-dir', type=Path, help='default: work_dirs/<name of the config>')
     parser.add_argument('--rows', nargs='+', help='names; default: all of the config')
     parser.add_argument('--seeds', nargs='+', type=int, help="default: the config's")
     parser.add_argument('--cfg-options', nargs='+', action=OptionAction, help='override settings, key=value')
     table = parser.add_argument_group('with decoders')
     table.add_argument('--estimate', action='store_true', help='say what it takes, and end; needs no data')
-    table.add_argument('--gpus', type=int, help='processes of each step, which share its batch; default: 1')
+    table.add_argument('--gpus', type=count, help='processes of each step, which share its batch; default: 1')
     compared = parser.add_argument_group('with propagations')
     compared.add_argument('--stage-2', nargs='+', default=[], help='rows whose masks train stage 2 too')
-    compared.add_argument('--processes', type=int, help='trainings at a time, which share the threads; default: 1')
+    compared.add_argument('--processes', type=count, help='trainings at a time, which share the threads; default: 1')
     compared.add_argument('--stage-2-options', nargs='+', action=OptionAction, help='override settings of stage 2')
     args = parser.parse_args()
     cfg = load_config(args.config, args.cfg_options, (*READ, *comparison.READ))

@@ -28,7 +28,9 @@ from pathlib import Path
 import aream_mm.quiet  # noqa: F401
 
 import torch
+from arguments import checkpoint_file, config_file, count, refiner
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmengine.device import get_device
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import init_default_scope
@@ -64,18 +66,28 @@ def keys_of(refiners: list[dict], scales: list[float], backgrounds: list[float |
     return keys
 
 
+def with_masks(dataset: BaseDataset, number: int | None) -> BaseDataset:
+    """So many of the images that have a true mask, evenly spread."""
+    known = [i for i in range(len(dataset)) if 'seg_map_path' in dataset.get_data_info(i)]
+    if not known:
+        raise ValueError(f'expected true masks of some of {len(dataset)} images to measure on, got none')
+    return evenly_spread(dataset.get_subset(known), number)
+
+
 class CAMs:
     """Stage 1, whose CAMs are refined."""
 
     def __init__(self, model: CAMSegmentor, cfg: Config, images: int | None) -> None:
         self.model = model
         self.scale, self.background = model.test_cfg.refine_scale, model.test_cfg.background
-        dataset = evenly_spread(Runner.build_dataloader(cfg.val_dataloader).dataset, images)
+        dataset = with_masks(Runner.build_dataloader(cfg.val_dataloader).dataset, images)
         self.loader = Runner.build_dataloader({**cfg.val_dataloader, 'dataset': dataset})
 
     def settings(self, key: Key, refine: dict | None) -> TestSettings:
         _, scale, background = key
-        return self.model.settings_with(refine=refine, refine_scale=scale or self.scale, background=background)
+        return self.model.settings_with(
+            refine=refine, refine_scale=self.scale if scale is None else scale, background=background
+        )
 
     def run(self, inputs: Tensor, samples: list[SegDataSample]) -> RawCAM:
         return self.model.cams_of(inputs, self.model.test_cfg)
@@ -93,11 +105,7 @@ class Predictions:
 
     def __init__(self, model: RefinedEncoderDecoder, cfg: Config, images: int | None) -> None:
         self.model = model
-        dataset = MMENGINE_DATASETS.build(cfg.pseudo_mask_dataloader.dataset)
-        known = [i for i in range(len(dataset)) if 'seg_map_path' in dataset.get_data_info(i)]
-        if not known:
-            raise ValueError(f'expected true masks of some of {len(dataset)} images to write masks of, got none')
-        dataset = evenly_spread(dataset.get_subset(known), images)
+        dataset = with_masks(MMENGINE_DATASETS.build(cfg.pseudo_mask_dataloader.dataset), images)
         dataset.pipeline.transforms.insert(-1, LoadAnnotations())
         sampler = dict(type='aream_mm.SizeBatchSampler')
         self.loader = Runner.build_dataloader(
@@ -108,7 +116,7 @@ class Predictions:
         _, scale, background = key
         if background is not None:
             raise ValueError(f'expected no background scores for a config of stage 2, got {background}')
-        return self.model.settings_with(refine=refine, refine_scale=scale or self.scale)
+        return self.model.settings_with(refine=refine, refine_scale=self.scale if scale is None else scale)
 
     def run(self, inputs: Tensor, samples: list[SegDataSample]) -> list[Tensor]:
         unrefined = self.model.predict(inputs, samples, self.model.settings_with(refine=None))
@@ -173,12 +181,12 @@ def measure(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config of either stage')
-    parser.add_argument('checkpoint', help='its checkpoint')
-    parser.add_argument('--refiners', nargs='+', type=json.loads, default=DEFAULT, help='configs as JSON')
+    parser.add_argument('config', type=config_file, help='config of either stage')
+    parser.add_argument('checkpoint', type=checkpoint_file, help='its checkpoint')
+    parser.add_argument('--refiners', nargs='+', type=refiner, default=DEFAULT, help='configs as JSON')
     parser.add_argument('--scales', nargs='+', type=float, help='default: test_cfg.refine_scale; of stage 2: 1')
     parser.add_argument('--backgrounds', nargs='+', type=float, help='scores; default: test_cfg.background')
-    parser.add_argument('--images', type=int, help='measure on so many, evenly spread; default: all')
+    parser.add_argument('--images', type=count, help='measure on so many, evenly spread; default: all')
     parser.add_argument('--out', type=Path, help='JSON file for the figures')
     parser.add_argument('--cfg-options', nargs='+', action=OptionAction, help='override settings, key=value')
     args = parser.parse_args()

@@ -37,6 +37,7 @@ from aream_mm.evaluation.affinity_profile import AffinityProfile
 from aream_mm.registry import MODELS
 
 sys.path.append(str(Path(__file__).parents[1]))
+from arguments import checkpoint_file, config_file, count  # noqa: E402
 from options import OptionAction, load_config  # noqa: E402
 
 FIGURES = {  # title, unit and what it says
@@ -196,12 +197,12 @@ def write_page(path: Path, config: str, dataset: BaseDataset, profiles: dict, dr
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config of stage 1')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('config', type=config_file, help='config of stage 1')
+    parser.add_argument('checkpoint', type=checkpoint_file, help='checkpoint file')
     parser.add_argument('--vs', metavar='CHECKPOINT', help='a second checkpoint to compare with')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/affinity_profile'), help='folder of page and CSV')
-    parser.add_argument('--num-images', type=int, help='measure on so many images, evenly spread; default: all')
-    parser.add_argument('--examples', type=int, default=6, help='photographs on the page')
+    parser.add_argument('--num-images', type=count, help='measure on so many images, evenly spread; default: all')
+    parser.add_argument('--examples', type=count, default=6, help='photographs on the page')
     parser.add_argument(
         '--cfg-options',
         nargs='+',

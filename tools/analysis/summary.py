@@ -35,6 +35,7 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402
 
 sys.path.append(str(Path(__file__).parents[1]))
+from arguments import count  # noqa: E402
 from console import QuietRunner  # noqa: E402
 from options import OptionAction, load_config  # noqa: E402
 
@@ -130,7 +131,7 @@ def main() -> None:
     parser.add_argument('--baseline-work-dir', help='default: work_dirs/<name of the config>')
     parser.add_argument('--masks', nargs='+', type=Path, default=[], help='more folders of masks of the same images')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/summary'), help='folder of table and picture')
-    parser.add_argument('--rows', type=int, default=8, help='photographs in the picture')
+    parser.add_argument('--rows', type=count, default=8, help='photographs in the picture')
     parser.add_argument('--cfg-options', nargs='+', action=OptionAction, help='override settings of all configs')
     parser.add_argument('--stage-2-options', nargs='+', action=OptionAction, help='override settings of stage 2')
     args = parser.parse_args()
