@@ -30,7 +30,7 @@ max_iters = 260
 # Steps of classification alone, before its CAMs teach the attention. Without background a photograph of one tag is of
 # one class everywhere, which teaches little: then they are three quarters.
 warm_up = max_iters // 4 if _base_.background else max_iters * 3 // 4
-param_scheduler = dict(type='CosineAnnealingLR', T_max=max_iters, eta_min_ratio=0.01, by_epoch=False)
+param_scheduler = dict(type='CosineAnnealingLR', eta_min_ratio=0.01, by_epoch=False)
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
 default_hooks = dict(
     logger=dict(log_metric_by_epoch=False),

@@ -156,14 +156,16 @@ def test_resuming_where_no_run_has_begun_is_refused_by_folder(tmp_path):
     train.require_a_run(str(tmp_path / 'b'))
 
 
-def runner_of(model, number, batch_size, sampler=DefaultSampler, drop_last=False, classes=(), custom_keys=()):
+def runner_of(
+    model, number, batch_size, sampler=DefaultSampler, drop_last=False, classes=(), custom_keys=(), iteration=0, ends=()
+):
     optim_wrapper, warned = dict(paramwise_cfg=dict(custom_keys=dict.fromkeys(custom_keys, {}))), []
     logger = SimpleNamespace(warning=warned.append, warned=warned)
     data = dict(dataset=SimpleNamespace(metainfo=dict(classes=classes)), sampler=sampler(range(number)))
     loader = SimpleNamespace(**data, batch_size=batch_size, drop_last=drop_last)
-    return SimpleNamespace(
-        train_dataloader=loader, model=model, cfg=Config(dict(optim_wrapper=optim_wrapper)), logger=logger
-    )
+    state = dict(iter=iteration, max_iters=8, param_schedulers=[SimpleNamespace(end=e, by_epoch=False) for e in ends])
+    cfg = Config(dict(optim_wrapper=optim_wrapper))
+    return SimpleNamespace(train_dataloader=loader, model=model, cfg=cfg, logger=logger, **state)
 
 
 POOLED = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))
@@ -187,6 +189,18 @@ def test_learning_rates_of_weights_that_are_not_there_are_named():
     tool('train').FittingHook().before_train(runner)
     (warning,) = runner.logger.warned
     assert warning.endswith('no weight has the rate of backbone.vit, haed') and 'such as backbone.weight' in warning
+
+
+def test_a_resumed_training_that_outlasts_its_schedule_is_told_so():
+    model, data, hook = nn.Linear(2, 2), dict(number=4, batch_size=2), tool('train').FittingHook()
+    for iteration, ends in ((0, (4,)), (4, (2, 8)), (4, (8,)), (4, ())):
+        runner = runner_of(model, iteration=iteration, ends=ends, **data)
+        hook.before_train(runner)
+        assert not runner.logger.warned
+    runner = runner_of(model, iteration=4, ends=(2, 4), **data)
+    hook.before_train(runner)
+    (warning,) = runner.logger.warned
+    assert 'stays what it is after 4 of 8; for a longer schedule begin anew' in warning
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def test_a_nested_key_of_any_config_takes_its_value_and_a_misspelt_one_is_refuse
 @pytest.mark.parametrize(
     'config, options, places',
     [
-        (OWN, {'max_iters': 8}, {'train_cfg.max_iters': 8, 'param_scheduler.T_max': 8, 'custom_hooks.0.end': 2}),
+        (OWN, {'max_iters': 8}, {'train_cfg.max_iters': 8, 'train_cfg.val_interval': 8, 'custom_hooks.0.end': 2}),
         (
             OWN,
             {'classes': ('background', 'owl')},
@@ -109,11 +109,7 @@ def test_a_nested_key_of_any_config_takes_its_value_and_a_misspelt_one_is_refuse
         (OWN, {'pseudo_masks.test_cfg.background': 0.3}, {'custom_hooks.1.test_cfg.background': 0.3}),
         (OWN_SEG, {'mask_dir': '/m'}, {'train_dataloader.dataset.mask_dir': '/m'}),
         (OWN_SEG, {'max_iters': 2, 'train_cfg.max_iters': 2}, {'train_cfg.max_iters': 2}),
-        (
-            ANIMALS,
-            {'max_epochs': 3, 'train_cfg.max_epochs': 2},
-            {'train_cfg.max_epochs': 2, 'param_scheduler.T_max': 3},
-        ),
+        (ANIMALS, {'max_epochs': 3}, {'train_cfg.max_epochs': 3}),
         (ANIMALS, {'train_dataloader.drop_last': False}, {'train_dataloader.drop_last': False}),
         (ANIMALS, {'model.test_cfg.refine.type': 'aream_mm.PAR'}, {'model.test_cfg.refine.type': 'aream_mm.PAR'}),
         (

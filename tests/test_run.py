@@ -261,6 +261,7 @@ def test_stage_1_learns_true_masks_to_its_end_and_when_it_is_resumed(tmp_path, m
         runpy.run_path(str(ROOT / 'tools/train.py'), run_name='__main__')
     *_, log = sorted((tmp_path / 'run').rglob('*.log'))
     assert '4 steps in batches of 6, 2 of them are done' in log.read_text()
+    assert 'begun with, and stays what it is after 2 of 4' in log.read_text()
     assert '2 of 2 masks hold classes without a tag: 1 (cat), sub/0 (cat)' in log.read_text()
     assert len(batches) == 3  # the first step is classification alone
     for labels in batches:

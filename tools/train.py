@@ -65,7 +65,8 @@ class FittingHook(Hook):
     """Refuses, before the first step, data that the network cannot learn from.
 
     That is a decoder of another number of classes than the data set's, and a batch of one where the network normalises
-    over the batch what it has pooled to a single place. Warns of learning rates for weights that it does not have.
+    over the batch what it has pooled to a single place. Warns of learning rates for weights that it does not have,
+    and of a schedule that ends before a resumed training does.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -76,6 +77,14 @@ class FittingHook(Hook):
             runner.logger.warning(
                 'optim_wrapper.paramwise_cfg.custom_keys: expected parts of names of weights, such as '
                 f'{first_few(names)}; no weight has the rate of {first_few(idle)}'
+            )
+        schedulers = runner.param_schedulers if runner.iter and isinstance(runner.param_schedulers, list) else []
+        ends = [(each.end, runner.max_epochs if each.by_epoch else runner.max_iters) for each in schedulers]
+        if ends and all(end < last for end, last in ends):
+            end, last = max(ends)
+            runner.logger.warning(
+                'The learning rate keeps to the schedule that the run was begun with, and stays what it is after '
+                f'{end} of {last}; for a longer schedule begin anew, from these weights with load_from'
             )
         classes = getattr(runner.train_dataloader.dataset, 'metainfo', {}).get('classes', ())
         for name, module in runner.model.named_modules():

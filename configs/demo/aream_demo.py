@@ -77,7 +77,7 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
     paramwise_cfg=dict(custom_keys={'backbone.cnn': dict(lr_mult=0.1)}),
 )
-param_scheduler = dict(type='CosineAnnealingLR', T_max=max_iters, eta_min_ratio=0.01, by_epoch=False)
+param_scheduler = dict(type='CosineAnnealingLR', eta_min_ratio=0.01, by_epoch=False)
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
 custom_hooks = [
     dict(type='aream_mm.WarmUpHook', end=warm_up, by_epoch=False),

@@ -10,6 +10,6 @@ optim_wrapper = dict(
         custom_keys={'backbone.cnn': dict(lr_mult=0.1), 'backbone.vit': dict(lr_mult=0.01)},
     ),
 )
-param_scheduler = dict(type='CosineAnnealingLR', T_max=max_epochs, eta_min_ratio=0.01, convert_to_iter_based=True)
+param_scheduler = dict(type='CosineAnnealingLR', eta_min_ratio=0.01, convert_to_iter_based=True)
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
 default_hooks = dict(checkpoint=dict(save_best='multi-label/mAP'))  # of the tags of `val`
