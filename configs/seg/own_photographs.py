@@ -4,7 +4,7 @@
 #   python tools/train.py configs/seg/own_photographs.py
 #
 # Expect: it has not been measured on photographs of yours. The choices are those of deeplabv3plus_lite0_animals.py,
-# which has 63.4 mIoU on VOC's photographs and took 15 minutes on two CPU cores.
+# which has 66.3 mIoU on VOC's photographs.
 #
 # Folder and classes are set in ../_base_/datasets/own.py; nothing has to be edited here.
 _base_ = ['../_base_/models/deeplabv3plus_lite0.py', '../_base_/datasets/own_pseudo.py', '../_base_/seg_runtime.py']
