@@ -1,6 +1,8 @@
 """Masks of class ids as files: palette PNGs, in which 0 is background where there is one and 255 is ignored."""
 
 import io
+from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,3 +21,22 @@ def encode_mask(ids: np.ndarray, palette: ArrayLike = VOC_COLOURS, pnginfo: PngI
     mask.putpalette(np.asarray(palette, np.uint8).tobytes())
     mask.save(content, format='PNG', pnginfo=pnginfo)
     return content.getvalue()
+
+
+def renumbered(masks: Sequence[dict], palette: ArrayLike) -> list[dict[int, int | None]]:
+    """The ids of each mask's indices, as `read_mask` finds them, where an editor has given their colours other indices.
+
+    There the colours (K, 3) of the ids tell which is meant, and None is that of a colour of no id. {} where indices are
+    ids: in grey masks, and in those with no id's colour at another index. The colour at 255 tells nothing, since short
+    palettes are filled up with black.
+    """
+    pairs = [(tuple(colour), i) for i, colour in [*enumerate(palette), (IGNORE_INDEX, VOC_COLOURS[IGNORE_INDEX])]]
+    number, all_ids = Counter(colour for colour, _ in pairs), []
+    ids = {colour: i for colour, i in pairs if number[colour] == 1}
+    for mask in masks:
+        found = dict(zip(mask['ids'], map(tuple, mask['colours']), strict=True))
+        telling = [(i, colour) for i, colour in found.items() if i != IGNORE_INDEX]
+        as_written = all(ids.get(colour, i) == i for i, colour in telling)
+        as_written |= all(list(colour) == VOC_COLOURS[i] for i, colour in telling)
+        all_ids.append({} if as_written else {i: ids.get(colour) for i, colour in found.items()})
+    return all_ids

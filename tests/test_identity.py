@@ -19,6 +19,7 @@ from toy_voc import ANIMALS, make_voc, voc_config, write_masks
 from aream_mm.datasets import ImageTagDataset, MaskDataset, PhotographDataset, PseudoMaskDataset
 from aream_mm.datasets.contents import SETTLED, contents, read_digest, read_mask
 from aream_mm.engine.pseudo_masks import PseudoMaskHook
+from aream_mm.masks import VOC_COLOURS
 
 LOAD_ALL = [dict(type='LoadImageFromFile'), dict(type='mmseg.LoadAnnotations')]
 NUMBERS = [f'2007_{i:06d}' for i in range(4)]
@@ -238,6 +239,97 @@ def test_masks_that_hold_no_ids_of_the_classes_are_named_at_the_start(own, chang
             tagged(own, pipeline=LOAD_IF_ANY, test_mode=True)
         else:
             MaskDataset(own_config(own), pipeline=LOAD_ALL)
+
+
+def edited(mask, indices, more=()):
+    """As an editor writes a mask of VOC's colours with a palette of its own, ids at these indices; and more colours."""
+    image = Image.fromarray(np.array([*indices, max(indices) + 1])[mask].astype(np.uint8))
+    palette = np.full((max(indices) + 1, 3), 77, np.uint8)
+    palette[indices] = np.uint8(VOC_COLOURS)[[0, 1, 2, 255]]
+    image.putpalette(palette.tobytes() + bytes(more))
+    return image
+
+
+ORDERS = {  # the indices of background, cat, dog and what is ignored
+    'reversed': [3, 2, 1, 0],
+    'exchanged': [0, 2, 1, 3],
+    'filled up': [1, 0, 2, 255],
+    'far': [200, 7, 0, 9],
+    'ignored at the first unused index': [0, 1, 2, 3],
+}
+
+
+@pytest.mark.parametrize('order', ORDERS)
+@pytest.mark.parametrize('kind', ['measured', 'pseudo', 'true'])
+def test_a_mask_whose_palette_an_editor_has_renumbered_is_read_by_its_colours(own, told, order, kind):  # noqa: F811
+    ids = np.random.default_rng(0).integers(0, 4, (80, 96))
+    meant = np.where(ids == 3, 255, ids)
+    paint(own, lambda m, i: edited(ids, ORDERS[order]) if i == 2 else Image.fromarray(np.uint8(meant)))
+    mask_dir = write_masks(own.parent / 'pseudo', IDS, CLASSES)
+    if kind == 'pseudo':
+        edited(ids, ORDERS[order]).save(own.parent / f'pseudo/{IDS[2]}.png')
+        datasets = [PseudoMaskDataset(own_config(own), mask_dir, pipeline=LOAD_ALL)]
+    elif kind == 'true':
+        datasets = [
+            PseudoMaskDataset(own_config(own), mask_dir, true_masks=True, pipeline=LOAD_ALL),
+            tagged(own, pipeline=LOAD_IF_ANY, true_masks=True),
+        ]
+    else:
+        datasets = [MaskDataset(own_config(own), pipeline=LOAD_ALL), tagged(own, pipeline=LOAD_IF_ANY, test_mode=True)]
+    for dataset in datasets:
+        (item,) = [item for item in dataset if item['sample_id'] == IDS[2]]
+        np.testing.assert_array_equal(item['gt_seg_map'], meant)
+    assert f'1 masks are read by their colours, which an editor has given other indices: {own.parent}' in told.text
+
+
+def test_a_renumbered_mask_of_a_data_set_with_ids_of_its_own_is_read_by_its_colours(tmp_path):
+    root = make_voc(tmp_path / 'voc')
+    path = root / f'SegmentationClass/{NUMBERS[1]}.png'
+    ids = np.random.default_rng(0).choice([0, 3, 8, 12, 255], (80, 96))  # background, bird, cat, dog
+    image = Image.fromarray(np.uint8(np.searchsorted([0, 3, 8, 12, 255], ids)))
+    image.putpalette(np.uint8(VOC_COLOURS)[[0, 3, 8, 12, 255]].tobytes())
+    image.save(path)
+    classes = [ANIMALS.index('cat'), ANIMALS.index('dog')]
+    meant = np.select([ids == 0, ids == 8, ids == 12], [0, *classes], 255)
+    np.testing.assert_array_equal(MaskDataset(voc_config(root, **INNER), pipeline=LOAD_ALL)[1]['gt_seg_map'], meant)
+    tags = ImageTagDataset(voc_config(root, **INNER))[1]['gt_score']
+    assert np.flatnonzero(tags).tolist() == [i - 1 for i in classes]
+
+
+def test_a_mask_in_colours_of_its_classes_and_others_is_refused(own):
+    """A soft brush leaves colours in between."""
+    ids = np.random.default_rng(0).integers(0, 5, (80, 96))
+    paint(own, lambda m, i: edited(ids, [1, 0, 2, 3], [60, 0, 0]) if i == 1 else Image.fromarray(m))
+    message = rf'with the palette that it had, or .* missing for 1: .*{IDS[1]}.png \(others at the indices \[4\]\)'
+    with pytest.raises(ValueError, match=message):
+        MaskDataset(own_config(own), pipeline=LOAD_ALL)
+
+
+FOREIGN = {
+    'VOC, filled up with black': np.uint8([*VOC_COLOURS[:3], *[[0, 0, 0]] * 253]),
+    'greys': np.uint8([[i] * 3 for i in range(256)]),
+    'greys, the other way round': np.uint8([[255 - i] * 3 for i in range(256)]),
+    'random': np.random.default_rng(0).integers(0, 256, (256, 3)).astype(np.uint8),
+    'bright, filled up with black': np.uint8([[0, 0, 0], [255, 0, 0], [0, 255, 0], *[[0, 0, 0]] * 253]),
+}
+
+
+@pytest.mark.parametrize('palette', FOREIGN)
+@pytest.mark.parametrize(
+    'own_palette', [None, [[0, 0, 0], [0, 128, 0], [128, 0, 0]], [[9, 9, 9], [1, 2, 3], [1, 2, 3]]]
+)
+def test_indices_are_ids_with_every_palette_that_says_nothing_else(own, told, palette, own_palette):  # noqa: F811
+    """A data set may have VOC's colours in another order, and its masks be those of import_masks.py, in VOC's."""
+    mask = np.random.default_rng(0).choice([0, 1, 2, 255], (80, 96)).astype(np.uint8)
+    image = Image.fromarray(mask)
+    image.putpalette(FOREIGN[palette].tobytes())
+    paint(own, lambda m, i: image if i % 2 else Image.fromarray(mask))
+    inner = own_config(own)
+    if own_palette:
+        inner['metainfo'] = dict(classes=CLASSES, palette=own_palette)
+    for item in MaskDataset(inner, pipeline=LOAD_ALL):
+        np.testing.assert_array_equal(item['gt_seg_map'], mask)
+    assert 'by their colours' not in told.text
 
 
 def test_voc_layouts_are_looked_at_too(tmp_path):

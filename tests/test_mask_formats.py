@@ -12,7 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 from scipy import ndimage
 
 from aream_mm.datasets.contents import MADE_FROM
-from aream_mm.masks import encode_mask
+from aream_mm.masks import VOC_COLOURS, encode_mask
 
 coco = pytest.importorskip('pycocotools.coco', reason="needs the extra 'export'")
 
@@ -159,6 +159,47 @@ def test_outlines_of_coco_that_pycocotools_would_misread_are_refused(data, segme
     with pytest.raises(ValueError, match='plain.webp: annotation None of image 1: expected a segmentation'):
         bring_back('a.json')
     assert not (data / 'back').exists()
+
+
+def renumber(file, *order):
+    """What an editor makes of a mask in VOC's colours: ids at these indices of its palette."""
+    mask = Image.fromarray(np.uint8(order)[np.array(Image.open(file))])
+    mask.putpalette(np.uint8(VOC_COLOURS)[np.argsort(order)].tobytes())
+    mask.save(file)
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_masks_with_renumbered_palettes_are_exported_by_their_colours(data, form):
+    before = masks_of(data / 'masks')
+    renumber(data / 'masks/a b/Übung 1.png', 1, 2, 0)
+    renumber(data / 'masks/plain.png', 2, 0, 1)
+    export(form)
+    bring_back(source_of(form))
+    assert all(np.array_equal(mask, before[name]) for name, mask in masks_of(data / 'back').items())
+    mask = Image.open(data / 'masks/plain.png')
+    mask.putpalette([*mask.getpalette()[:6], 1, 2, 3])
+    mask.save(data / 'masks/plain.png')
+    with pytest.raises(ValueError, match=r'not so for 1: plain.png \(its palette is renumbered, and has other colours'):
+        export(form, out='again')
+
+
+@pytest.mark.parametrize('mode', ['RGB', 'RGBA', 'P'])
+def test_masks_in_colours_as_a_painting_program_saves_them_are_brought_back(data, mode):
+    before = masks_of(data / 'masks')
+    (data / 'masks/manifest.json').unlink()
+    before['plain.webp'][:9] = 255
+    (data / 'masks/plain.png').write_bytes(encode_mask(before['plain.webp']))
+    for name in NAMES:
+        file = (data / 'masks' / name).with_suffix('.png')
+        if mode == 'P':
+            Image.open(file).convert('RGB').quantize(8).save(file)
+        else:
+            Image.open(file).convert(mode).save(file)
+    bring_back('masks')
+    assert all(np.array_equal(mask, before[name]) for name, mask in masks_of(data / 'back').items())
+    Image.new('RGB', (90, 70), (128, 0, 1)).save(data / 'masks/plain.png')
+    with pytest.raises(ValueError, match=r'plain.png: expected colours of the classes, got \(128, 0, 1\)'):
+        bring_back('masks', out='again')
 
 
 @pytest.mark.parametrize('form', FORMS)

@@ -251,6 +251,19 @@ def test_the_most_doubtful_masks_come_first_and_names_are_quoted(own, monkeypatc
         look(monkeypatch, own)
 
 
+def test_a_mask_with_a_renumbered_palette_has_the_doubt_of_what_it_shows(own, monkeypatch):
+    before = look(monkeypatch, own)['entries']
+    for image in before:
+        file = own / 'pseudo' / f'{image["image"]}.png'
+        mask = Image.fromarray(2 - np.array(Image.open(file)))
+        mask.putpalette([0, 128, 0, 128, 0, 0, 0, 0, 0])
+        mask.save(file)
+    shutil.rmtree(own / 'page')
+    torch.manual_seed(0)  # of the weights, as at the start of a test
+    after = look(monkeypatch, own)['entries']
+    assert [image['doubt'] for image in after] == [image['doubt'] for image in before]
+
+
 def test_doubt_is_what_mask_and_mirror_image_do_not_share(own):
     mask, other = np.zeros((2, 4, 5), np.uint8)
     mask[:2], other[1:3] = 1, 1

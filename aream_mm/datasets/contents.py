@@ -18,18 +18,23 @@ from aream_mm.datasets.images import THREADS, open_image
 from aream_mm.progress import progress
 
 MADE_FROM = 'aream_mm'  # the text of a mask's PNG that tells what the mask was made from
-CACHE = 'aream_mm_contents_1.sqlite'  # another number when a reader returns something else
+CACHE = 'aream_mm_contents_2.sqlite'  # another number when a reader returns something else
 SETTLED = 0.1  # seconds after a change in which another one may get the same time
 
 
 def read_mask(path: str) -> dict[str, Any]:
-    """`mode`, `size`, `ids` as mmseg loads them, `made_from` ({} unless `PseudoMaskHook` wrote it); or a `problem`."""
+    """What `PseudoMaskHook` wrote it from (`made_from`, else {}), `mode`, `size`, `ids` and `colours`; or a `problem`.
+
+    The ids are those that mmseg loads, each with its colour in the palette, [] where there is none.
+    """
     found = {}
     try:
         with open_image(path) as mask:
             found.update(mode=mask.mode, size=mask.size)
             ids = np.flatnonzero(mask.histogram()) // (255 if mask.mode == '1' else 1)
-            found.update(ids=ids.tolist(), made_from=dict(json.loads(mask.info.get(MADE_FROM, '{}'))))
+            palette = mask.getpalette() or []
+            found.update(ids=ids.tolist(), colours=[palette[3 * i : 3 * i + 3] for i in ids])
+            found.update(made_from=dict(json.loads(mask.info.get(MADE_FROM, '{}'))))
     except Exception as error:  # decoders raise whatever they like
         found['problem'] = str(error) or type(error).__name__
     return found

@@ -27,7 +27,7 @@ from aream_mm.datasets.images import (
 )
 from aream_mm.datasets.seeding import SeededIndex, seed_generators
 from aream_mm.datasets.tags import load_tag_file
-from aream_mm.masks import IGNORE_INDEX, SIZES
+from aream_mm.masks import IGNORE_INDEX, SIZES, renumbered
 
 UNCHECKED, WHOLE, UNREADABLE = range(3)
 COLOURS_ALONE = ('ColorJitter', 'GaussianBlur', 'Lighting', 'RandomErasing')  # mmpretrain's that move nothing
@@ -154,7 +154,7 @@ class SegDatasetWrapper(BaseDataset):
 
         Raises:
             ValueError: no mask, or one that cannot be read, has another size than its image, holds ids that no class
-                has, or, as all others, 0 and 255 alone.
+                has, or, as all others, 0 and 255 alone; or colours of classes at other indices beside other colours.
         """
         paths = [info.get('seg_map_path') for info in infos]
         masks = contents(read_mask, paths)
@@ -162,19 +162,32 @@ class SegDatasetWrapper(BaseDataset):
         missing = ['size' not in mask and problem for mask, problem in zip(masks, looked_for, strict=True)]
         self.require(infos, missing, what, 'img_path')
         modes = [mask['mode'] not in ID_MODES and mask['mode'] for mask in masks]
-        self.require(infos, modes, f'{what} of class ids (a grey or palette PNG of 8 bits)', 'seg_map_path')
+        advice = 'a grey or palette PNG of 8 bits; tools/converters/import_masks.py makes one of colours'
+        self.require(infos, modes, f'{what} of class ids ({advice})', 'seg_map_path')
         sizes = [([info['width'], info['height']], list(mask['size'])) for info, mask in zip(infos, masks, strict=True)]
         sizes = [size != got and SIZES.format(*size, *got) for size, got in sizes]
         self.require(infos, sizes, f'{what} of the size of the image', 'seg_map_path')
         broken = [mask.get('problem') for mask in masks]
         self.require(infos, broken, f'{what} that can be read to its end', 'seg_map_path')
         standard = self.inner.METAINFO.get('classes')  # of data sets that have a numbering of their own
-        names = standard if infos and infos[0].get('label_map') else self.metainfo['classes']
+        metainfo = self.inner.METAINFO if infos and infos[0].get('label_map') else self.metainfo
+        names, palette = metainfo['classes'], metainfo.get('palette', ())
+        numbers = renumbered(masks, palette)
+        others = [[i for i, number in each.items() if number is None] for each in numbers]
+        expected = f'{what} with the palette that it had, or in its colours alone, without soft edges,'
+        self.require(infos, [i and f'others at the indices {i}' for i in others], expected, 'seg_map_path')
+        moved = [(info, each) for info, each in zip(infos, numbers, strict=True) if each]
+        for info, each in moved:  # LoadAnnotations brings index to id to class
+            info['label_map'] = {i: (info.get('label_map') or {}).get(number, number) for i, number in each.items()}
+        if moved:
+            named = first_few([info['seg_map_path'] for info, _ in moved])
+            warn(f'{len(moved)} masks are read by their colours, which an editor has given other indices: {named}')
+        ids = [{each.get(i, i) for i in mask['ids']} for mask, each in zip(masks, numbers, strict=True)]
         known = {*range(len(names)), IGNORE_INDEX}
         expected = f'{what} of ids 0..{len(names) - 1} ({first_few(names)}) or {IGNORE_INDEX}'
         expected += getattr(self.inner, 'origin_of_masks', '')
-        self.require(infos, [sorted(set(mask['ids']) - known) for mask in masks], expected, 'seg_map_path')
-        foreign = [set(mask['ids']) for mask in masks if not mask['made_from']]
+        self.require(infos, [sorted(each - known) for each in ids], expected, 'seg_map_path')
+        foreign = [each for each, mask in zip(ids, masks, strict=True) if not mask['made_from']]
         painted = set().union(*foreign) in ({0, IGNORE_INDEX}, {IGNORE_INDEX})
         # An id too low by one cannot be told from a right one, but then the background, which most masks have, is 255.
         own = standard and what == 'a mask'

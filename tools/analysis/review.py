@@ -171,7 +171,7 @@ def main() -> None:
     digests = [contents(read_digest, paths) for paths in ([info['img_path'] for info in infos], masks)]
     images, rated = [], []
     for i in progress(range(len(dataset))):
-        info, mask = infos[i], np.array(Image.open(masks[i]))
+        info, mask = infos[i], load(dict(named[i], seg_fields=[]))['gt_seg_map']
         mirrored = mirrored_mask(model, dataset[i], settings)
         present = set(np.unique(mask)) | set(np.unique(mirrored))  # of a negative's false objects, for it has no tags
         ids = np.flatnonzero(info['gt_score']) + dataset.first_id

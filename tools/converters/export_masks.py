@@ -35,7 +35,7 @@ from aream_mm.datasets.contents import contents, read_digest, read_mask
 from aream_mm.datasets.images import ID_MODES, find_images, first_few, read_header, why_unreadable
 from aream_mm.datasets.tags import image_id, refuse
 from aream_mm.files import write_atomically
-from aream_mm.masks import IGNORE_INDEX, SIZES, VOC_COLOURS, encode_mask
+from aream_mm.masks import IGNORE_INDEX, SIZES, VOC_COLOURS, encode_mask, renumbered
 
 MISSING = "expected pycocotools, got none; pip install 'aream_mm[export]'"
 IGNORE, BACKGROUND = '__ignore__', '_background_'  # LabelMe's
@@ -83,10 +83,16 @@ def read_masks(folder: Path, images: Path | None) -> tuple[list[str], list[Maske
     kinds = [mask.get('problem') or mask['mode'] for mask in found]
     wrong = [f'{file} ({kind})' for file, kind in zip(files, kinds, strict=True) if kind not in ID_MODES]
     refuse(folder, 'masks of class ids (grey or palette PNGs of 8 bits)', wrong)
+    as_written = [zip(mask['ids'], mask['colours'], strict=True) for mask in found if mask['made_from']]
+    palette = {**dict(enumerate(VOC_COLOURS[: len(classes)])), **dict(pair for pairs in as_written for pair in pairs)}
     masked, problems = [], []
-    for file in files:
+    for file, numbers in zip(files, renumbered(found, [palette[i] for i in range(len(classes))]), strict=True):
         name = known[image_id(file)]
+        if None in numbers.values():
+            problems.append(f'{file} (its palette is renumbered, and has other colours)')
+            continue
         mask = np.array(Image.open(folder / file)).astype(np.uint8)  # one bit is read as booleans
+        mask = np.uint8([numbers.get(i, i) for i in range(256)])[mask]
         header = read_header(images / name)
         if header is None:
             problems.append(f'{file} ({why_unreadable(images / name)})')

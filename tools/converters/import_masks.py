@@ -3,9 +3,10 @@
     python tools/converters/import_masks.py annotations.xml
 
 SOURCE is COCO (.json, segmentations), CVAT for images 1.1 (.xml; unzip it), or a folder of LabelMe's JSON, of YOLO
-(data.yaml, labels), or of VOC (SegmentationClass, labelmap.txt). Polygons, masks and run-length codes are read; boxes
-are no outlines and refused. Of shapes that overlap the later one is on top, in COCO and YOLO the smaller one. Pixels
-without a shape are background; images without a shape are left out. Classes and folders are those of own.py.
+(data.yaml, labels), of VOC (SegmentationClass, labelmap.txt), or of PNGs in the colours that masks have here, as a
+painting program saves them. Polygons, masks and run-length codes are read; boxes are no outlines and refused. Of shapes
+that overlap the later one is on top, in COCO and YOLO the smaller one. Pixels without a shape are background; images
+without a shape are left out. Classes and folders are those of own.py.
 """
 
 import argparse
@@ -34,9 +35,10 @@ from tag_sources import COCO_FIELDS, coco_tags, read_json
 from aream_mm.datasets.images import files_below, first_few, read_header, why_unreadable
 from aream_mm.datasets.tags import class_name, image_id, refuse
 from aream_mm.files import write_atomically
-from aream_mm.masks import IGNORE_INDEX, SIZES, encode_mask
+from aream_mm.masks import IGNORE_INDEX, SIZES, VOC_COLOURS, encode_mask
 
 Size = tuple[int, int]  # height and width
+IGNORED = tuple(VOC_COLOURS[IGNORE_INDEX])
 
 
 class Drawn(NamedTuple):
@@ -166,32 +168,41 @@ def read_yolo(folder: Path, photographs: dict[str, str], images: Path) -> Iterat
 def read_voc(folder: Path) -> Iterator[Drawn]:
     lines = [line.split(':') for line in (folder / 'labelmap.txt').read_text(encoding='utf-8-sig').splitlines()]
     pairs = [(tuple(map(int, line[1].split(','))), line[0]) for line in lines if line[0][:1] != '#' and len(line) > 1]
-    colours = {(224, 224, 192): IGNORE, **dict(pairs)}
+    colours = {IGNORED: IGNORE, **dict(pairs)}
     twins = [name for colour, name in pairs if colours[colour] != name]
     refuse(folder / 'labelmap.txt', 'a colour of its own for each class', twins)
-    for file in files_below(folder / 'SegmentationClass'):
+    return read_colours(folder / 'SegmentationClass', colours, 'labelmap.txt')
+
+
+def read_colours(folder: Path, colours: dict[tuple[int, ...], str], origin: str) -> Iterator[Drawn]:
+    for file in files_below(folder):
         with naming(file):
-            pixels = np.array(Image.open(folder / 'SegmentationClass' / file).convert('RGB'))
+            pixels = np.array(Image.open(folder / file).convert('RGB'))
             found, numbers = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True)
             found = [tuple(map(int, colour)) for colour in found]
             if unknown := [str(colour) for colour in found if colour not in colours]:
-                raise ValueError(f'expected colours of labelmap.txt, got {first_few(unknown)}')
+                raise ValueError(f'expected colours of {origin}, got {first_few(unknown)}')
             planes = [(colours[colour], numbers.reshape(pixels.shape[:2]) == n) for n, colour in enumerate(found)]
             shapes = [(label, plane) for label, plane in planes if label not in ('background', BACKGROUND)]
             yield Drawn(file, pixels.shape[:2], shapes)
 
 
-def reader_of(source: Path, photographs: dict[str, str], images: Path) -> tuple[str, Iterator[Drawn]]:
+def reader_of(
+    source: Path, photographs: dict[str, str], images: Path, palette: dict[tuple[int, ...], str]
+) -> tuple[str, Iterator[Drawn]]:
     """What the source is taken for, and what is in it."""
+    files = files_below(source) if source.is_dir() else []
     if (source / 'data.yaml').is_file():
         return 'YOLO', read_yolo(source, photographs, images)
     if (source / 'SegmentationClass').is_dir() and (source / 'labelmap.txt').is_file():
         return 'VOC', read_voc(source)
-    if source.is_dir() and any(file.lower().endswith('.json') for file in files_below(source)):
+    if any(file.lower().endswith('.json') for file in files):
         return 'LabelMe', read_labelme_shapes(source, photographs)
+    if files and all(file.lower().endswith('.png') for file in files):
+        return 'masks in colours', read_colours(source, {IGNORED: IGNORE, **palette}, 'the classes')
     if source.is_file() and source.suffix.lower() in ('.json', '.xml'):
         return ('COCO', read_coco(source)) if source.suffix.lower() == '.json' else ('CVAT', read_cvat(source))
-    raise ValueError('expected a .json of COCO, a .xml of CVAT, or a folder of LabelMe, YOLO or VOC')
+    raise ValueError('expected a .json of COCO, a .xml of CVAT, or a folder of LabelMe, YOLO, VOC or PNGs')
 
 
 def main() -> None:
@@ -211,9 +222,10 @@ def main() -> None:
     ids = {name: i for i, name in enumerate(classes)}
     without = ids.get('background', IGNORE_INDEX)
     ids |= {BACKGROUND: without, IGNORE: IGNORE_INDEX, 'background': without}
+    palette = dict(zip(map(tuple, own.photographs.metainfo.get('palette', VOC_COLOURS)), classes, strict=False))
     kind, masks, empty, problems = 'nothing known', {}, [], []
     try:
-        kind, images = reader_of(args.source, photographs, args.images)
+        kind, images = reader_of(args.source, photographs, args.images, palette)
         for image in images:
             known = photographs.get(image_id(image.name))
             header = known and read_header(args.images / known)
