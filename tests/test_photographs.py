@@ -26,7 +26,8 @@ from mmseg.apis import inference_model
 from mmseg.utils import get_palette
 from mmseg.visualization import SegLocalVisualizer
 from options import load_config
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 from tag_table import write_tag_table
 from torch.utils.data import DataLoader
 from toy_own import CLASSES, IDS, make_own, own_config
@@ -326,6 +327,30 @@ def test_an_image_of_a_single_row_or_column_is_refused_by_name_at_start(own):
     quarters(1, 9).save(own / 'images/column.png')
     with pytest.raises(ValueError, match=r'at least 2 × 2 pixels .* missing for 1: .*column.png'):
         tagged(own)
+
+
+XMP = """<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>"""
+
+
+@pytest.mark.parametrize('orientation', [None, b'garbage', *range(10), 65535])
+@pytest.mark.parametrize('xmp', [None, XMP])
+@pytest.mark.parametrize('ending', ['jpg', 'png', 'webp'])
+def test_an_image_has_the_size_that_it_is_loaded_in(tmp_path, ending, xmp, orientation):
+    """XMP turns nothing, nor do EXIF data that are broken or have none of the eight orientations."""
+    exif, path, options = Image.Exif(), tmp_path / f'x.{ending}', {}
+    if isinstance(orientation, int):
+        exif[ExifTags.Base.Orientation] = orientation
+    if xmp and ending == 'png':
+        options['pnginfo'] = PngInfo()
+        options['pnginfo'].add_itxt('XML:com.adobe.xmp', xmp)
+    elif xmp:
+        options['xmp'] = xmp.encode()
+    quarters().save(path, exif=orientation if isinstance(orientation, bytes) else exif, **options)
+    if ending == 'webp' and orientation in range(2, 9) and not webps_are_turned():
+        assert read_header(path) is None
+    else:
+        assert read_header(path).size == mmcv.imread(str(path)).shape[1::-1]
 
 
 def test_the_header_of_a_png_is_read_without_its_data(tmp_path):

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -145,11 +146,13 @@ def header_of(path: str | Path | None) -> Header:
             if image.mode not in MODES:
                 raise ValueError(f'expected grey or colour, got the mode {image.mode}')
             width, height = image.size
-            # Pillow has turned a TIFF itself, and would decode the whole of a PNG to look for EXIF data behind its end.
-            has_exif = 'exif' in image.info if image.format == 'PNG' else image.format != 'TIFF'
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if has_exif else 1
+            # As cv2 reads it: of EXIF data alone, where getexif goes by XMP too. Pillow has turned a TIFF itself.
+            exif, orientation = Image.Exif(), 1
+            with suppress(Exception):  # of broken data, which cv2 does not turn by
+                exif.load(image.info.get('exif'))
+                orientation = exif.get(ExifTags.Base.Orientation, 1)
             deep = image.mode[0] in 'IF' or ';16' in str(image.tile[:1])  # 16 bits in colour are of the mode RGB
-            if image.format == 'WEBP' and orientation != 1 and not webps_are_turned():
+            if image.format == 'WEBP' and 2 <= orientation <= 8 and not webps_are_turned():
                 raise ValueError('a WebP that has to be turned, which this version of OpenCV does not do')
             if image.format == 'TIFF' and (bands := image.tag_v2.get(TIFF_BANDS, 1)) > 4:
                 raise ValueError(f'{bands} bands; {TIFF_ADVICE}')
@@ -157,7 +160,7 @@ def header_of(path: str | Path | None) -> Header:
                 image.seek(1)
                 if image.size == (width, height):  # a smaller one is a thumbnail, or the same at another resolution
                     raise ValueError(f'a stack of {image.n_frames} pages; save the one that is meant')
-            return Header((height, width) if orientation >= 5 else (width, height), image.mode, deep)
+            return Header((height, width) if 5 <= orientation <= 8 else (width, height), image.mode, deep)
     except UnidentifiedImageError as error:
         tiff = str(path).lower().endswith(('.tif', '.tiff'))
         raise ValueError(f'{error}{"; " + TIFF_ADVICE if tiff else ""}') from error
