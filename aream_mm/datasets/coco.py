@@ -28,9 +28,6 @@ class COCO2014Dataset(BaseSegDataset):
 
     METAINFO = dict(classes=('background', *CLASSES), palette=VOC_COLOURS[: 1 + len(CLASSES)])
 
-    def __init__(self, img_suffix: str = '.jpg', seg_map_suffix: str = '.png', **kwargs) -> None:
-        super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, reduce_zero_label=False, **kwargs)
-
     def load_data_list(self) -> list[dict]:
         converter = f'`python tools/converters/coco.py {self.data_root or "ROOT"}`'
         self.origin_of_masks = f', as {converter} writes them once other masks are out of its way'
