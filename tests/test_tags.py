@@ -252,6 +252,24 @@ def test_paths_of_windows_get_forward_slashes(tmp_path):
         ('id,cat\na,1\nb,0', 'one column per class', {'a': ['cat'], 'b': []}),
         ('image,cat,dog,,\na,1,0,,\nb\na,0,1', 'one column per class', {'a': ['cat', 'dog'], 'b': []}),
         ('image\tcat, small\tdog\na\tX\t\n', 'one column per class', {'a': ['cat, small']}),
+        # A title above the header
+        ('Pets\nimage;tags\na.jpg;cat', 'with header', {'a.jpg': ['cat']}),
+        ('Pets, in May;\n;\nDatei;Inhalt\na.jpg;cat\nb.jpg;', 'with header', {'a.jpg': ['cat'], 'b.jpg': []}),
+        ('Pets, in May\nimage;tags\n1;cat\n2;dog', 'with header', {'1': ['cat'], '2': ['dog']}),
+        ('Pets;;\nby me;;\nimage;cat;dog\na;1;0', 'one column per class', {'a': ['cat']}),
+        ('2007_1,\n2007_2,dog', 'without header', {'2007_1': [], '2007_2': ['dog']}),
+        # Excel's first line
+        ('sep=;\nimage;tags\na;cat,dog', 'with header', {'a': ['cat', 'dog']}),
+        ('sep=,\na.jpg,cat;dog\nb.jpg,', 'without header', {'a.jpg': ['cat', 'dog'], 'b.jpg': []}),
+        ('"sep=|"\nimage|tags\na|cat', 'delimiter |', {'a': ['cat']}),
+        ('SEP=;;\nimage;cat;dog\na;1;0', 'one column per class', {'a': ['cat']}),
+        # Columns in another order
+        ('tags,image\ncat;dog,a.jpg\n,b.jpg', 'with header', {'a.jpg': ['cat', 'dog'], 'b.jpg': []}),
+        ('Inhalt;Datei\ncat;a.jpg\ndog;b.jpg', 'with header', {'a.jpg': ['cat'], 'b.jpg': ['dog']}),
+        ('cat;dog,a.jpg\ndog,b.jpg', 'without header', {'a.jpg': ['cat', 'dog'], 'b.jpg': ['dog']}),
+        ('tags,image\ncat,1\ndog,2', 'with header', {'1': ['cat'], '2': ['dog']}),
+        ('image,tags,preview\na.jpg,cat,1.png\nb,dog,2.png', 'with header', {'a.jpg': ['cat'], 'b': ['dog']}),
+        ('cat,dog,image\n1,0,a.jpg\n,1,b.jpg', 'one column per class', {'a.jpg': ['cat'], 'b.jpg': ['dog']}),
     ],
 )
 def test_delimiter_header_and_layout_are_found(tmp_path, text, kind, tags):
@@ -282,6 +300,9 @@ def test_encodings_and_line_ends_of_spreadsheets_are_read(tmp_path, encoding, li
         ('a.csv', 'image,tags\na.jpg,cat,dog', r'expected 2 cells in each row, not so for 1: row 2 \(3 cells\)'),
         ('a.csv', 'image,tags\n,cat\n,dog', 'an image in the first cell of each row, not so for 2: row 2, row 3'),
         ('a.csv', 'a.jpg,cat,dog\nb.jpg,cat,dog', 'expected a header that names the class of each of 3 columns'),
+        ('a.csv', '2007_1,1,0\n2007_2,0,1', 'expected a header that names the class of each of 3 columns'),
+        ('a.csv', 'Pets;2026\nimage;tags\na.jpg;cat', r"one header such as .* 2: row 1 \('Pets'\), row 2 \('image'\)"),
+        ('a.csv', 'sep=;\nimage;tags\n;cat', 'an image in the first cell of each row, not so for 1: row 3'),
         ('a.csv', 'image,tags\na,"cat\nb,dog', 'expected a CSV file, got unexpected end of data in line 3'),
         ('a.csv', 'image\na.jpg', 'expected two or more columns'),
         ('a.csv', '\n , \n', 'expected two or more columns'),

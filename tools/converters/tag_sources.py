@@ -446,18 +446,25 @@ def spreadsheet_tags(path: Path) -> tuple[str, Tags]:
     delimiter, rows = read_rows(path)
     if [row[0] for _, row in rows] == ['', *map(str, range(len(rows) - 1))]:  # the index that pandas writes
         rows = [(number, row[1:]) for number, row in rows]
+    titles = next((i for i, (_, row) in enumerate(rows) if len(row) > 1 or is_image(row[0])), 0)
+    if titles and has_header(rows[titles:]):
+        rows = rows[titles:]
     width = max(2, *(len(row) for _, row in rows[:1]))
     # Shorter rows are Excel's way to write empty cells at their end.
     refuse(path, f'{width} cells in each row', [f'row {n} ({len(row)} cells)' for n, row in rows if len(row) > width])
     rows = [(number, row + [''] * (width - len(row))) for number, row in rows]
+    place = image_column(rows)
+    rows = [(number, [row[place], *row[:place], *row[place + 1 :]]) for number, row in rows]
     refuse(path, 'an image in the first cell of each row', [f'row {number}' for number, row in rows if not row[0]])
     header = rows.pop(0)[1] if has_header(rows) else None
+    if header is None and any(is_image(row[0]) for _, row in rows):  # else ids without endings
+        others = [f'row {number} ({row[0]!r})' for number, row in rows if not PurePath(row[0]).suffix]
+        refuse(path, 'one header such as image,tags and below it an image in each row', others)
     if header and is_label_studio([dict.fromkeys(header)]):
         records = [dict(zip(header, row, strict=True)) for _, row in rows]
         return "Label Studio's table", label_studio_tags(path, records)
     if header is None and width > 2:
         raise ValueError(f'{path}: expected a header that names the class of each of {width} columns, got none')
-    is_mark = lambda cell: cell.casefold() in PRESENT | ABSENT  # noqa: E731
     tagged = [i for i, name in enumerate(header or []) if name.casefold() in TAG_HEADERS]
     others = ''
     if width > 2 and len(tagged) == 1 and not all(is_mark(row[tagged[0]]) for _, row in rows):
@@ -473,7 +480,7 @@ def spreadsheet_tags(path: Path) -> tuple[str, Tags]:
     else:
         kind = 'one column per class'
         tags = add_up(rows_of_marks(path, [class_name(name) for name in header[1:]], rows))
-    return f'{kind}, delimiter {DELIMITERS[delimiter]}', tags
+    return f'{kind}, delimiter {DELIMITERS.get(delimiter, delimiter)}', tags
 
 
 def names_in(cell: str) -> list[str]:
@@ -487,19 +494,22 @@ def names_in(cell: str) -> list[str]:
 def read_rows(path: Path) -> tuple[str, list[tuple[int, list[str]]]]:
     """The delimiter and the rows that are not empty, with their numbers from 1; empty cells at their end left out."""
     text = read_text(path)
+    if said := re.match(r'"?sep=(.)"?[ \t;,]*(?=[\r\n])', text, re.IGNORECASE):  # Excel's
+        text = text[said.end() :]  # with the end of its line, so that the rows keep their numbers
     found = {}
-    for delimiter in DELIMITERS:
+    for delimiter in said[1] if said else DELIMITERS:
         try:
             reader = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter, strict=True)
-            first = next((row for row in reader if any(map(str.strip, row))), [])
+            first = next((row for row in reader if len(row) > 1 and any(map(str.strip, row))), [])
         except csv.Error:  # quotes that end before another delimiter
             continue
-        if len(first) > 1:
-            found[delimiter] = first[0].strip()
+        if first:
+            lines = sum(delimiter in line for line in text.splitlines())
+            found[delimiter] = not is_image(first[0].strip()), -lines, len(first[0].strip())
     if not found:
         raise ValueError(f'{path}: expected two or more columns, separated by tab, ; or , and got one or none')
-    # Other cells may hold the other delimiters, the first one seldom does; where it names a file, it is whole.
-    delimiter = min(found, key=lambda delimiter: (not is_image(found[delimiter]), len(found[delimiter])))
+    # Other cells, and a title, may hold the others; the first cell seldom does, and is whole where it names a file.
+    delimiter = min(found, key=found.get)
     reader, rows = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter, strict=True), []
     try:
         for number, row in enumerate(reader, start=1):
@@ -517,13 +527,29 @@ def is_image(text: str) -> bool:
     return text.lower().endswith(IMAGE_ENDINGS)
 
 
+def is_mark(text: str) -> bool:
+    return text.casefold() in PRESENT | ABSENT
+
+
+def image_column(rows: list[tuple[int, list[str]]]) -> int:
+    """The first, unless it names no image file, and another does in each row, or the header says that another does."""
+    (_, first), *others = rows
+    if not others or any(is_image(row[0]) for _, row in others):
+        return 0
+    found = [i for i in range(len(first)) if all(is_image(row[i]) for _, row in others)]
+    if first[0].casefold() in TAG_HEADERS:
+        found += [i for i, name in enumerate(first) if name.casefold() in IMAGE_HEADERS]
+    return next(iter(found), 0)
+
+
 def has_header(rows: list[tuple[int, list[str]]]) -> bool:
     """Whether the first row is a header: by its words, or as the only one whose first cell is no image file."""
     (_, first), *others = rows
     if is_image(first[0]):
         return False
     known = first[0].casefold() in IMAGE_HEADERS or first[1].casefold() in TAG_HEADERS
-    return known or len(first) > 2 or (len(others) > 0 and all(is_image(row[0]) for _, row in others))
+    named = len(first) > 2 and not all(map(is_mark, first[1:]))
+    return known or named or (len(others) > 0 and all(is_image(row[0]) for _, row in others))
 
 
 def rows_of_marks(path: Path, names: list[str], rows: list[tuple[int, list[str]]]) -> list[tuple[str, list[str]]]:
@@ -536,7 +562,7 @@ def rows_of_marks(path: Path, names: list[str], rows: list[tuple[int, list[str]]
         bad += [
             f'row {number}, column {name!r}: {cell!r}'
             for name, cell, mark in zip(names, cells, marks, strict=True)
-            if mark not in PRESENT | ABSENT
+            if not is_mark(mark)
         ]
         pairs.append((as_image(image), [name for name, mark in zip(names, marks, strict=True) if mark in PRESENT]))
     refuse(path, '1, x, true or yes, or 0, nothing, false or no in each cell', bad)
