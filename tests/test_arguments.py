@@ -13,11 +13,15 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.structures import PixelData
+from mmseg.evaluation import IoUMetric
 from mmseg.models import FCNHead
 from mmseg.structures import SegDataSample
 from torch import nn
+from toy_own import make_own, own_config
 
+from aream_mm.datasets import ImageTagDataset
 from aream_mm.engine import PathVisualizer, SafeCheckpointHook
+from aream_mm.evaluation import AveragePrecision, CAMMetric
 
 ROOT = Path(__file__).parents[1]
 META = dict(classes=('background', 'cat'), palette=[[0, 0, 0], [255, 0, 0]])
@@ -165,7 +169,7 @@ def runner_of(
     loader = SimpleNamespace(**data, batch_size=batch_size, drop_last=drop_last)
     state = dict(iter=iteration, max_iters=8, param_schedulers=[SimpleNamespace(end=e, by_epoch=False) for e in ends])
     cfg = Config(dict(optim_wrapper=optim_wrapper))
-    return SimpleNamespace(train_dataloader=loader, model=model, cfg=cfg, logger=logger, **state)
+    return SimpleNamespace(train_dataloader=loader, model=model, cfg=cfg, logger=logger, hooks=[], **state)
 
 
 POOLED = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))
@@ -189,6 +193,39 @@ def test_learning_rates_of_weights_that_are_not_there_are_named():
     tool('train').FittingHook().before_train(runner)
     (warning,) = runner.logger.warned
     assert warning.endswith('no weight has the rate of backbone.vit, haed') and 'such as backbone.weight' in warning
+
+
+@pytest.mark.parametrize(
+    ('stage', 'save_best', 'message'),
+    [
+        (1, 'mIoU', r'expected a figure of CAMMetric \(cam/…\), AveragePrecision \(multi-label/…\), got mIoU'),
+        (1, ['cam/mIoU_best', 'multilabel/mAP'], r'AveragePrecision \(multi-label/…\), got multilabel/mAP'),
+        (1, ['cam/mIoU_best', 'multi-label/mAP'], None),
+        (1, 'auto', None),
+        ('1 without masks', 'cam/mIoU_best', r'expected a figure of AveragePrecision .*, and no masks to measure CAMs'),
+        ('1 without masks', 'multi-label/mAP', None),
+        (2, 'cam/mIoU_best', 'expected a figure of IoUMetric, got cam/mIoU_best'),
+        (2, 'mIoU', None),
+        ('without a validation', 'mIoU', None),
+    ],
+)
+def test_a_figure_that_no_validation_gives_is_refused_before_training(tmp_path, stage, save_best, message):
+    make_own(tmp_path, num_masks=0 if stage == '1 without masks' else 2)
+    metrics = [IoUMetric()] if stage == 2 else [CAMMetric(), AveragePrecision()]
+    dataset = ImageTagDataset(own_config(tmp_path), str(tmp_path / 'tags.csv'), test_mode=True)
+    runner = runner_of(nn.Linear(2, 2), number=4, batch_size=2)
+    runner.hooks = [nn.Identity(), SafeCheckpointHook(save_best=save_best)]
+    runner.val_loop = stage != 'without a validation'
+    runner.val_dataloader, runner.val_evaluator = SimpleNamespace(dataset=dataset), SimpleNamespace(metrics=metrics)
+    if message is None:
+        return tool('train').FittingHook().before_train(runner)
+    with pytest.raises(ValueError, match=f'default_hooks.checkpoint.save_best: .*{message}'):
+        tool('train').FittingHook().before_train(runner)
+
+
+def test_an_argument_that_checkpoints_do_not_have_is_refused():
+    with pytest.raises(ValueError, match=r"SafeCheckpointHook: expected arguments .*, got \['intervall'\]"):
+        SafeCheckpointHook(intervall=1)
 
 
 def test_a_resumed_training_that_outlasts_its_schedule_is_told_so():

@@ -25,9 +25,12 @@ from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from aream_mm.checkpoint import load_fitting_checkpoint, require_fitting_shapes
+from aream_mm.datasets import ImageTagDataset
 from aream_mm.datasets.images import first_few
+from aream_mm.datasets.wrapper import has_mask
 from aream_mm.engine.checkpoints import latest_checkpoint
 from aream_mm.engine.warm_up import bare
+from aream_mm.evaluation import CAMMetric
 
 
 def parse_args() -> argparse.Namespace:
@@ -65,8 +68,8 @@ class FittingHook(Hook):
     """Refuses, before the first step, data that the network cannot learn from.
 
     That is a decoder of another number of classes than the data set's, and a batch of one where the network normalises
-    over the batch what it has pooled to a single place. Warns of learning rates for weights that it does not have,
-    and of a schedule that ends before a resumed training does.
+    over the batch what it has pooled to a single place. So is a figure to choose by that no validation gives. Warns of
+    learning rates for weights that it does not have, and of a schedule that ends before a resumed training does.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -93,6 +96,7 @@ class FittingHook(Hook):
                     f'model.{name}.num_classes: expected {len(classes)}, as many as the data set has classes '
                     f'({first_few(list(classes))}), got {module.num_classes}'
                 )
+        require_figures(runner)
         loader, size = runner.train_dataloader, runner.train_dataloader.batch_size
         learns = getattr(bare(runner.model), 'attention_loss', True)
         if getattr(loader.dataset, 'true_masks', False) and not learns:
@@ -107,6 +111,20 @@ class FittingHook(Hook):
                 f'train_dataloader: expected batches of two or more for the batch normalisation in {name}, got {got}; '
                 'set train_dataloader.batch_size=2 or more, and train_dataloader.drop_last=True for the last one'
             )
+
+
+def require_figures(runner: Runner) -> None:
+    """Raise a ValueError if the best checkpoint is to be chosen by a figure of none of the validation's metrics."""
+    keys = {key for hook in runner.hooks for key in getattr(hook, 'save_best', None) or ()} - {'auto'}
+    if not keys or not runner.val_loop:
+        return
+    data = runner.val_dataloader.dataset
+    masked = not isinstance(data, ImageTagDataset) or any(has_mask(data.get_data_info(i)) for i in range(len(data)))
+    metrics = [each for each in runner.val_evaluator.metrics if masked or not isinstance(each, CAMMetric)]
+    if others := [key for key in keys if (key.rpartition('/')[0] or None) not in {each.prefix for each in metrics}]:
+        known = ', '.join(type(each).__name__ + (f' ({each.prefix}/…)' if each.prefix else '') for each in metrics)
+        got = first_few(others) + ', and no masks to measure CAMs with' * (not masked)
+        raise ValueError(f'default_hooks.checkpoint.save_best: expected a figure of {known or "a metric"}, got {got}')
 
 
 def pooled_norm(model: nn.Module) -> str | None:

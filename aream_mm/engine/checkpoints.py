@@ -10,7 +10,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner, find_latest_checkpoint
 
 from aream_mm.checkpoint import classes_of
-from aream_mm.checks import require_whole
+from aream_mm.checks import require, require_whole
 from aream_mm.datasets.contents import contents, read_digest
 from aream_mm.datasets.images import first_few
 from aream_mm.datasets.tags import require_same_classes
@@ -48,6 +48,7 @@ class SafeCheckpointHook(CheckpointHook):
         intervals = {key: kwargs[key] for key in ('interval', 'max_keep_ckpts') if kwargs.get(key, -1) != -1}
         require_whole('SafeCheckpointHook', low=1, **intervals)
         super().__init__(backend_args=dict(backend='aream_mm.atomic'), **kwargs)
+        require('SafeCheckpointHook', list(self.args), 'arguments of CheckpointHook alone', not self.args)
         self.learnt: set[str] = set()  # digests of photographs
 
     def before_train(self, runner: Runner) -> None:
@@ -123,7 +124,6 @@ class SafeCheckpointHook(CheckpointHook):
             meta=meta,
             by_epoch=self.by_epoch,
             backend_args=self.backend_args,
-            **self.args,
         )
         if is_main_process():
             write_atomically(Path(runner.work_dir) / 'last_checkpoint', self.last_ckpt.encode())
