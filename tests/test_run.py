@@ -121,6 +121,9 @@ def test_a_run_resumes_after_its_last_checkpoint(two_stages):
     told = run('tools/train.py', SEED, '--work-dir', folder / 'seed', '--resume', '--cfg-options', *longer)
     assert '6 steps in batches of 4, 4 of them are done' in told
     assert 'Iter(train) [4/' not in told and (folder / 'seed/iter_6.pth').is_file()
+    assert 'Nothing is left' not in told
+    told = run('tools/train.py', SEED, '--work-dir', folder / 'seed', '--resume', '--cfg-options', *longer)
+    assert 'Nothing is left to train, as all 6 steps are done; raise train_cfg.max_iters to go on' in told
 
 
 @pytest.mark.parametrize('tool', ['test', 'train'])

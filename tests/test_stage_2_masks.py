@@ -16,6 +16,7 @@ from PIL import Image
 from test_distributed import CONVNEXT, run_in_processes
 from toy_voc import ANIMALS, make_voc, voc_config, write_masks
 
+from aream_mm.datasets.contents import read_digest
 from aream_mm.models.refined import keep_to_tags, photograph, refine_samples
 from aream_mm.models.settings import RefineSettings
 from aream_mm.registry import DATASETS, MODELS
@@ -232,6 +233,24 @@ def test_two_processes_write_the_masks_of_one(tmp_path):
     assert mious[0] == mious[1]
     first, second = masks_in(one), masks_in(two)
     assert all((first[name] == second[name]).all() for name in NAMES)
+
+
+@pytest.mark.parametrize('change', [None, 'mask', 'left out'])
+def test_a_resumed_run_tells_that_its_masks_have_changed(tmp_path, monkeypatch, change):
+    make_data(tmp_path)
+    options = {'train_cfg.val_interval': 9, 'custom_hooks': []}
+    Runner.from_cfg(stage_2_config(tmp_path, tmp_path / 'work', **options)).train()
+    cfg = stage_2_config(tmp_path, tmp_path / 'work', **options, resume=True)
+    if change == 'mask':
+        Image.new('L', (96, 80), 3).save(tmp_path / f'masks/{NAMES[1]}.png')
+    elif change:
+        (tmp_path / 'left_out').write_text(f'{read_digest(tmp_path / f"masks/{NAMES[1]}.png")}  {NAMES[1]}\n')
+        cfg.train_dataloader.dataset.left_out = str(tmp_path / 'left_out')
+    runner, told = Runner.from_cfg(cfg), []
+    monkeypatch.setattr(runner.logger, 'warning', told.append)
+    runner.train()
+    said = [text for text in told if 'Since this run began, the masks that it learns have changed' in text]
+    assert len(said) == bool(change) and all(str(tmp_path / 'masks') in text for text in said)
 
 
 @pytest.mark.parametrize(

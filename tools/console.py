@@ -48,6 +48,9 @@ class FirstScreen(Hook):
         steps += f', {done} of them are done' * (done > 0)
         steps += f', {trained / 1e6:.1f} M weights; the time left is the eta of each line below'
         self.begin(runner, 'Training', runner.train_dataloader, steps)
+        if done >= end:
+            longer = f'train_cfg.max_{"epochs" if by_epoch else "iters"}'
+            runner.logger.warning(f'Nothing is left to train, as all {end} {unit} are done; raise {longer} to go on')
 
     def before_test(self, runner: Runner) -> None:
         self.begin(runner, 'Testing', runner.test_dataloader)

@@ -1,5 +1,6 @@
 """SafeCheckpointHook: a training that is killed at any moment finds a whole checkpoint, and the best one."""
 
+import hashlib
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from aream_mm.checkpoint import classes_of
 from aream_mm.checks import require, require_whole
 from aream_mm.datasets.contents import contents, read_digest
 from aream_mm.datasets.images import first_few
+from aream_mm.datasets.pseudo_masks import PseudoMaskDataset
 from aream_mm.datasets.tags import require_same_classes
 from aream_mm.datasets.wrapper import SegDatasetWrapper, has_mask
 from aream_mm.files import write_atomically
@@ -39,7 +41,7 @@ class SafeCheckpointHook(CheckpointHook):
     The Runner loads no checkpoint of other classes than those of the config's data sets, or of another order of them.
     In a work dir that was copied or moved, a resumed run goes on with the files there.
     A checkpoint knows the photographs, by what is in their files, whose true masks it and those before it have learnt.
-    A warning tells where they are measured on.
+    A warning tells where they are measured on, and another where a resumed stage 2 finds other masks to learn.
 
     Takes the arguments of mmengine's except `backend_args` and `file_client_args`.
     """
@@ -58,6 +60,14 @@ class SafeCheckpointHook(CheckpointHook):
         self.learnt.update(getattr(runner.train_dataloader.dataset, 'learnt_masks', ()))
         runner.message_hub.update_info('learnt_masks', sorted(self.learnt))
         self._tell_learnt(runner, runner._val_loop)
+        if isinstance(dataset := runner.train_dataloader.dataset, PseudoMaskDataset):
+            files = [dataset.get_data_info(i)['seg_map_path'] for i in range(len(dataset))]
+            digest = hashlib.sha256(''.join(contents(read_digest, files)).encode()).hexdigest()
+            if runner.message_hub.runtime_info.get('masks', digest) != digest:
+                runner.logger.warning(
+                    f'Since this run began, the masks that it learns have changed: {dataset.mask_dir}'
+                )
+            runner.message_hub.update_info('masks', digest)
         if is_main_process():
             for leftover in Path(runner.work_dir).rglob('*.tmp'):
                 leftover.unlink()
