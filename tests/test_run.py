@@ -178,6 +178,32 @@ def test_the_summary_gives_every_step_a_number_and_draws_them(two_stages):
     assert np.array(Image.open(out / 'summary.png')).std() > 10
 
 
+def test_the_summary_of_other_masks_needs_none_of_stage_1(two_stages):
+    folder, options = two_stages
+    mask_dir = 'train_dataloader.dataset.mask_dir'
+    (folder / 'third/masks').mkdir(parents=True)
+    for i in range(8):
+        Image.new('L', (64, 64)).save(folder / f'third/masks/{i:05d}.png')
+    command = ['tools/analysis/summary.py', SEED, SEG, '--seed-work-dir', folder / 'seed', '--rows', 1]
+    command += ['--seg-work-dir', folder / 'seg', '--out', folder / 'of_others', '--masks', folder / 'third/masks']
+    command += ['--cfg-options', options['seed'][0], 'test_dataloader.num_workers=0']
+    command += ['test_dataloader.persistent_workers=False', '--stage-2-options', f'{mask_dir}={folder}/gone']
+    done = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0 and f'expected {folder}/third/masks/manifest.json' in done.stderr
+    (folder / 'third/masks/manifest.json').write_text(json.dumps(dict(mIoU=12.34, ignored=None)))
+    run(*command)
+    rows = json.loads((folder / 'of_others/summary.json').read_text())
+    assert rows['third/masks (all that have a truth)'] == 12.34
+    assert not any('pseudo masks' in row for row in rows)
+
+
+def test_the_affinity_profile_of_stage_2_is_refused(two_stages):
+    folder, options = two_stages
+    command = ['tools/analysis/affinity_profile.py', SEG, folder / 'seg/iter_4.pth', '--cfg-options', *options['seg']]
+    done = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and 'expected one of stage 1, whose network makes CAMs, got a Refined' in done.stderr
+
+
 @pytest.mark.parametrize('stage', ['seed', 'seg'])
 def test_mmsegs_inferencer_takes_the_checkpoint_of_either_stage(two_stages, stage):
     folder, options = two_stages

@@ -34,6 +34,7 @@ from aream_mm.checkpoint import load_fitting_checkpoint
 from aream_mm.datasets.images import read_image
 from aream_mm.engine.layer_entropy import evenly_spread
 from aream_mm.evaluation.affinity_profile import AffinityProfile
+from aream_mm.models.segmentor import CAMSegmentor
 from aream_mm.registry import MODELS
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -80,9 +81,10 @@ img { max-width: 100% }
 """
 
 
-def measure(cfg: Config, checkpoint: str, dataset: BaseDataset, examples: list[int]) -> tuple[dict, dict[int, Tensor]]:
+def measure(
+    model: CAMSegmentor, cfg: Config, checkpoint: str, dataset: BaseDataset, examples: list[int]
+) -> tuple[dict, dict[int, Tensor]]:
     """The profile of a checkpoint, and the CAMs (1 + G, H, W) of the items of the data set that serve as examples."""
-    model = MODELS.build(cfg.model)
     load_fitting_checkpoint(model, checkpoint)
     model.to('cuda' if torch.cuda.is_available() else 'cpu').eval()
     profile, drawn = AffinityProfile(model), {}
@@ -212,6 +214,9 @@ def main() -> None:
     args = parser.parse_args()
     init_default_scope('mmseg')
     cfg = load_config(args.config, args.cfg_options)
+    model = MODELS.build(cfg.model)
+    if not isinstance(model, CAMSegmentor):
+        parser.error(f'config: expected one of stage 1, whose network makes CAMs, got a {type(model).__name__}')
     dataset = evenly_spread(Runner.build_dataloader(cfg.test_dataloader).dataset, args.num_images)
     examples = np.linspace(0, len(dataset) - 1, min(args.examples, len(dataset)), dtype=int).tolist()
     checkpoints = [args.checkpoint, args.vs] if args.vs else [args.checkpoint]
@@ -220,7 +225,7 @@ def main() -> None:
         names = checkpoints
     profiles, drawn = {}, {}
     for name, checkpoint in zip(names, checkpoints, strict=True):
-        profiles[name], drawn[name] = measure(cfg, checkpoint, dataset, examples)
+        profiles[name], drawn[name] = measure(model, cfg, checkpoint, dataset, examples)
     args.out.mkdir(parents=True, exist_ok=True)
     write_csv(args.out / 'affinity_profile.csv', profiles)
     write_page(args.out / 'affinity_profile.html', args.config, dataset, profiles, drawn)

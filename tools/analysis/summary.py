@@ -5,7 +5,8 @@
 The latest checkpoint of each config's work dir is measured on the config's test data, beside two masks that need no
 training: background everywhere, and the image's tag everywhere (its first, where it has several). With `--baseline`
 the CAMs of another config of stage 1 stand beside, with `--masks` folders of masks that PseudoMaskHook has written for
-the same images, such as those of another refiner. They go by their last two names.
+the same images, such as those of another refiner. They go by their last two names. Those that the config of stage 2
+learns are left out where they are gone.
 """
 
 import argparse
@@ -48,6 +49,14 @@ def build_runner(config: str, work_dir: str | None, cfg_options: dict | None) ->
     if cfg.load_from is None:
         raise FileNotFoundError(f'{cfg.work_dir}: expected a checkpoint of {config}; run tools/train.py on it first')
     return QuietRunner.from_cfg(cfg)
+
+
+def read_manifest(folder: Path) -> dict:
+    """That of a folder of masks."""
+    manifest = folder / 'manifest.json'
+    if not manifest.is_file():
+        raise FileNotFoundError(f'expected {manifest}, which masks have when they are complete; --masks names others')
+    return json.loads(manifest.read_text())
 
 
 def trivial_miou(dataset: BaseDataset) -> dict[str, float]:
@@ -140,8 +149,10 @@ def main() -> None:
     init_default_scope('mmseg')
     seed = build_runner(args.seed_config, args.seed_work_dir, args.cfg_options)
     seg = build_runner(args.seg_config, args.seg_work_dir, {**(args.cfg_options or {}), **(args.stage_2_options or {})})
-    folders = {'pseudo masks': Path(seg.cfg.train_dataloader.dataset.mask_dir)}
-    folders.update(('/'.join(folder.absolute().parts[-2:]), folder) for folder in args.masks)
+    own, others = Path(seg.cfg.train_dataloader.dataset.mask_dir), args.masks
+    folders = {'pseudo masks': own} if (own / 'manifest.json').is_file() or not others else {}
+    folders.update(('/'.join(folder.absolute().parts[-2:]), folder) for folder in others)
+    manifests = {name: read_manifest(folder) for name, folder in folders.items()}
     rows = {f'{name} (stage 1 test data)': v for name, v in trivial_miou(seed.test_dataloader.dataset).items()}
     figures = seed.test()
     rows['CAM masks (stage 1 test data)'] = figures['cam/mIoU_fixed']
@@ -151,8 +162,7 @@ def main() -> None:
         seeds[name] = build_runner(args.baseline, args.baseline_work_dir, args.cfg_options)
         rows['the same, at the best threshold'] = figures['cam/mIoU_best']
         rows[f'{name}, at the best threshold'] = seeds[name].test()['cam/mIoU_best']
-    for name, folder in folders.items():
-        manifest = json.loads((folder / 'manifest.json').read_text())
+    for name, manifest in manifests.items():
         ignored = f', but for {manifest["ignored"]} % ignored' if manifest.get('ignored') else ''
         rows[f'{name} (all that have a truth{ignored})'] = manifest['mIoU']
     rows['stage 2 (its test data)'] = seg.test()['mIoU']
