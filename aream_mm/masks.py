@@ -23,12 +23,12 @@ def encode_mask(ids: np.ndarray, palette: ArrayLike = VOC_COLOURS, pnginfo: PngI
     return content.getvalue()
 
 
-def renumbered(masks: Sequence[dict], palette: ArrayLike) -> list[dict[int, int | None]]:
-    """The ids of each mask's indices, as `read_mask` finds them, where an editor has given their colours other indices.
+def renumbered(masks: Sequence[dict], palette: ArrayLike) -> list[dict[int, int | str]]:
+    """The id of each index of the masks, as `read_mask` finds them, whose colours an editor has given other indices.
 
-    There the colours (K, 3) of the ids tell which is meant, and None is that of a colour of no id. {} where indices are
-    ids: in grey masks, and in those with no id's colour at another index. The colour at 255 tells nothing, since short
-    palettes are filled up with black.
+    The colours (K, 3) of the ids then say which is meant; one that is no id's is named. {} where the indices are the
+    ids: in grey masks, and where no id's colour is at another index. That at 255 is not looked at, since short palettes
+    are filled up with black.
     """
     pairs = [(tuple(colour), i) for i, colour in [*enumerate(palette), (IGNORE_INDEX, VOC_COLOURS[IGNORE_INDEX])]]
     number, all_ids = Counter(colour for colour, _ in pairs), []
@@ -38,5 +38,5 @@ def renumbered(masks: Sequence[dict], palette: ArrayLike) -> list[dict[int, int 
         telling = [(i, colour) for i, colour in found.items() if i != IGNORE_INDEX]
         as_written = all(ids.get(colour, i) == i for i, colour in telling)
         as_written |= all(list(colour) == VOC_COLOURS[i] for i, colour in telling)
-        all_ids.append({} if as_written else {i: ids.get(colour) for i, colour in found.items()})
+        all_ids.append({} if as_written else {i: ids.get(c, f'the colour {c}') for i, c in found.items()})
     return all_ids

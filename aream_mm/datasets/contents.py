@@ -23,10 +23,7 @@ SETTLED = 0.1  # seconds after a change in which another one may get the same ti
 
 
 def read_mask(path: str) -> dict[str, Any]:
-    """What `PseudoMaskHook` wrote it from (`made_from`, else {}), `mode`, `size`, `ids` and `colours`; or a `problem`.
-
-    The ids are those that mmseg loads, each with its colour in the palette, [] where there is none.
-    """
+    """`mode`, `size`, `ids` as mmseg loads them, their `colours`, `made_from` ({} if not ours); or a `problem`."""
     found = {}
     try:
         with open_image(path) as mask:

@@ -173,20 +173,17 @@ class SegDatasetWrapper(BaseDataset):
         metainfo = self.inner.METAINFO if infos and infos[0].get('label_map') else self.metainfo
         names, palette = metainfo['classes'], metainfo.get('palette', ())
         numbers = renumbered(masks, palette)
-        others = [[i for i, number in each.items() if number is None] for each in numbers]
-        expected = f'{what} with the palette that it had, or in its colours alone, without soft edges,'
-        self.require(infos, [i and f'others at the indices {i}' for i in others], expected, 'seg_map_path')
+        ids = [{each.get(i, i) for i in mask['ids']} for mask, each in zip(masks, numbers, strict=True)]
+        known = {*range(len(names)), IGNORE_INDEX}
+        expected = f'{what} of ids 0..{len(names) - 1} ({first_few(names)}) or {IGNORE_INDEX}'
+        expected += getattr(self.inner, 'origin_of_masks', '')
+        self.require(infos, [sorted(each - known) for each in ids], expected, 'seg_map_path')
         moved = [(info, each) for info, each in zip(infos, numbers, strict=True) if each]
         for info, each in moved:  # LoadAnnotations brings index to id to class
             info['label_map'] = {i: (info.get('label_map') or {}).get(number, number) for i, number in each.items()}
         if moved:
             named = first_few([info['seg_map_path'] for info, _ in moved])
             warn(f'{len(moved)} masks are read by their colours, which an editor has given other indices: {named}')
-        ids = [{each.get(i, i) for i in mask['ids']} for mask, each in zip(masks, numbers, strict=True)]
-        known = {*range(len(names)), IGNORE_INDEX}
-        expected = f'{what} of ids 0..{len(names) - 1} ({first_few(names)}) or {IGNORE_INDEX}'
-        expected += getattr(self.inner, 'origin_of_masks', '')
-        self.require(infos, [sorted(each - known) for each in ids], expected, 'seg_map_path')
         foreign = [each for each, mask in zip(ids, masks, strict=True) if not mask['made_from']]
         painted = set().union(*foreign) in ({0, IGNORE_INDEX}, {IGNORE_INDEX})
         # An id too low by one cannot be told from a right one, but then the background, which most masks have, is 255.

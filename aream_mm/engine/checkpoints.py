@@ -64,9 +64,7 @@ class SafeCheckpointHook(CheckpointHook):
             files = [dataset.get_data_info(i)['seg_map_path'] for i in range(len(dataset))]
             digest = hashlib.sha256(''.join(contents(read_digest, files)).encode()).hexdigest()
             if runner.message_hub.runtime_info.get('masks', digest) != digest:
-                runner.logger.warning(
-                    f'Since this run began, the masks that it learns have changed: {dataset.mask_dir}'
-                )
+                runner.logger.warning(f'{dataset.mask_dir}: the masks are others than those that the run began with')
             runner.message_hub.update_info('masks', digest)
         if is_main_process():
             for leftover in Path(runner.work_dir).rglob('*.tmp'):

@@ -88,8 +88,8 @@ def read_masks(folder: Path, images: Path | None) -> tuple[list[str], list[Maske
     masked, problems = [], []
     for file, numbers in zip(files, renumbered(found, [palette[i] for i in range(len(classes))]), strict=True):
         name = known[image_id(file)]
-        if None in numbers.values():
-            problems.append(f'{file} (its palette is renumbered, and has other colours)')
+        if strange := [number for number in numbers.values() if isinstance(number, str)]:
+            problems.append(f'{file} ({first_few(strange)})')
             continue
         mask = np.array(Image.open(folder / file)).astype(np.uint8)  # one bit is read as booleans
         mask = np.uint8([numbers.get(i, i) for i in range(256)])[mask]
