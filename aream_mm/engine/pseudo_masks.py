@@ -108,7 +108,7 @@ class PseudoMaskHook(Hook):
                 f'got {type(model).__name__}'
             )
         self.settings = model.settings_with(**self.test_cfg)
-        self.refiner = self.settings.refiner  # built now, to see whether it can be
+        refiner = self.settings.refiner  # built now, to see whether it can be
         self.dataset = MMENGINE_DATASETS.build(self.dataloader['dataset'])
         classes = self.dataset.metainfo['classes']
         background, expected = self.dataset.first_id == 1, model.out_channels
@@ -120,7 +120,7 @@ class PseudoMaskHook(Hook):
                 f'PseudoMaskHook: expected a data set of {expected} classes, {"with" if background else "without"} '
                 f'background, as the network has them, got {tuple(classes)}'
             )
-        if not background and getattr(self.refiner, 'background', False):
+        if not background and getattr(refiner, 'background', False):
             raise ValueError(
                 'PseudoMaskHook: expected refine.background=False for a data set without background, got True'
             )
@@ -158,8 +158,7 @@ class PseudoMaskHook(Hook):
                 f'PseudoMaskHook: expected {len(files)} files, got none at {missing[0]} and '
                 f'{len(missing) - 1} other places; several machines have to share this folder'
             )
-        ignored = self._ignored(files) if made['settings'].get('band') else None
-        miou = self._measure(infos, files)
+        miou, ignored = self._measure(infos, files, bool(made['settings'].get('band')))
         # mmengine has put the config into the work dir, with all options in it.
         config = Path(runner.work_dir, Path(runner.cfg.filename or 'CONFIG').name)
         command = shlex.join(['python', 'tools/test.py', str(config), str(checkpoint), '--pseudo-masks'])
@@ -209,31 +208,26 @@ class PseudoMaskHook(Hook):
             for written in writing:
                 written.result()
 
-    def _ignored(self, files: list[Path]) -> float:
-        """The pixels that are 255, in percent of all pixels of the files as written."""
-        counts = torch.zeros(2, dtype=torch.int64)
-        for file in files[get_rank() :: get_world_size()]:
-            mask = np.array(Image.open(file))
-            counts += torch.tensor([(mask == IGNORE_INDEX).sum(), mask.size])
-        all_reduce(counts)
-        return round(100 * float(counts[0] / counts[1]), 2)
+    def _measure(self, infos: list[dict], files: list[Path], band: bool) -> tuple[float | None, float | None]:
+        """Of the files as written, in percent: mIoU over the images that have a mask, and with a band what is ignored.
 
-    def _measure(self, infos: list[dict], files: list[Path]) -> float | None:
-        """mIoU in percent of the files as written, over the images that have a mask; None where none has.
-
-        What a file ignores is not measured; None where that is all.
+        What a file ignores is in no mIoU. None where nothing is left to measure.
         """
-        pairs = [(info, file) for info, file in zip(infos, files, strict=True) if 'seg_map_path' in info]
-        if not pairs:
-            return None
-        load, metric = LoadAnnotations(), IoUMetric(iou_metrics=['mIoU'])
+        number = sum('seg_map_path' in info for info in infos)
+        pairs = [pair for pair in zip(infos, files, strict=True) if band or 'seg_map_path' in pair[0]]
+        load, metric, counts = LoadAnnotations(), IoUMetric(iou_metrics=['mIoU']), torch.zeros(2, dtype=torch.int64)
         metric.dataset_meta = self.dataset.metainfo
         for info, file in pairs[get_rank() :: get_world_size()]:
-            mask, truth = np.array(Image.open(file)), load(dict(info, seg_fields=[]))['gt_seg_map']
-            planes = dict(pred_sem_seg=mask, gt_sem_seg=np.where(mask == IGNORE_INDEX, IGNORE_INDEX, truth))
-            metric.process({}, [{key: dict(data=torch.from_numpy(plane)) for key, plane in planes.items()}])
-        miou = float(metric.evaluate(len(pairs))['mIoU'])
-        return None if math.isnan(miou) else round(miou, 2)
+            mask = np.array(Image.open(file))
+            counts += torch.tensor([(mask == IGNORE_INDEX).sum(), mask.size])
+            if 'seg_map_path' in info:
+                truth = load(dict(info, seg_fields=[]))['gt_seg_map']
+                planes = dict(pred_sem_seg=mask, gt_sem_seg=np.where(mask == IGNORE_INDEX, IGNORE_INDEX, truth))
+                metric.process({}, [{key: dict(data=torch.from_numpy(plane)) for key, plane in planes.items()}])
+        all_reduce(counts)
+        miou = float(metric.evaluate(number)['mIoU']) if number else math.nan
+        ignored = round(100 * float(counts[0] / counts[1]), 2) if band else None
+        return None if math.isnan(miou) else round(miou, 2), ignored
 
 
 def made_by(
