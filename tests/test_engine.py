@@ -15,7 +15,7 @@ from toy_voc import ANIMALS, make_voc, voc_config
 
 from aream_mm.datasets import PseudoMaskDataset
 from aream_mm.engine.pseudo_masks import PseudoMaskHook
-from aream_mm.engine.warm_up import WarmUpHook
+from aream_mm.engine.training import WarmUpHook
 from aream_mm.files import write_atomically
 
 LOAD = dict(type='LoadImageFromFile')

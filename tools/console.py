@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from aream_mm.datasets.images import first_few
-from aream_mm.engine.warm_up import bare
+from aream_mm.engine.training import bare
 
 # mmengine's warnings of each weight that is not trained, and of its own old names
 OF_NO_USE = ('is skipped since its requires_grad=False', 'deprecated in future')

@@ -29,7 +29,7 @@ from aream_mm.datasets import ImageTagDataset
 from aream_mm.datasets.images import first_few
 from aream_mm.datasets.wrapper import has_mask
 from aream_mm.engine.checkpoints import latest_checkpoint
-from aream_mm.engine.warm_up import bare
+from aream_mm.engine.training import bare
 from aream_mm.evaluation import CAMMetric
 
 

@@ -6,7 +6,7 @@ from mmengine.runner import Runner
 
 from aream_mm.checks import require_whole
 from aream_mm.engine.layer_entropy import evenly_spread
-from aream_mm.engine.warm_up import bare
+from aream_mm.engine.training import bare
 from aream_mm.evaluation.affinity_profile import AffinityProfile
 from aream_mm.progress import progress
 from aream_mm.registry import HOOKS

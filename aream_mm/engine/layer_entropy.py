@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from aream_mm.checks import require_whole
-from aream_mm.engine.warm_up import bare
+from aream_mm.engine.training import bare
 from aream_mm.models import cam as cams
 from aream_mm.models.aream import AReAMLoss, layer_entropy
 from aream_mm.models.segmentor import CAMSegmentor

@@ -37,7 +37,7 @@ from aream_mm.checks import require, require_switches
 from aream_mm.datasets.contents import MADE_FROM, contents, read_mask
 from aream_mm.datasets.tags import require_same_classes
 from aream_mm.engine.checkpoints import classes_of_loops, latest_checkpoint
-from aream_mm.engine.warm_up import bare
+from aream_mm.engine.training import bare
 from aream_mm.files import write_atomically
 from aream_mm.masks import IGNORE_INDEX, encode_mask
 from aream_mm.models.refined import RefinedEncoderDecoder
