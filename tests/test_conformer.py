@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.testing import assert_close
 
-from aream_mm.engine.layer_entropy import entropy_of_layers
+from aream_mm.engine.measuring import entropy_of_layers
 from aream_mm.evaluation import AffinityProfile
 from aream_mm.models import AttentionConformer
 from aream_mm.registry import MODELS

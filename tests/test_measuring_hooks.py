@@ -13,7 +13,7 @@ from test_engine import LOAD, PACK, run_config
 from toy_voc import make_voc
 
 from aream_mm.engine import AffinityProfileHook, LayerEntropyHook
-from aream_mm.engine.layer_entropy import entropy_of_layers
+from aream_mm.engine.measuring import entropy_of_layers
 from aream_mm.evaluation import AffinityProfile, threshold_sweep
 from aream_mm.registry import MODELS
 
@@ -183,7 +183,7 @@ def test_the_affinity_profile_is_recorded_after_each_validation(measured):
     recorded = scalars(runner)
     hook = next(hook for hook in runner.hooks if isinstance(hook, AffinityProfileHook))
     profile = AffinityProfile(model_at(runner, f'{runner.work_dir}/epoch_{EPOCHS}.pth'))
-    for batch in hook.loader:
+    for batch in runner.build_dataloader({**hook.dataloader, 'dataset': hook.dataset, 'batch_size': 1}):
         batch = runner.model.data_preprocessor(batch)
         profile.update(batch['inputs'], batch['data_samples'])
     for row, figures in profile.compute().items():

@@ -41,7 +41,7 @@ from prettytable import PrettyTable, TableStyle
 
 from aream_mm.engine import PseudoMaskHook
 from aream_mm.engine.checkpoints import latest_checkpoint
-from aream_mm.engine.layer_entropy import evenly_spread
+from aream_mm.engine.measuring import evenly_spread
 from aream_mm.evaluation import CAMMetric
 from aream_mm.files import write_atomically
 from aream_mm.models.attention import mean_of

@@ -45,7 +45,7 @@ from torch import Tensor
 from torch.utils.benchmark.utils.timer import timer
 
 from aream_mm.checkpoint import load_fitting_checkpoint
-from aream_mm.engine.layer_entropy import evenly_spread
+from aream_mm.engine.measuring import evenly_spread
 from aream_mm.models.refined import RefinedEncoderDecoder, refine_samples
 from aream_mm.models.segmentor import CAMSegmentor, RawCAM
 from aream_mm.models.settings import RefineSettings, TestSettings

@@ -36,7 +36,7 @@ from PIL import Image
 from prettytable import PrettyTable
 from table import FEW, Step, Table, fingerprint, mask_loader, with_net, write_config
 
-from aream_mm.engine.layer_entropy import entropy_of_layers
+from aream_mm.engine.measuring import entropy_of_layers
 from aream_mm.evaluation import CAMMetric
 from aream_mm.files import write_atomically
 from aream_mm.registry import MODELS

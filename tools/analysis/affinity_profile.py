@@ -32,7 +32,7 @@ from torch import Tensor
 
 from aream_mm.checkpoint import load_fitting_checkpoint
 from aream_mm.datasets.images import read_image
-from aream_mm.engine.layer_entropy import evenly_spread
+from aream_mm.engine.measuring import evenly_spread
 from aream_mm.evaluation.affinity_profile import AffinityProfile
 from aream_mm.models.segmentor import CAMSegmentor
 from aream_mm.registry import MODELS
