@@ -2,8 +2,8 @@
 
 from aream_mm.models.affinity_net import AffinityNet, RandomWalk
 from aream_mm.models.aream import AReAMLoss
+from aream_mm.models.attention import AttentionBackbone
 from aream_mm.models.attention_loss import AttentionLoss
-from aream_mm.models.backbone import AttentionBackbone
 from aream_mm.models.conformer import AttentionConformer
 from aream_mm.models.dense_crf import DenseCRF
 from aream_mm.models.dual_branch import CNNBackbone, DualBranch

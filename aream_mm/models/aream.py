@@ -9,9 +9,8 @@ from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor
 
 from aream_mm.checks import numbers, require, require_numbers, require_whole
-from aream_mm.models.attention import Attended, mean_of
+from aream_mm.models.attention import Attended, at_least_float32, mean_of
 from aream_mm.models.attention_loss import AttentionLoss
-from aream_mm.models.precision import at_least_float32
 
 
 def pair_labels(masks: Tensor, grid: tuple[int, int], ignore_index: int = 255) -> Tensor:

@@ -1,17 +1,23 @@
-"""Attention that shows its maps: A and Z of arXiv 2305.03112, averaged over heads one at a time."""
+"""Networks of stage 1 and their attention, which shows its maps: A and Z of arXiv 2305.03112, averaged over heads."""
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from aream_mm.models.precision import at_least_float32
-
 LARGE = 6000  # tokens, above which an affinity that only propagates CAMs is not held: docs/speed.md
 MOST = 2**23  # weights that are held of it
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """The tensor in float32, or in float64 if it is: losses, maps and CAMs where a network computes in less."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class Attended(NamedTuple):
@@ -61,37 +67,95 @@ class AffinityInRows(NamedTuple):
         return total
 
 
+class AttentionBackbone(BaseModule):
+    """Base class of the networks of stage 1. One of your own inherits it, is registered, and is named by a config.
+
+    It sets the five attributes and implements `run`:
+
+    patch_size          pixels; the features and the patches lie on a grid of h × w = H / patch_size × W / patch_size
+    num_layers          L, of attention; 0 for a network without any
+    num_class_tokens    T, the first tokens of a sequence; 1, or the number of classes, or 0
+    num_prefix_tokens   how many tokens stand before the patches, class tokens among them
+    normalize           the `timm_networks.Normalize` of its images
+    """
+
+    patch_size: int
+    num_layers: int
+    num_class_tokens: int
+    num_prefix_tokens: int
+    normalize: nn.Module
+
+    def forward(self, images: Tensor, *asked, **asked_by_name) -> Attended:
+        """Tokens, features, and what is asked for of the affinities; a layer whose map nobody reads runs fused.
+
+        Args:
+            images: (B, 3, H, W) RGB in 0..1, H and W multiples of the patch size.
+            asked, asked_by_name: `affinity` and the layers of each map, the arguments of `AttentionMaps`.
+
+        Raises:
+            ValueError: image sides that are no multiples of the patch size, unknown layers, or features off the grid.
+        """
+        maps = AttentionMaps(self, *asked, **asked_by_name)
+        grid = tuple(side // self.patch_size for side in images.shape[-2:])
+        if tuple(cells * self.patch_size for cells in grid) != tuple(images.shape[-2:]):
+            height, width = images.shape[-2:]
+            raise ValueError(
+                f'{type(self).__name__}: expected image sides that are multiples of the patch size {self.patch_size}, '
+                f'got {height}×{width}'
+            )
+        attended = self.run(images, maps)
+        if tuple(attended.features.shape[-2:]) != grid:
+            raise ValueError(
+                f'{type(self).__name__}: expected features on a grid of {grid}, got {tuple(attended.features.shape)}'
+            )
+        return attended
+
+    @property
+    def zero_colour(self) -> Tensor:
+        """RGB in 0..1, (3,), that its normalisation makes zero: what images are padded with."""
+        return self.normalize.mean.flatten()
+
+    @abstractmethod
+    def run(self, images: Tensor, maps: 'AttentionMaps') -> Attended:
+        """Run the network on images (B, 3, H, W).
+
+        Layer `l` is run by `run_layer` with `maps.asked(l)`, or gives those flags to `attend`, and hands its tokens
+        (B, N, D) and maps to `maps.add`; `maps.attended` makes the result of all.
+        """
+
+
 def mean_of(layers: Sequence[int]) -> dict[int, float]:
     """Layer → weight in the mean of the layers' affinities."""
     return {layer: 1 / len(layers) for layer in layers}
 
 
+@dataclass
 class AttentionMaps:
-    """What a forward pass was asked for, gathered over the layers of a network.
+    """What a forward pass of a network is asked for, gathered over its layers.
 
     Args:
-        network: an `AttentionBackbone`.
-        affinity, logit_layers, token_layers, affinity_layers: as for its `forward`.
+        affinity: layer → its weight in the returned patch affinity, a number or a tensor of shape () or (G,).
+            With a mapping, even an empty one, the class affinity is returned too.
+        logit_layers: layers whose mean logits Z are returned, in rising order.
+        token_layers: layers whose patch tokens are returned, in rising order.
+        affinity_layers: layers whose affinity is returned with its gradient, in rising order.
 
     Raises:
         ValueError: layers that the network does not have.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        affinity: Mapping[int, float | Tensor] | None = None,
-        logit_layers: Sequence[int] = (),
-        token_layers: Sequence[int] = (),
-        affinity_layers: Sequence[int] = (),
-    ) -> None:
-        layers = (*(affinity or ()), *logit_layers, *token_layers, *affinity_layers)
-        outside = [layer for layer in layers if not 0 <= layer < network.num_layers]
+    network: AttentionBackbone
+    affinity: Mapping[int, float | Tensor] | None = None
+    logit_layers: Sequence[int] = ()
+    token_layers: Sequence[int] = ()
+    affinity_layers: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        network, layers = self.network, (*(self.affinity or ()), *self.logit_layers, *self.token_layers)
+        outside = [layer for layer in (*layers, *self.affinity_layers) if not 0 <= layer < network.num_layers]
         if outside:
             there = f'layers in 0..{network.num_layers - 1}' if network.num_layers else 'no layers, it has no attention'
             raise ValueError(f'{type(network).__name__}: expected {there}, got {outside}')
-        self.network, self.affinity = network, affinity
-        self.logit_layers, self.token_layers, self.affinity_layers = logit_layers, token_layers, affinity_layers
         self.class_affinity = self.patch_affinity = None
         self.mean_logits, self.layer_tokens, self.layer_affinity = [], [], []
 

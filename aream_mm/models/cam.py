@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aream_mm.masks import IGNORE_INDEX
-from aream_mm.models.attention import AffinityInRows
-from aream_mm.models.precision import at_least_float32
+from aream_mm.models.attention import AffinityInRows, at_least_float32
 from aream_mm.models.refiner import Refiner
 
 

@@ -9,8 +9,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from aream_mm.checkpoint import download
-from aream_mm.models.attention import Attended, AttentionMaps, run_layer
-from aream_mm.models.backbone import AttentionBackbone
+from aream_mm.models.attention import Attended, AttentionBackbone, AttentionMaps, run_layer
 from aream_mm.models.timm_networks import Normalize, fetching
 from aream_mm.registry import MODELS
 

@@ -5,8 +5,7 @@
 
 from torch import Tensor
 
-from aream_mm.models.attention import Attended, AttentionMaps
-from aream_mm.models.backbone import AttentionBackbone
+from aream_mm.models.attention import Attended, AttentionBackbone, AttentionMaps
 from aream_mm.models.timm_networks import Normalize, levels_on_grid
 from aream_mm.registry import MODELS
 

@@ -6,8 +6,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from aream_mm.checks import require
-from aream_mm.models.attention import Attended
-from aream_mm.models.precision import at_least_float32
+from aream_mm.models.attention import Attended, at_least_float32
 from aream_mm.registry import MODELS
 
 

@@ -7,7 +7,7 @@ import torch
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from aream_mm.models.precision import at_least_float32
+from aream_mm.models.attention import at_least_float32
 
 
 class Refiner(nn.Module, ABC):

@@ -15,8 +15,7 @@ from torch import Tensor
 from aream_mm.checks import require
 from aream_mm.masks import IGNORE_INDEX
 from aream_mm.models import cam as cams
-from aream_mm.models.attention import Attended, mean_of
-from aream_mm.models.precision import at_least_float32
+from aream_mm.models.attention import Attended, at_least_float32, mean_of
 from aream_mm.models.settings import TestSettings, TrainSettings
 from aream_mm.registry import MODELS
 

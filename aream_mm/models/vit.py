@@ -11,8 +11,7 @@ from timm.models.vision_transformer import Block, ResPostBlock, VisionTransforme
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from aream_mm.models.attention import Attended, AttentionMaps, run_layer
-from aream_mm.models.backbone import AttentionBackbone
+from aream_mm.models.attention import Attended, AttentionBackbone, AttentionMaps, run_layer
 from aream_mm.models.timm_networks import Normalize, create_timm_model, levels_on_grid
 from aream_mm.registry import MODELS
 
