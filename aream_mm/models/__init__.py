@@ -1,9 +1,8 @@
 """The method: networks that expose attention, the CAM, AReAM and PAR, and the segmentor that puts them together."""
 
 from aream_mm.models.affinity_net import AffinityNet, RandomWalk
-from aream_mm.models.aream import AReAMLoss
+from aream_mm.models.aream import AReAMLoss, AttentionLoss
 from aream_mm.models.attention import AttentionBackbone
-from aream_mm.models.attention_loss import AttentionLoss
 from aream_mm.models.conformer import AttentionConformer
 from aream_mm.models.dense_crf import DenseCRF
 from aream_mm.models.dual_branch import CNNBackbone, DualBranch

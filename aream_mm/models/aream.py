@@ -1,16 +1,16 @@
 """AReAM, the adaptive re-activation mechanism: shallow affinity supervises deep attention (arXiv 2305.03112)."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 
 import torch
 import torch.nn.functional as F
 from mmengine.dist import all_reduce, get_world_size
-from torch import Tensor
+from torch import Tensor, nn
 
 from aream_mm.checks import numbers, require, require_numbers, require_whole
 from aream_mm.models.attention import Attended, at_least_float32, mean_of
-from aream_mm.models.attention_loss import AttentionLoss
 
 
 def pair_labels(masks: Tensor, grid: tuple[int, int], ignore_index: int = 255) -> Tensor:
@@ -85,6 +85,36 @@ def layer_entropy(cam: Tensor, affinity: Tensor, tags: Tensor) -> Tensor:
     log_probability = spread.log_softmax(dim=-1)
     nats = -(log_probability.exp() * log_probability).sum(dim=-1)  # (L, B)
     return nats.mean(dim=1) / torch.log(torch.tensor(2.0))
+
+
+class AttentionLoss(nn.Module, ABC):
+    """Base class of the losses that `CAMSegmentor` takes as `attention_loss`.
+
+    A config names your own subclass, registered. `CAMSegmentor` adds `num_layers`, the depth of the network, to its
+    arguments. Only what it reads is computed:
+
+    name             its value is logged as `loss_<name>`
+    logit_layers     layers whose mean logits it reads, `attended.mean_logits`
+    affinity_layers  layers whose affinity it reads with the gradient, `attended.layer_affinity`
+    label_affinity   layer → weight of the affinity that propagates the CAM of its label: {} propagates none, None makes
+                     no label, and `masks` is then None
+    label_steps      how often the CAM of its label is propagated
+    layer_groups     layers that belong together, by name: rows of the affinity profile
+    """
+
+    name: str
+    logit_layers: Sequence[int] = ()
+    affinity_layers: Sequence[int] = ()
+    label_affinity: Mapping[int, float | Tensor] | None = None
+    label_steps: int = 1
+    layer_groups: Mapping[str, Sequence[int]] = {}
+
+    @abstractmethod
+    def forward(self, attended: Attended, masks: Tensor | None) -> Tensor:
+        """What the network made of the batch, and the reliable masks (B, H, W) of its CAMs → the loss, a scalar.
+
+        Masks hold 0 for background, 1..C, and 255 where doubtful or not tagged at all; without background 0..C − 1.
+        """
 
 
 class AReAMLoss(AttentionLoss):
