@@ -93,12 +93,12 @@ def test_several_affinities_give_as_many_cams():
 
 def test_mirrored_image_gives_the_mirrored_cam(toy_segmentor):
     images = torch.rand(2, 3, 64, 96)
-    layers = {0: 0.5, 5: 0.5}
+    both, one = (toy_segmentor.settings_with(propagate_layers=(0, 5), mirror=mirror) for mirror in (True, False))
     with torch.no_grad():
-        ((raw, *_),), _, scores = toy_segmentor.raw_cam(images, layers)
-        ((mirrored_raw, *_),), _, mirrored_scores = toy_segmentor.raw_cam(images.flip(-1), layers)
-        ((one_sided, *_),) = toy_segmentor.raw_cam(images, layers, mirror=False).cams
-        ((mirrored_one_sided, *_),) = toy_segmentor.raw_cam(images.flip(-1), layers, mirror=False).cams
+        ((raw, *_),), _, scores = toy_segmentor.raw_cam(images, both)
+        ((mirrored_raw, *_),), _, mirrored_scores = toy_segmentor.raw_cam(images.flip(-1), both)
+        ((one_sided, *_),) = toy_segmentor.raw_cam(images, one).cams
+        ((mirrored_one_sided, *_),) = toy_segmentor.raw_cam(images.flip(-1), one).cams
     assert_close(mirrored_raw, raw.flip(-1), **close)
     assert_close(mirrored_scores, scores, **close)
     assert_close(raw, one_sided + mirrored_one_sided.flip(-1), **close)

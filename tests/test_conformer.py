@@ -178,7 +178,7 @@ def test_class_map_is_read_from_the_cnn_and_class_logits_from_the_class_token(se
 def test_cam_is_the_cnns_propagated_by_the_mean_affinity_of_the_transformer(segmentor, images):
     affinity = attention_reference(segmentor.backbone, images)[0].mean(dim=0)
     with torch.no_grad():
-        cam = segmentor.raw_cam(images, dict.fromkeys(LAYERS, 1 / 6), mirror=False).cams[0].cam
+        cam = segmentor.raw_cam(images, segmentor.settings_with(mirror=False)).cams[0].cam
         class_map = segmentor.encode_decode(images, []).relu()
     expected = [reference.propagate(*(t.numpy() for t in pair)) for pair in zip(class_map, affinity, strict=True)]
     assert cam.std() > 0

@@ -85,7 +85,9 @@ def test_rectangular_image_at_another_size(toy_segmentor, golden):
 
 def test_label_cam(toy_segmentor, variant, golden):
     with torch.no_grad():
-        raw = toy_segmentor.raw_cam(golden['denormalized'], toy_segmentor.attention_loss.label_affinity)
+        raw = toy_segmentor.raw_cam(
+            golden['denormalized'], toy_segmentor.test_cfg, toy_segmentor.attention_loss.label_affinity
+        )
     tagged = cam.normalize(raw.at((64, 64), torch.arange(5).expand(2, -1))) * golden['labels'][:, :, None, None]
     assert_close(tagged, golden[f'train_cam_{variant}'], **close)
 

@@ -133,7 +133,7 @@ def test_the_label_is_that_of_the_cam_that_the_chosen_layers_propagate(
     aream = dict(type='aream_mm.AReAMLoss', layer_index=3, propagate_layers=layers, propagate_steps=steps)
     model = build_toy(attention_loss=aream).train()
     with torch.no_grad():
-        raw = model.raw_cam(images, {layer: 1 / len(layers) for layer in layers}, steps)
+        raw = model.raw_cam(images, model.settings_with(propagate_layers=layers, propagate_steps=steps))
     cams = cam.normalize(every_class(raw, images)) * golden['labels'][:, :, None, None]
     expected = cam.reliable_masks(cams, golden['labels'], images, MODELS.build(PAR))
     assert torch.equal(label_masks(model, images, golden['labels']), expected)
@@ -246,7 +246,7 @@ def test_training_on_two_images_lowers_every_loss(toy_segmentor, images, tagged)
 def test_without_tags_the_predicted_classes_are_used(build_toy, images, make_samples):
     model = build_toy(test_cfg=dict(class_threshold=0.8))
     with torch.no_grad():
-        logits = model.raw_cam(images, ALL_LAYERS).logits
+        logits = model.raw_cam(images, model.test_cfg).logits
     expected = [(logit.sigmoid() > 0.8).nonzero().flatten() + 1 for logit in logits]
     assert expected[0].tolist() != expected[1].tolist()
     for samples in (None, make_samples()):
@@ -330,9 +330,9 @@ def test_batch_equals_one_by_one(build_toy, images, golden, make_samples):
 
 def test_scales_are_summed(toy_segmentor, images):
     with torch.no_grad():
-        summed = every_class(toy_segmentor.raw_cam(images, ALL_LAYERS, scales=(0.5, 1.0, 1.4)), images)
-        singles = [
-            every_class(toy_segmentor.raw_cam(images, ALL_LAYERS, scales=(scale,)), images) for scale in (0.5, 1.0, 1.4)
+        summed, *singles = [
+            every_class(toy_segmentor.raw_cam(images, toy_segmentor.settings_with(scales=scales)), images)
+            for scales in ((0.5, 1.0, 1.4), (0.5,), (1.0,), (1.4,))
         ]
     assert summed.shape == (2, 5, 64, 64)
     assert_close(summed, sum(singles), rtol=1e-5, atol=1e-4)
@@ -342,7 +342,7 @@ def test_prediction_brings_any_image_size_to_whole_patches(toy_segmentor, golden
     images = torch.rand(2, 3, 60, 87)
     whole = cam.upsample(images, (64, 80))
     with torch.no_grad():
-        raw = every_class(toy_segmentor.raw_cam(images, {}), images)
+        raw = every_class(toy_segmentor.raw_cam(images, toy_segmentor.settings_with(propagate_layers=())), images)
         attended = toy_segmentor.backbone(torch.cat([whole, whole.flip(-1)]), {})
         expected = cam.activate(toy_segmentor.head(attended)[0], attended.class_affinity)
     expected = cam.upsample(expected[:2] + expected[2:].flip(-1), (60, 87))
@@ -354,7 +354,9 @@ def test_prediction_brings_any_image_size_to_whole_patches(toy_segmentor, golden
 def test_scales_and_mirror_are_options_of_prediction(build_toy, images, tagged, golden):
     model = build_toy(test_cfg=dict(scales=(0.5, 1.0), mirror=False))
     with torch.no_grad():
-        raw = every_class(model.raw_cam(images, ALL_LAYERS, scales=(0.5, 1.0), mirror=False), images)
+        raw = every_class(
+            model.raw_cam(images, model.settings_with(scales=(0.5, 1.0), mirror=False), ALL_LAYERS), images
+        )
     for i, prediction in enumerate(predict(model, images, tagged)):
         expected = cam.normalize(raw[i : i + 1])[0, golden['labels'][i] > 0]
         assert_close(prediction.cam.data, expected, **close)

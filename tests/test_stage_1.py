@@ -117,10 +117,10 @@ def test_the_loss_of_aream_reaches_the_deep_layers_and_stays_out_of_the_label_ca
     _, model, batch = built
     if model.attention_loss is None:
         pytest.skip('a baseline')
-    has_graph, reliable_masks = [], cam.reliable_masks_of_present
+    has_graph, reliable_masks = [], cam.reliable_masks
     monkeypatch.setattr(
         cam,
-        'reliable_masks_of_present',
+        'reliable_masks',
         lambda scores, *others: has_graph.append(scores.requires_grad) or reliable_masks(scores, *others),
     )
     data = model.train().data_preprocessor(batch, training=True)

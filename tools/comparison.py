@@ -121,7 +121,7 @@ def measure(model: CAMSegmentor, cfg: Config) -> dict[str, dict]:
         batch = model.data_preprocessor(batch)
         inputs, samples = batch['inputs'], batch['data_samples']
         with autocast(enabled=True):
-            views = list(model.views(inputs, affinity, settings.scales, settings.mirror, settings.fit))
+            views = list(model.views(inputs, settings, affinity))
         logits = torch.stack([logit for view in views for logit in view.logits]).mean(dim=0)
         plain = [view.cam.float() for view in views]
         raw = {}

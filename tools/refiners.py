@@ -90,7 +90,7 @@ class CAMs:
         )
 
     def run(self, inputs: Tensor, samples: list[SegDataSample]) -> RawCAM:
-        return self.model.cams_of(inputs, self.model.test_cfg)
+        return self.model.raw_cam(inputs, self.model.test_cfg)
 
     def refined(
         self, settings: TestSettings, raw: RawCAM, inputs: Tensor, samples: list[SegDataSample]

@@ -84,8 +84,7 @@ class AffinityProfile:
         present = cams.present_classes(tags)
         by_layer = dict(enumerate(self.weights.T.to(images.device)))
         every = range(model.backbone.num_layers)
-        views = model.views(images, by_layer, settings.scales, settings.mirror, settings.fit, every)
-        for number, view in enumerate(views):
+        for number, view in enumerate(model.views(images, settings, by_layer, every)):
             if number == 0:
                 self._add_figures(view, tags, samples)
             propagated = cams.propagate(view.cam, view.attended.patch_affinity, settings.propagate_steps)

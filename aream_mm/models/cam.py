@@ -21,27 +21,23 @@ def activate(class_map: Tensor, class_affinity: Tensor | None = None) -> Tensor:
     return cam if class_affinity is None else cam * class_affinity.unflatten(2, cam.shape[-2:])
 
 
-def propagate(cam: Tensor, affinity: Tensor | AffinityInRows, steps: int = 1) -> Tensor:
+def propagate(cam: Tensor, affinity: Tensor | AffinityInRows | None, steps: int = 1) -> Tensor:
     """cam[p] ← Σ_q affinity[p, q] · cam[q], `steps` times: (B, C, h, w), (B, P, P) → (B, C, h, w).
 
     A row of the affinity belongs to the patch that receives and weighs the patches it receives from. Several affinities
-    (G, B, P, P) give as many CAMs (G, B, C, h, w).
+    (G, B, P, P) give as many CAMs (G, B, C, h, w), and None the CAM itself.
 
     >>> cam, affinity = torch.eye(4).view(1, 4, 2, 2), torch.full((1, 4, 4), 1 / 4)  # four classes on 2 × 2 patches
     >>> propagate(cam, affinity).unique()
     tensor([0.2500])
     """
+    if affinity is None:
+        return cam
     sources, whole = cam.flatten(2), isinstance(affinity, Tensor)  # (B, C, P)
     with torch.autocast(sources.device.type, enabled=False):  # a small product, and the thresholds come after it
         for _ in range(steps):
             sources = sources.to(affinity.dtype) @ affinity.transpose(-2, -1) if whole else affinity.weigh(sources)
     return sources.unflatten(-1, cam.shape[-2:])
-
-
-def add_mirror(cam: Tensor) -> Tensor:
-    """CAMs of B images and then of their mirror images → their sums: (…, 2B, C, h, w) → (…, B, C, h, w)."""
-    upright, mirrored = cam.unflatten(-4, (2, -1)).unbind(-5)
-    return upright + mirrored.flip(-1)
 
 
 class Present(NamedTuple):
@@ -136,7 +132,12 @@ def refine(
 
 
 def reliable_masks(
-    cam: Tensor, tags: Tensor, images: Tensor, par: Refiner, low: float | None = 0.35, high: float | None = 0.55
+    cam: Tensor,
+    tags: Tensor | Present,
+    images: Tensor,
+    par: Refiner,
+    low: float | None = 0.35,
+    high: float | None = 0.55,
 ) -> Tensor:
     """CAM → mask whose doubtful pixels are 255: (B, H, W) int64, 0 background, 1..C classes.
 
@@ -144,8 +145,8 @@ def reliable_masks(
     the low score is background too, else ignored. Without background (both None) every pixel is its class, 0..C − 1.
 
     Args:
-        cam: (B, C, H, W) in 0..1.
-        tags: (B, C), 1 for the classes in the image.
+        cam: (B, C, H, W) in 0..1, or (B, K, H, W) of the present classes.
+        tags: (B, C), 1 for the classes in the image, or the present classes.
         images: as for `refine`.
         par: the refiner.
         low, high: background scores in 0..1.
@@ -156,14 +157,10 @@ def reliable_masks(
     >>> tuple(masks.shape), masks.unique()
     ((1, 8, 64), tensor([  0,   2, 255]))
     """
-    present = present_classes(tags)
-    return reliable_masks_of_present(select(cam, present.classes), present, images, par, low, high)
-
-
-def reliable_masks_of_present(
-    cam: Tensor, present: Present, images: Tensor, par: Refiner, low: float | None, high: float | None
-) -> Tensor:
-    """`reliable_masks` of the CAM (B, K, H, W) of the present classes alone."""
+    present = tags
+    if not isinstance(tags, Present):
+        present = present_classes(tags)
+        cam = select(cam, present.classes)
     if low is None:
         (planes,) = refine(cam, present.mask, images, par, (None,))
         return class_ids(planes, present.classes)

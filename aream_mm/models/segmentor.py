@@ -76,15 +76,10 @@ class View(NamedTuple):
         """A CAM of the views (…, V·B, C, h, w) as CAMs of the images, which are to be summed: (…, B, C, h, w)."""
         if cam.shape[-4] == len(self.logits[0]):
             return [PlacedCAM(cam, self.padded, self.size)]
-        if self.padded == self.size:
-            return [PlacedCAM(cams.add_mirror(cam), self.padded, self.size)]
         upright, mirrored = cam.chunk(2, dim=-4)
+        if self.padded == self.size:
+            return [PlacedCAM(upright + mirrored.flip(-1), self.padded, self.size)]
         return [PlacedCAM(upright, self.padded, self.size), PlacedCAM(mirrored, self.padded, self.size, mirrored=True)]
-
-
-def propagated(cam: Tensor, attended: Attended, steps: int = 1) -> Tensor:
-    """The activated CAM (B, C, h, w), propagated by the patch affinity if there is one."""
-    return cam if attended.patch_affinity is None else cams.propagate(cam, attended.patch_affinity, steps)
 
 
 @MODELS.register_module()
@@ -139,14 +134,9 @@ class CAMSegmentor(BaseSegmentor):
         self.warm_up = False  # set by WarmUpHook: classification only
 
     @property
-    def first_id(self) -> int:
-        """The id of the first class in a mask: 1, or 0 where there is no background."""
-        return 0 if self.test_cfg.background is None else 1
-
-    @property
     def out_channels(self) -> int:
         """Number of planes of a prediction, background among them; read by mmseg's `SegTTAModel`."""
-        return self.first_id + self.head.num_classes
+        return (self.test_cfg.background is not None) + self.head.num_classes
 
     def settings_with(self, **changes) -> TestSettings:
         """The test settings with changes. TypeError: no such setting. ValueError: one, or a layer, out of range."""
@@ -218,52 +208,49 @@ class CAMSegmentor(BaseSegmentor):
         """
         settings, affinity, steps = self.train_cfg, self.attention_loss.label_affinity, self.attention_loss.label_steps
         present, size = cams.present_classes(tags), tuple(images.shape[-2:])
-        whole = propagated(cams.activate(class_map, attended.class_affinity), attended, steps)
+        whole = cams.propagate(cams.activate(class_map, attended.class_affinity), attended.patch_affinity, steps)
         if settings.mirror:
-            mirrored = self.raw_cam(images.flip(-1), affinity, steps, mirror=False).cams[0].cam
-            whole = whole + mirrored.flip(-1)
+            upright = TestSettings(propagate_steps=steps, mirror=False)
+            whole = whole + self.raw_cam(images.flip(-1), upright, affinity).cams[0].cam.flip(-1)
         cam = PlacedCAM(whole, size, size).at(size, present.classes)
         if others := [scale for scale in settings.scales if scale != 1]:
-            cam = cam + self.raw_cam(images, affinity, steps, others, settings.mirror).at(size, present.classes)
-        cam = cams.normalize(cam)
-        masks = cams.reliable_masks_of_present(cam, present, images, self.refiner, settings.low, settings.high)
+            scaled = TestSettings(propagate_steps=steps, mirror=settings.mirror, scales=others)
+            cam = cam + self.raw_cam(images, scaled, affinity).at(size, present.classes)
+        masks = cams.reliable_masks(cams.normalize(cam), present, images, self.refiner, settings.low, settings.high)
         return masks.masked_fill(~present.mask.any(dim=1)[:, None, None], IGNORE_INDEX)
 
     def raw_cam(
-        self,
-        images: Tensor,
-        affinity: Mapping[int, float | Tensor],
-        steps: int = 1,
-        scales: Sequence[float] = (1.0,),
-        mirror: bool = True,
-        fit: str = 'resize',
+        self, images: Tensor, settings: TestSettings, affinity: Mapping[int, float | Tensor] | None = None
     ) -> RawCAM:
         """The CAM before normalisation.
 
         Args:
             images: (B, 3, H, W) RGB in 0..1.
-            affinity: layer → weight in the affinity that propagates the CAM. Empty: no propagation.
-            steps: how often it propagates. `TestSettings` describes the other arguments.
+            settings: at which scales, mirrored, how fitted, and how often propagated.
+            affinity: layer → weight in the affinity that propagates the CAM. Empty: no propagation. Default: the mean
+                of the layers in the settings.
         """
+        if affinity is None:
+            layers = settings.propagate_layers
+            affinity = mean_of(range(self.backbone.num_layers) if layers is None else layers)
         placed, scores = [], []
-        for view in self.views(images, affinity, scales, mirror, fit):
-            placed.extend(view.placed(propagated(view.cam, view.attended, steps)))
+        for view in self.views(images, settings, affinity):
+            cam = cams.propagate(view.cam, view.attended.patch_affinity, settings.propagate_steps)
+            placed.extend(view.placed(cam))
             scores.extend(view.logits)
         return RawCAM(placed, view.placed(view.cam)[0].cam, torch.stack(scores).mean(dim=0))
 
     def views(
         self,
         images: Tensor,
+        settings: TestSettings,
         affinity: Mapping[int, float | Tensor],
-        scales: Sequence[float] = (1.0,),
-        mirror: bool = True,
-        fit: str = 'resize',
         token_layers: Sequence[int] = (),
     ) -> Iterator[View]:
         """A `View` of images (B, 3, H, W) at each scale. `raw_cam` and the backbone describe the arguments."""
         batch, patch_size = len(images), self.backbone.patch_size
-        for scale in scales:
-            if fit == 'pad':
+        for scale in settings.scales:
+            if settings.fit == 'pad':
                 size = tuple(max(round(side * scale), 1) for side in images.shape[-2:])
                 padded = tuple(-(-side // patch_size) * patch_size for side in size)
             else:
@@ -271,7 +258,7 @@ class CAMSegmentor(BaseSegmentor):
                     max(round(side * scale / patch_size), 1) * patch_size for side in images.shape[-2:]
                 )
             views = images if size == tuple(images.shape[-2:]) else cams.upsample(images, size)
-            if mirror:
+            if settings.mirror:
                 views = torch.cat([views, views.flip(-1)])
             if padded != size:  # at right and bottom, by what the network's normalisation makes zero
                 canvas = self.backbone.zero_colour.view(3, 1, 1).repeat(len(views), 1, *padded)
@@ -294,14 +281,7 @@ class CAMSegmentor(BaseSegmentor):
         The class describes them. Settings replace `test_cfg`.
         """
         settings = settings or self.test_cfg
-        return self.predict_from(self.cams_of(inputs, settings), inputs, data_samples, settings)
-
-    def cams_of(self, inputs: Tensor, settings: TestSettings) -> RawCAM:
-        """The CAM of a prediction: `raw_cam` as the settings say."""
-        layers = settings.propagate_layers
-        affinity = mean_of(range(self.backbone.num_layers) if layers is None else layers)
-        steps = settings.propagate_steps
-        return self.raw_cam(inputs, affinity, steps, settings.scales, settings.mirror, settings.fit)
+        return self.predict_from(self.raw_cam(inputs, settings), inputs, data_samples, settings)
 
     def predict_from(
         self, raw: RawCAM, inputs: Tensor, data_samples: list[SegDataSample] | None, settings: TestSettings
