@@ -39,8 +39,7 @@ class CAMHead(BaseModule):
         pooling: str = 'mean',
     ) -> None:
         super().__init__()
-        known = ('mean', 'log_mean_exp')
-        require('CAMHead.pooling', pooling, f'one of {", ".join(map(repr, known))}', pooling in known)
+        require('CAMHead.pooling', pooling, "one of 'mean', 'log_mean_exp'", pooling in ('mean', 'log_mean_exp'))
         self.num_classes, self.pooling = num_classes, pooling
         self.class_map = nn.Conv2d(in_channels, num_classes, kernel_size, padding=kernel_size // 2)
         self.token_logits = token_channels and nn.Sequential(
@@ -65,17 +64,14 @@ class CAMHead(BaseModule):
         else:
             scores = at_least_float32(class_map).flatten(2)  # (B, C, P)
             patch_logits = scores.logsumexp(dim=2) - math.log(scores.shape[2])
-        tokens = attended.class_tokens  # (B, T, D)
+        tokens, single = attended.class_tokens, self.token_logits is not None  # (B, T, D)
+        if tokens is None and single:
+            raise ValueError('CAMHead: expected no token_channels for a network without class tokens')
         if tokens is None:
-            if self.token_logits is not None:
-                raise ValueError('CAMHead: expected no token_channels for a network without class tokens')
             return class_map, {'patch': patch_logits}
-        if self.token_logits is None:
-            class_logits = tokens.mean(dim=-1)
-        elif tokens.shape[1] == 1:
-            class_logits = self.token_logits(tokens[:, 0])
-        else:
+        if single and tokens.shape[1] != 1:
             raise ValueError(f'CAMHead: expected a single class token for token_channels, got {tokens.shape[1]}')
+        class_logits = self.token_logits(tokens[:, 0]) if single else tokens.mean(dim=-1)
         if class_logits.shape[1] != self.num_classes:
             raise ValueError(
                 f'CAMHead: expected {self.num_classes} class tokens (num_classes), got {class_logits.shape[1]}; set '

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import timm
 import torch
@@ -27,7 +28,14 @@ def create_timm_model(name: str, pretrained: bool | str, **arguments) -> nn.Modu
     if not Path(pretrained).is_file():
         raise FileNotFoundError(f'pretrained weights of {name!r}: expected a file, got {pretrained!r}')
     overlay = dict(file=pretrained, custom_load=pretrained.endswith('.npz'))
-    with missing_keys() as missing:
+    missing, load = [], nn.Module.load_state_dict
+
+    def recorded(*args, **kwargs):  # timm does not insist on all weights once it has cut the classifier
+        result = load(*args, **kwargs)
+        missing.extend(result.missing_keys)
+        return result
+
+    with patch.object(nn.Module, 'load_state_dict', recorded):
         model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
     # timm flattens the names of feature levels, or puts the network into a wrapper.
     own = {key.removeprefix('model.').replace('.', '_') for key in model.state_dict()}
@@ -48,23 +56,6 @@ def fetching(what: str) -> Iterator[None]:
     except OSError as error:
         keys = 'model.backbone.pretrained=FILE, or of each part model.backbone.vit.pretrained=FILE and cnn likewise'
         raise OSError(f'expected to download {what}, got {error!r}; or give a file: --cfg-options {keys}') from error
-
-
-@contextmanager
-def missing_keys() -> Iterator[list[str]]:
-    """The weights that `load_state_dict` does not find. timm does not insist on them once it has cut the classifier."""
-    missing, load = [], nn.Module.load_state_dict
-
-    def recorded(module: nn.Module, *args, **kwargs):
-        result = load(module, *args, **kwargs)
-        missing.extend(result.missing_keys)
-        return result
-
-    nn.Module.load_state_dict = recorded
-    try:
-        yield missing
-    finally:
-        nn.Module.load_state_dict = load
 
 
 class Normalize(nn.Module):

@@ -92,12 +92,8 @@ class AttentionViT(AttentionBackbone):
         self.frozen_layers = frozen_layers
         self.with_cp = with_cp
         self.arguments = dict(num_classes=0, dynamic_img_size=True, drop_path_rate=drop_path_rate)
-        self.arguments.update(architecture or {})
-        if img_size is not None:
-            self.arguments['img_size'] = img_size
-        if patch_size is not None:
-            self.arguments['patch_size'] = patch_size
-
+        sizes = dict(img_size=img_size, patch_size=patch_size)
+        self.arguments.update(architecture or {}, **{key: size for key, size in sizes.items() if size is not None})
         try:
             vit = create_timm_model(name, pretrained=False, **self.arguments)
         except TypeError as error:  # timm's other families do not take the arguments of a plain ViT
