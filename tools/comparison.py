@@ -130,7 +130,7 @@ def measure(model: CAMSegmentor, cfg: Config) -> dict[str, dict]:
             cams = [propagate(cam, map, steps) for cam, map in zip(plain, maps, strict=True)] if layers else plain
             placed = [one for view, cam in zip(views, cams, strict=True) for one in view.placed(cam)]
             raw[name] = RawCAM(placed, views[-1].placed(plain[-1])[0].cam, logits)
-            predictions = model.predict_from(raw[name], inputs, samples, settings)
+            predictions = model.predict(inputs, samples, settings, raw[name])
             metrics[name].process({}, [prediction.to_dict() for prediction in predictions])
         kept.append(raw)
         for _ in samples:
@@ -145,7 +145,7 @@ def measure(model: CAMSegmentor, cfg: Config) -> dict[str, dict]:
     metric.dataset_meta = dataset.metainfo
     for batch, raw in zip(loader, kept, strict=True):
         batch = model.data_preprocessor(batch)
-        predictions = model.predict_from(raw[best], batch['inputs'], batch['data_samples'], settings)
+        predictions = model.predict(batch['inputs'], batch['data_samples'], settings, raw[best])
         metric.process({}, [prediction.to_dict() for prediction in predictions])
     miou = float(metric.evaluate(len(dataset))['mIoU'])
     return dict(propagations=figures, pseudo_masks=dict(propagation=best, mIoU=miou, settings=chosen))

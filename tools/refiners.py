@@ -95,7 +95,7 @@ class CAMs:
     def refined(
         self, settings: TestSettings, raw: RawCAM, inputs: Tensor, samples: list[SegDataSample]
     ) -> list[SegDataSample]:
-        return self.model.predict_from(raw, inputs, samples, settings)
+        return self.model.predict(inputs, samples, settings, raw)
 
 
 class Predictions:

@@ -13,16 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine import dist
 from mmengine.config import Config
-from mmengine.dist import (
-    all_reduce,
-    barrier,
-    broadcast,
-    broadcast_object_list,
-    get_rank,
-    get_world_size,
-    is_main_process,
-)
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.runner import Runner, autocast
@@ -142,7 +134,7 @@ class PseudoMaskHook(Hook):
         """Write what is missing, measure what is there, and only then the manifest, which is returned."""
         model = bare(runner.model)
         for buffer in model.buffers():  # each process has its own running statistics of a BatchNorm
-            broadcast(buffer)
+            dist.broadcast(buffer)
         pipeline, classes = self.dataloader['dataset']['pipeline'], self.dataset.metainfo['classes']
         made = made_by(model, self.settings, runner.cfg, pipeline, classes, self.fp16)
         infos = [self.dataset.get_data_info(i) for i in range(len(self.dataset))]
@@ -151,7 +143,7 @@ class PseudoMaskHook(Hook):
         runner.logger.info(f'Pseudo masks: {len(pending)} of {len(files)} to write to {self.out_dir}')
         if pending:
             self._generate(runner, pending)
-        barrier()
+        dist.barrier()
         missing = [file for file in files if not file.is_file()]
         if missing:
             raise FileNotFoundError(
@@ -165,24 +157,24 @@ class PseudoMaskHook(Hook):
         photographs = str(self.dataset.inner.data_prefix['img_path'])
         outcome = dict(checkpoint=checkpoint, command=command, photographs=photographs, images=len(files))
         manifest = dict(made, **outcome, mIoU=miou, ignored=ignored)
-        if is_main_process():
+        if dist.is_main_process():
             write_atomically(self.out_dir / 'manifest.json', json.dumps(manifest, indent=2, default=str).encode())
         confident = '' if ignored is None else f' of the pixels outside the band; {ignored} % ignored'
         runner.logger.info(f'Pseudo masks: {len(files)} in {self.out_dir}, mIoU {miou}{confident}')
-        barrier()
+        dist.barrier()
         return manifest
 
     def _pending(self, infos: list[dict], files: list[Path], identity: str) -> dict[int, dict]:
         """What masks are to be made from, by the indices of those that are not there or made from else."""
         # One process looks for all: another, looking later, might see masks that the first has already begun to write.
         pending = [None]
-        if is_main_process():
+        if dist.is_main_process():
             wanted = self.dataset.sources(identity, infos, [info['gt_score'] for info in infos])
             found = contents(read_mask, files)
             pending = [{i: wish for i, wish in enumerate(wanted) if found[i].get('made_from') != wish}]
             if pending[0]:
                 (self.out_dir / 'manifest.json').unlink(missing_ok=True)
-        broadcast_object_list(pending)
+        dist.broadcast_object_list(pending)
         return pending[0]
 
     @torch.no_grad()
@@ -217,14 +209,14 @@ class PseudoMaskHook(Hook):
         pairs = [pair for pair in zip(infos, files, strict=True) if band or 'seg_map_path' in pair[0]]
         load, metric, counts = LoadAnnotations(), IoUMetric(iou_metrics=['mIoU']), torch.zeros(2, dtype=torch.int64)
         metric.dataset_meta = self.dataset.metainfo
-        for info, file in pairs[get_rank() :: get_world_size()]:
+        for info, file in pairs[dist.get_rank() :: dist.get_world_size()]:
             mask = np.array(Image.open(file))
             counts += torch.tensor([(mask == IGNORE_INDEX).sum(), mask.size])
             if 'seg_map_path' in info:
                 truth = load(dict(info, seg_fields=[]))['gt_seg_map']
                 planes = dict(pred_sem_seg=mask, gt_sem_seg=np.where(mask == IGNORE_INDEX, IGNORE_INDEX, truth))
                 metric.process({}, [{key: dict(data=torch.from_numpy(plane)) for key, plane in planes.items()}])
-        all_reduce(counts)
+        dist.all_reduce(counts)
         miou = float(metric.evaluate(number)['mIoU']) if number else math.nan
         ignored = round(100 * float(counts[0] / counts[1]), 2) if band else None
         return None if math.isnan(miou) else round(miou, 2), ignored

@@ -164,11 +164,8 @@ class CAMSegmentor(BaseSegmentor):
         tags, on_attention = self.tags(data_samples), None if self.warm_up else self.attention_loss
         asked = {}
         if on_attention is not None:
-            asked = dict(
-                affinity=on_attention.label_affinity,
-                logit_layers=on_attention.logit_layers,
-                affinity_layers=on_attention.affinity_layers,
-            )
+            asked = dict(logit_layers=on_attention.logit_layers, affinity_layers=on_attention.affinity_layers)
+            asked['affinity'] = on_attention.label_affinity
         attended = self.backbone(inputs, **asked)
         class_map, logits = self.head(attended)
         losses = {
@@ -250,13 +247,9 @@ class CAMSegmentor(BaseSegmentor):
         """A `View` of images (B, 3, H, W) at each scale. `raw_cam` and the backbone describe the arguments."""
         batch, patch_size = len(images), self.backbone.patch_size
         for scale in settings.scales:
-            if settings.fit == 'pad':
-                size = tuple(max(round(side * scale), 1) for side in images.shape[-2:])
-                padded = tuple(-(-side // patch_size) * patch_size for side in size)
-            else:
-                padded = size = tuple(
-                    max(round(side * scale / patch_size), 1) * patch_size for side in images.shape[-2:]
-                )
+            unit = 1 if settings.fit == 'pad' else patch_size
+            size = tuple(max(round(side * scale / unit), 1) * unit for side in images.shape[-2:])
+            padded = tuple(-(-side // patch_size) * patch_size for side in size)
             views = images if size == tuple(images.shape[-2:]) else cams.upsample(images, size)
             if settings.mirror:
                 views = torch.cat([views, views.flip(-1)])
@@ -275,18 +268,14 @@ class CAMSegmentor(BaseSegmentor):
         inputs: Tensor,
         data_samples: list[SegDataSample] | None = None,
         settings: TestSettings | None = None,
+        raw: RawCAM | None = None,
     ) -> list[SegDataSample]:
         """Images (B, 3, H, W) → samples of the original sizes, those of the images without data samples.
 
-        The class describes them. Settings replace `test_cfg`.
+        The class describes them. Settings replace `test_cfg`. With a raw CAM of the images the network does not run.
         """
         settings = settings or self.test_cfg
-        return self.predict_from(self.raw_cam(inputs, settings), inputs, data_samples, settings)
-
-    def predict_from(
-        self, raw: RawCAM, inputs: Tensor, data_samples: list[SegDataSample] | None, settings: TestSettings
-    ) -> list[SegDataSample]:
-        """What `predict` does once the network has run."""
+        raw = raw or self.raw_cam(inputs, settings)
         scores = raw.logits.sigmoid()
         first_id = int(settings.background is not None)
         present = self.present(scores, data_samples, settings)

@@ -156,11 +156,9 @@ class AttentionViT(AttentionBackbone):
         if self.stem is not None:
             self.stem.init_weights()
         if self.pretrained and not self.is_init:
-            vit = create_timm_model(self.name, self.pretrained, **self.arguments)
-            own = self.state_dict()
-            stem = {key: value for key, value in own.items() if key.startswith('stem.')}
+            vit, own = create_timm_model(self.name, self.pretrained, **self.arguments), self.state_dict()
             weights = {key: value for key, value in vit.state_dict().items() if key in own}
-            self.load_state_dict(stem | weights | self._embeddings(vit))
+            self.load_state_dict(own | weights | self._embeddings(vit))
         self.is_init = True
 
     def _frozen_parts(self) -> list[nn.Module | nn.Parameter]:
