@@ -386,7 +386,7 @@ def test_a_trained_walk_repairs_masks_and_other_weights_write_them_anew(tmp_path
 
     def write(name, **test_cfg):
         hook = PseudoMaskHook(loader, str(tmp_path / name), test_cfg=test_cfg)
-        hook._prepare(runner)
+        hook.before_train(runner)
         hook.write(runner, 'some.pth')
         return json.loads((tmp_path / name / 'manifest.json').read_text())
 

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from aream_mm.evaluation import CAMMetric
 from aream_mm.evaluation.cam_metric import mask_free_threshold, otsu
-from aream_mm.evaluation.sweep import confusion_matrices, count_pixels, thresholds_below
+from aream_mm.evaluation.sweep import confusion_matrices, count_pixels
 
 CLASSES = ('background', 'cat', 'cow', 'dog', 'unseen')
 BACKGROUND = 0.375
@@ -201,7 +201,7 @@ THRESHOLDS = torch.arange(1, 100, dtype=torch.float64) / 100
 
 
 def histogram(scores):
-    return torch.bincount(thresholds_below(scores.flatten(), THRESHOLDS), minlength=100)
+    return torch.bincount(torch.bucketize(scores.flatten(), THRESHOLDS.float()), minlength=100)
 
 
 def test_otsus_threshold_has_the_least_variance_within_the_groups():

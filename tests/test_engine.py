@@ -159,7 +159,7 @@ def test_masks_of_the_same_weights_and_settings_are_kept(finished):
 def written_by(runner, folder, **settings):
     """The files of a hook with these settings over the data of the run's own."""
     hook = PseudoMaskHook({**hook_of(runner).dataloader, **settings.pop('dataloader', {})}, str(folder), **settings)
-    hook._prepare(runner)
+    hook.before_train(runner)
     hook.write(runner, 'some.pth')
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob('*.*')}
 

@@ -45,7 +45,7 @@ def run(trained, tmp_path):
 
     def write(**settings):
         hook = PseudoMaskHook(loader, str(tmp_path / 'out'), test_cfg=settings)
-        hook._prepare(runner)
+        hook.before_train(runner)
         before = [file.stat().st_mtime_ns if file.exists() else 0 for file in files]
         hook.write(runner, 'some.pth')
         return [file.stem for file, old in zip(files, before, strict=True) if file.stat().st_mtime_ns != old]

@@ -117,7 +117,7 @@ def runner(tmp_path_factory):
 def written(runner, folder, **test_cfg):
     """The manifest and the masks that a hook with these settings writes."""
     hook = PseudoMaskHook(hook_of(runner).dataloader, str(folder), test_cfg=test_cfg)
-    hook._prepare(runner)
+    hook.before_train(runner)
     hook.write(runner, 'some.pth')
     masks = [np.array(Image.open(path)) for path in sorted(folder.glob('*.png'))]
     return json.loads((folder / 'manifest.json').read_text()), masks

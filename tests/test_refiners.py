@@ -146,7 +146,7 @@ def test_masks_that_a_dense_crf_refines_go_on_after_an_interruption(tmp_path):
     # Another setting of the refiner writes all anew.
     calls.clear()
     hook.test_cfg = dict(refine=dict(CRF, num_iters=1))
-    hook._prepare(runner)
+    hook.before_train(runner)
     hook.write(runner, str(tmp_path / 'work/epoch_1.pth'))
     assert len(calls) == 2
 

@@ -85,13 +85,6 @@ class PseudoMaskHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Find wrong settings and missing files before hours of training, not after."""
-        self._prepare(runner)
-
-    def before_test(self, runner: Runner) -> None:
-        if self.write_after_test:
-            self._prepare(runner)
-
-    def _prepare(self, runner: Runner) -> None:
         self.out_dir = self.out_dir or Path(runner.work_dir) / 'pseudo_masks'
         model = bare(runner.model)
         if not isinstance(model, CAMSegmentor | RefinedEncoderDecoder):
@@ -118,6 +111,10 @@ class PseudoMaskHook(Hook):
             )
         for own in classes_of_loops(runner):
             require_same_classes('PseudoMaskHook: dataloader', own, classes)
+
+    def before_test(self, runner: Runner) -> None:
+        if self.write_after_test:
+            self.before_train(runner)
 
     def after_train(self, runner: Runner) -> None:
         chosen = runner.message_hub.runtime_info.get('best_ckpt')

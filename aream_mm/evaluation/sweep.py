@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from aream_mm.masks import IGNORE_INDEX
+from aream_mm.models.attention import at_least_float32
 
 
 def count_pixels(classes: Tensor, scores: Tensor, mask: Tensor | None, thresholds: Tensor, num_classes: int) -> Tensor:
@@ -44,22 +45,14 @@ def count_pixels(classes: Tensor, scores: Tensor, mask: Tensor | None, threshold
     bins = len(thresholds) + 1
     counts = classes.new_zeros(num_classes + 1, num_classes, bins)
     if len(classes):
-        score, best = scores.max(dim=0)
-        index = (truth * len(classes) + best) * bins + thresholds_below(score, thresholds)
+        score, best = at_least_float32(scores).max(dim=0)
+        # Compared in the precision of the scores, as a background plane among them would be.
+        index = (truth * len(classes) + best) * bins + torch.bucketize(score, thresholds.to(score))
         shape = (num_classes + 1, len(classes), bins)
         counts[:, classes] = torch.bincount(index.flatten(), minlength=shape[0] * shape[1] * shape[2]).view(shape)
     else:
         counts[:, 0, 0] = torch.bincount(truth.flatten(), minlength=num_classes + 1)
     return counts
-
-
-def thresholds_below(score: Tensor, thresholds: Tensor) -> Tensor:
-    """How many of the rising thresholds (T,) lie strictly below each score, (…) int64.
-
-    Compared in the precision of the scores, as a background plane among them would be.
-    """
-    score = score.to(torch.promote_types(score.dtype, torch.float32))
-    return torch.bucketize(score, thresholds.to(score))
 
 
 def confusion_matrices(counts: Tensor) -> Tensor:

@@ -110,11 +110,6 @@ class AttentionBackbone(BaseModule):
             )
         return attended
 
-    @property
-    def zero_colour(self) -> Tensor:
-        """RGB in 0..1, (3,), that its normalisation makes zero: what images are padded with."""
-        return self.normalize.mean.flatten()
-
     @abstractmethod
     def run(self, images: Tensor, maps: 'AttentionMaps') -> Attended:
         """Run the network on images (B, 3, H, W).

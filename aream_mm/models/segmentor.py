@@ -254,7 +254,7 @@ class CAMSegmentor(BaseSegmentor):
             if settings.mirror:
                 views = torch.cat([views, views.flip(-1)])
             if padded != size:  # at right and bottom, by what the network's normalisation makes zero
-                canvas = self.backbone.zero_colour.view(3, 1, 1).repeat(len(views), 1, *padded)
+                canvas = self.backbone.normalize.mean.repeat(len(views), 1, *padded)
                 canvas[..., : size[0], : size[1]] = views
                 views = canvas
             attended = self.backbone(views, affinity=affinity, token_layers=token_layers)
