@@ -60,18 +60,19 @@ def read_checkpoint(path: str, map_location: str | torch.device | Callable | Non
     return loaded
 
 
-def require_fitting_shapes(model: nn.Module, checkpoint: str, resume: bool = False) -> dict:
-    """The checkpoint, read.
+def load_fitting_checkpoint(model: nn.Module, checkpoint: str, resume: bool = False, strict: bool = True) -> dict:
+    """Load the weights of a checkpoint, which is returned.
 
     Args:
         model: as the config has it.
         checkpoint: file or URL.
         resume: expect what mmengine resumes a run from, too.
+        strict: expect all weights of the model and no others; else some of them are enough.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: the file cannot be read; weights of other shapes than the model's, such as those of another number
-            of classes, or that are not numbers, or none of the model's; no run to resume.
+            of classes, or that are not numbers, or none of the model's, or not all; no run to resume.
     """
     loaded = read_checkpoint(checkpoint, map_location='cpu')
     weights, own = loaded.get('state_dict', loaded), within(model).state_dict()
@@ -100,6 +101,10 @@ def require_fitting_shapes(model: nn.Module, checkpoint: str, resume: bool = Fal
             f'{checkpoint}: expected a checkpoint to resume from, with the logs in message_hub and integers in meta; '
             f'missing: {missing}, got {numbers}'
         )
+    try:
+        within(model).load_state_dict(weights, strict)
+    except (AttributeError, RuntimeError, TypeError) as error:  # names that are no texts, and weights that do not fit
+        raise ValueError(f'{checkpoint}: expected a checkpoint of the model in the config, got {error}') from error
     return loaded
 
 
@@ -115,18 +120,3 @@ def within(model: nn.Module) -> nn.Module:
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
-
-
-def load_fitting_checkpoint(model: nn.Module, checkpoint: str, resume: bool = False) -> dict:
-    """Load all weights of the model; returns the checkpoint. Arguments as in `require_fitting_shapes`.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: as there; weights that are missing or left over.
-    """
-    loaded = require_fitting_shapes(model, checkpoint, resume)
-    try:
-        within(model).load_state_dict(loaded.get('state_dict', loaded))
-    except (AttributeError, RuntimeError, TypeError) as error:  # names that are no texts, and weights that do not fit
-        raise ValueError(f'{checkpoint}: expected a checkpoint of the model in the config, got {error}') from error
-    return loaded

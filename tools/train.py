@@ -24,7 +24,7 @@ from options import OptionAction, load_config
 from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from aream_mm.checkpoint import load_fitting_checkpoint, require_fitting_shapes
+from aream_mm.checkpoint import load_fitting_checkpoint
 from aream_mm.datasets import ImageTagDataset
 from aream_mm.datasets.images import first_few
 from aream_mm.datasets.wrapper import has_mask
@@ -184,7 +184,7 @@ def main() -> None:
             load_fitting_checkpoint(model, checkpoint, resume=True)
             runner._load_from = checkpoint  # which the Runner looks for where it was written, not where it is
         else:  # to begin with, what there is of the model
-            require_fitting_shapes(model, checkpoint)
+            load_fitting_checkpoint(model, checkpoint, strict=False)
     runner.train()
 
 
