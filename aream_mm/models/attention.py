@@ -96,9 +96,9 @@ class AttentionBackbone(BaseModule):
             ValueError: image sides that are no multiples of the patch size, unknown layers, or features off the grid.
         """
         maps = AttentionMaps(self, *asked, **asked_by_name)
-        grid = tuple(side // self.patch_size for side in images.shape[-2:])
-        if tuple(cells * self.patch_size for cells in grid) != tuple(images.shape[-2:]):
-            height, width = images.shape[-2:]
+        height, width = images.shape[-2:]
+        grid = (height // self.patch_size, width // self.patch_size)
+        if height % self.patch_size or width % self.patch_size:
             raise ValueError(
                 f'{type(self).__name__}: expected image sides that are multiples of the patch size {self.patch_size}, '
                 f'got {height}×{width}'

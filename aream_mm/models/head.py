@@ -45,16 +45,15 @@ class CAMHead(BaseModule):
         self.token_logits = token_channels and nn.Sequential(
             nn.LayerNorm(token_channels), nn.Linear(token_channels, num_classes)
         )
-        self._register_load_state_dict_pre_hook(self._check_num_classes, with_module=True)  # public later
 
-    @staticmethod
-    def _check_num_classes(head: 'CAMHead', state_dict: dict, prefix: str, *_) -> None:
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *options) -> None:
         # mmengine only warns of a mismatch and goes on with untrained weights.
         bias = state_dict.get(f'{prefix}class_map.bias')
-        if bias is not None and len(bias) != head.num_classes:
+        if bias is not None and len(bias) != self.num_classes:
             raise ValueError(
-                f'CAMHead: the config has num_classes={head.num_classes}, the checkpoint was trained with {len(bias)}'
+                f'CAMHead: the config has num_classes={self.num_classes}, the checkpoint was trained with {len(bias)}'
             )
+        super()._load_from_state_dict(state_dict, prefix, *options)
 
     def forward(self, attended: Attended) -> tuple[Tensor, dict[str, Tensor]]:
         """Class map (B, C, h, w) before ReLU, and logits (B, C) by the name of the head: 'class' and 'patch'."""

@@ -122,7 +122,6 @@ class AttentionViT(AttentionBackbone):
             block.attn.fused_attn = True
         for part in self._frozen_parts():
             part.requires_grad_(False)
-        self._register_load_state_dict_pre_hook(self._check_grid, with_module=True)  # torch 2.1 has no public one
 
     def _embeddings(self, vit: VisionTransformer | Eva) -> dict[str, Tensor]:
         """Class, extra and position embeddings; those of the other prefix tokens are folded into the tokens."""
@@ -141,15 +140,15 @@ class AttentionViT(AttentionBackbone):
         )
         return {key: value for key, value in embeddings.items() if value.numel() or key.endswith('tokens')}
 
-    @staticmethod
-    def _check_grid(vit: 'AttentionViT', state_dict: dict, prefix: str, *_) -> None:
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *options) -> None:
         # mmengine only warns of a mismatch and goes on with an untrained position embedding.
-        positions, own = state_dict.get(f'{prefix}pos_embed'), 0 if vit.pos_embed is None else vit.pos_embed.shape[1]
+        positions, own = state_dict.get(f'{prefix}pos_embed'), 0 if self.pos_embed is None else self.pos_embed.shape[1]
         if positions is not None and positions.shape[1] != own:
             raise ValueError(
                 f'AttentionViT: the config has a position embedding of {own} patches, the checkpoint one of '
                 f'{positions.shape[1]}; set img_size as it was in training, inputs may have any size'
             )
+        super()._load_from_state_dict(state_dict, prefix, *options)
 
     def init_weights(self) -> None:
         """Load `pretrained`, and that of the stem; called by mmengine's Runner when training starts."""
