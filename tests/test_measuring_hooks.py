@@ -112,7 +112,8 @@ def test_entropies_are_measured_on_so_many_images(measured, tmp_path):
     hook = LayerEntropyHook(measured_config(root, tmp_path).custom_hooks[1].dataloader, num_images=2)
     runner = Runner.from_cfg(measured_config(root, tmp_path))
     hook.before_train(runner)
-    assert [hook.dataset.get_data_info(i)['sample_id'] for i in range(len(hook.dataset))] == [
+    dataset = hook.loader.dataset
+    assert [dataset.get_data_info(i)['sample_id'] for i in range(len(dataset))] == [
         '2007_000000',
         '2007_000003',
     ]
@@ -183,7 +184,7 @@ def test_the_affinity_profile_is_recorded_after_each_validation(measured):
     recorded = scalars(runner)
     hook = next(hook for hook in runner.hooks if isinstance(hook, AffinityProfileHook))
     profile = AffinityProfile(model_at(runner, f'{runner.work_dir}/epoch_{EPOCHS}.pth'))
-    for batch in runner.build_dataloader({**hook.dataloader, 'dataset': hook.dataset, 'batch_size': 1}):
+    for batch in hook.loader:
         batch = runner.model.data_preprocessor(batch)
         profile.update(batch['inputs'], batch['data_samples'])
     for row, figures in profile.compute().items():

@@ -32,19 +32,20 @@ class MeasuringHook(Hook):
 
     def __init__(self, dataloader: dict, num_images: int | None = None) -> None:
         require_whole(type(self).__name__, low=1, num_images=1 if num_images is None else num_images)
-        self.dataloader, self.num_images, self.dataset = dataloader, num_images, None
+        self.dataloader, self.num_images, self.loader = dataloader, num_images, None
 
     def before_train(self, runner: Runner) -> None:
         """Find wrong settings and missing files before training."""
-        self.dataset = evenly_spread(MMENGINE_DATASETS.build(self.dataloader['dataset']), self.num_images)
+        dataset = evenly_spread(MMENGINE_DATASETS.build(self.dataloader['dataset']), self.num_images)
+        self.loader = runner.build_dataloader({**self.dataloader, 'dataset': dataset})
 
-    def batches(self, runner: Runner, what: str, **changes: int) -> Iterator[tuple[Tensor, list[SegDataSample]]]:
-        """Images (B, 3, H, W) and samples, while the model is in evaluation mode; `changes` are of the data loader."""
+    def batches(self, runner: Runner, what: str) -> Iterator[tuple[Tensor, list[SegDataSample]]]:
+        """Images (B, 3, H, W) and samples, while the model is in evaluation mode."""
         model = bare(runner.model)
         training = model.training
-        runner.logger.info(f'{what}: measuring on {len(self.dataset)} images')
+        runner.logger.info(f'{what}: measuring on {len(self.loader.dataset)} images')
         model.eval()
-        for batch in progress(runner.build_dataloader({**self.dataloader, 'dataset': self.dataset, **changes})):
+        for batch in progress(self.loader):
             batch = model.data_preprocessor(batch)
             yield batch['inputs'], batch['data_samples']
         model.train(training)
@@ -103,16 +104,16 @@ class AffinityProfileHook(MeasuringHook):
     """
 
     def __init__(self, dataloader: dict, num_images: int | None = 32) -> None:
-        super().__init__(dataloader, num_images)
+        # One image at a time, for it takes as many affinities as the profile has rows.
+        super().__init__(dict(dataloader, batch_size=1), num_images)
 
     def before_val(self, runner: Runner) -> None:
-        if self.dataset is None:  # where nothing is trained
+        if self.loader is None:  # where nothing is trained
             self.before_train(runner)
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         profile = AffinityProfile(bare(runner.model))
-        # One image at a time, for it takes as many affinities as the profile has rows.
-        for images, samples in self.batches(runner, 'Affinity profile', batch_size=1):
+        for images, samples in self.batches(runner, 'Affinity profile'):
             profile.update(images, samples)
         scalars = {
             f'affinity/{figure}/{row.replace(" ", "_")}': value

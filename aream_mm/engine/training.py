@@ -24,7 +24,7 @@ from aream_mm.datasets.wrapper import SegDatasetWrapper
 from aream_mm.engine.checkpoints import latest_checkpoint
 from aream_mm.registry import HOOKS, OPTIM_WRAPPERS, PARAM_SCHEDULERS
 
-ITEMS, STEPS = range(2)  # their random numbers have nothing in common
+ITEMS, STEPS = range(2)  # what has random numbers of its own in a `RandomStateHook`
 
 
 @HOOKS.register_module()
