@@ -76,7 +76,7 @@ class AttentionBackbone(BaseModule):
     num_layers          L, of attention; 0 for a network without any
     num_class_tokens    T, the first tokens of a sequence; 1, or the number of classes, or 0
     num_prefix_tokens   how many tokens stand before the patches, class tokens among them
-    normalize           the `timm_networks.Normalize` of its images
+    normalize           the `timm_networks.Normalize` of its images, which are padded with its mean
     """
 
     patch_size: int
@@ -129,6 +129,7 @@ class AttentionMaps:
     """What a forward pass of a network is asked for, gathered over its layers.
 
     Args:
+        network: whose layers are run.
         affinity: layer → its weight in the returned patch affinity, a number or a tensor of shape () or (G,).
             With a mapping, even an empty one, the class affinity is returned too.
         logit_layers: layers whose mean logits Z are returned, in rising order.
