@@ -147,6 +147,8 @@ def test_a_mask_of_labelme_a_polygon_of_cvat_and_uncompressed_codes_are_read(dat
     [
         dict(size=[70, 90], counts=[100, 50]),  # pycocotools leaves what is behind the runs to whatever was in memory
         dict(size=[70, 90], counts=[6299, 2, -1]),
+        dict(size=[70, 90], counts='T3b1'),  # the same as texts, 100 and 50
+        dict(size=[70, 90], counts=''),
         [[5, 5, 30, 30, 7]],
         [[1e9, 5, 30, 30, 7, 7]],
     ],

@@ -112,6 +112,19 @@ def read_annotations(path: Path) -> tuple[list[dict], dict[int, list[dict]], str
     return images, annotations, hashlib.sha256(content).hexdigest()
 
 
+def runs_in(text: str) -> list[int]:
+    """The runs of an RLE that is a text, 5 bits a character; from the fourth on without the last but one."""
+    runs, value, bits = [], 0, 0
+    for character in text.encode():
+        value |= (character - 48 & 31) << bits
+        bits += 5
+        if not character - 48 & 32:  # the last one, whose highest bit is the sign
+            value -= (character - 48 & 16) << bits - 4
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = bits = 0
+    return runs
+
+
 def read_region(annotation: dict, height: int, width: int) -> np.ndarray:
     """(height, width) bool: the pixels of an instance.
 
@@ -123,11 +136,12 @@ def read_region(annotation: dict, height: int, width: int) -> np.ndarray:
         if isinstance(segmentation, dict):
             if list(segmentation['size']) != [height, width]:
                 raise ValueError(f'an RLE of size {segmentation["size"]}')
-            if not isinstance(counts := segmentation['counts'], list):
-                return coco_mask.decode(segmentation) > 0
-            if sum(counts) != height * width or min(counts) < 0:  # pycocotools would leave the rest uninitialised
-                raise ValueError(f'an RLE whose runs add up to {sum(counts)} pixels, the shortest of {min(counts)}')
-            return coco_mask.decode(coco_mask.frPyObjects(segmentation, height, width)) > 0
+            counts = segmentation['counts']
+            runs = counts if isinstance(counts, list) else runs_in(counts)
+            if sum(runs) != height * width or min(runs) < 0:  # pycocotools would leave the rest uninitialised
+                least = min(runs, default=0)
+                raise ValueError(f'an RLE whose runs add up to {sum(runs)} pixels, the shortest of {least}')
+            return coco_mask.decode(coco_mask.frPyObjects(dict(segmentation, counts=runs), height, width)) > 0
         if odd := [polygon for polygon in segmentation if len(polygon) % 2]:
             raise ValueError(f'a polygon of {len(odd[0])} coordinates')
         # A little outside is usual; pycocotools walks along the edges by the pixel, without an end where they are far.
