@@ -204,6 +204,43 @@ def test_masks_in_colours_as_a_painting_program_saves_them_are_brought_back(data
         bring_back('masks', out='again')
 
 
+@pytest.mark.parametrize('points', ['nan,10;31,10;31,20', '5,10;1e9,10;31,20', '5,10;31,10;31'])
+def test_outlines_of_cvat_that_pycocotools_would_misread_are_refused(data, points):
+    shape = f'<polygon label="hot dog" points="{points}"/>'
+    (data / 'a.xml').write_text(
+        f'<annotations><image id="0" name="plain.webp" width="90" height="70">{shape}</image></annotations>'
+    )
+    with pytest.raises(ValueError, match='plain.webp: annotation hot dog of image 0: expected a segmentation'):
+        bring_back('a.xml')
+
+
+@pytest.mark.parametrize('share', [0.9, 1.0])
+def test_outlines_in_shares_of_width_and_height_are_refused_where_pixels_are_meant(data, share):
+    square = [[0, 0], [share, 0], [share, share], [0, share]]
+    content = dict(images=[dict(id=1, file_name='plain.webp', width=90, height=70)])
+    content['categories'] = [dict(id=0, name=CLASSES[1])]
+    content['annotations'] = [dict(image_id=1, category_id=0, segmentation=[sum(square, [])])]
+    (data / 'a.json').write_text(json.dumps(content))
+    shape = dict(label=CLASSES[1], points=square, shape_type='polygon')
+    content = dict(imagePath='plain.webp', imageHeight=70, imageWidth=90, shapes=[shape])
+    (data / 'ann').mkdir()
+    (data / 'ann/plain.json').write_text(json.dumps(content))
+    for source in ('a.json', 'ann'):
+        with pytest.raises(ValueError, match=r'plain.webp \(shapes outside of the image, or in shares of its sides'):
+            bring_back(source)
+
+
+def test_a_shape_without_a_pixel_is_left_out_by_name(data, capsys):
+    export('cvat')
+    path = data / 'exported/annotations.xml'
+    outside = '<polygon label="hot dog" points="95,5;99,5;99,9"/>'
+    before, name, rest = path.read_text().partition('name="plain.webp"')
+    path.write_text(f'{before}{name}{rest.replace(">", f">{outside}", 1)}')
+    bring_back(source_of('cvat'))
+    assert '1 shapes without a pixel of their image are left out: hot dog in plain.webp' in capsys.readouterr().out
+    assert np.array_equal(masks_of(data / 'back')['plain.webp'], masks_of(data / 'masks')['plain.webp'])
+
+
 @pytest.mark.parametrize('form', FORMS)
 def test_masks_of_one_bit_are_of_background_and_the_first_class(data, form):
     file = data / 'masks/plain.png'

@@ -113,7 +113,7 @@ def read_annotations(path: Path) -> tuple[list[dict], dict[int, list[dict]], str
 
 
 def runs_in(text: str) -> list[int]:
-    """The runs of an RLE that is a text, 5 bits a character; from the fourth on without the last but one."""
+    """The runs of an RLE that is a text: 5 bits a character; the fourth and later ones less the last but one."""
     runs, value, bits = [], 0, 0
     for character in text.encode():
         value |= (character - 48 & 31) << bits

@@ -97,7 +97,7 @@ def read_coco(path: Path) -> Iterator[Drawn]:
 
 
 def read_cvat(path: Path) -> Iterator[Drawn]:
-    from pycocotools import mask as coder
+    from coco import read_region
 
     cvat_pairs(path)  # which finds fault
     for image in ElementTree.parse(path).getroot().findall('image'):
@@ -107,7 +107,8 @@ def read_cvat(path: Path) -> Iterator[Drawn]:
                 plane = np.zeros(size, bool)
                 if shape.tag == 'polygon':
                     points = [float(value) for value in shape.get('points').replace(';', ',').split(',')]
-                    plane = coder.decode(coder.merge(coder.frPyObjects([points], *size))).astype(bool)
+                    about = dict(id=shape.get('label'), image_id=image.get('id'))
+                    plane = read_region(dict(about, segmentation=[points]), *size)
                 elif shape.tag == 'mask':
                     left, top, width, height = (int(shape.get(key)) for key in ('left', 'top', 'width', 'height'))
                     runs = [int(number) for number in shape.get('rle').split(',')]
@@ -223,7 +224,7 @@ def main() -> None:
     without = ids.get('background', IGNORE_INDEX)
     ids |= {BACKGROUND: without, IGNORE: IGNORE_INDEX, 'background': without}
     palette = dict(zip(map(tuple, own.photographs.metainfo.get('palette', VOC_COLOURS)), classes, strict=False))
-    kind, masks, empty, problems = 'nothing known', {}, [], []
+    kind, masks, empty, lost, problems = 'nothing known', {}, [], [], []
     try:
         kind, images = reader_of(args.source, photographs, args.images, palette)
         for image in images:
@@ -238,8 +239,8 @@ def main() -> None:
                 problems.append(f'{image.name} (shape: {SIZES.format(*header.size, *others[0][::-1])})')
             elif unknown := sorted(set(labels) - ids.keys()):
                 problems.append(f'{image.name} (classes {", ".join(unknown)})')
-            elif labels and not any(plane.any() for _, plane in image.shapes):
-                problems.append(f'{image.name} (shapes outside of the image)')
+            elif labels and not any(plane[2:].any() or plane[:, 2:].any() for _, plane in image.shapes):
+                problems.append(f'{image.name} (shapes outside of the image, or in shares of its sides)')
             elif not labels:
                 empty.append(image.name)
             elif (file := (args.out / known).with_suffix('.png')) in masks:
@@ -248,6 +249,7 @@ def main() -> None:
                 mask = np.full(image.size, without, np.uint8)
                 for label, (_, plane) in zip(labels, image.shapes, strict=True):
                     mask[plane] = ids[label]
+                    lost += [] if plane.any() else [f'{label} in {image.name}']
                 masks[file] = mask
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f'{args.source}: taken for {kind}; {error}') from error
@@ -259,6 +261,8 @@ def main() -> None:
     for file, mask in masks.items():
         write_atomically(file, encode_mask(mask))
     print(f'{args.source}, taken for {kind}: {len(masks)} masks in {args.out}')
+    if lost:
+        print(f'{len(lost)} shapes without a pixel of their image are left out: {first_few(lost)}')
     if empty:
         print(f'{len(empty)} images without a shape are left out: {first_few(empty)}')
 
