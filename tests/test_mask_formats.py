@@ -377,6 +377,24 @@ def test_what_is_not_of_these_photographs_and_classes_is_refused_and_nothing_is_
     assert not (data / 'back').exists()
 
 
+@pytest.mark.parametrize(
+    ('classes', 'message'),
+    [
+        (['background', 'dog', 'cat'], 'background, cat, dog; got background, dog, cat'),
+        (['dog', 'cat'], 'background, cat, dog; got dog, cat'),
+        (['background', 'cat', 'cat'], 'expected different names'),
+    ],
+)
+def test_masks_beside_the_photographs_of_own_have_the_ids_that_own_gives(data, capsys, classes, message):
+    (data / 'masks/manifest.json').write_text(json.dumps(dict(classes=['background', 'cat', 'dog'])))
+    export('coco')
+    with pytest.raises(SystemExit):
+        bring_back(source_of('coco'), out='data/own/masks', classes=classes)
+    assert message in capsys.readouterr().err and not (data / 'data').exists()
+    bring_back(source_of('coco'), out='data/own/corrected', classes=['cat', 'dog'])
+    assert set(np.unique(Image.open(data / 'data/own/corrected/plain.png'))) == {0, 1, 2}
+
+
 def test_a_photograph_that_a_source_has_twice_is_refused(data):
     export('cvat')
     path = data / 'exported/annotations.xml'

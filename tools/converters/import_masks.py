@@ -221,6 +221,11 @@ def main() -> None:
         args.classes = own.classes
     classes, photographs = [class_name(name) for name in args.classes], photographs_of(args.images)
     ids = {name: i for i, name in enumerate(classes)}
+    if len(ids) < len(classes):
+        parser.error(f'--classes: expected different names, got {", ".join(classes)}')
+    if args.out.resolve().is_relative_to(root.resolve()) and classes != [*map(class_name, own.classes)]:
+        expected = f'those of {OWN} for masks in {root}, {", ".join(own.classes)}'
+        parser.error(f'--classes: expected {expected}; got {", ".join(classes)}')
     without = ids.get('background', IGNORE_INDEX)
     ids |= {BACKGROUND: without, IGNORE: IGNORE_INDEX, 'background': without}
     palette = dict(zip(map(tuple, own.photographs.metainfo.get('palette', VOC_COLOURS)), classes, strict=False))
