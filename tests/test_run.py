@@ -157,7 +157,7 @@ def test_the_baseline_goes_on_from_the_warm_up_without_aream(two_stages):
 
 def test_the_summary_gives_every_step_a_number_and_draws_them(two_stages):
     folder, options = two_stages
-    out, others = folder / 'summary', [folder / 'one/masks', folder / 'other/masks']
+    out, others = folder / 'summary', [folder / 'one/masks', folder / 'other/masks', folder / 'third/one/masks']
     for number, other in enumerate(others):
         other.mkdir(parents=True)
         for i in range(8):
@@ -172,7 +172,8 @@ def test_the_summary_gives_every_step_a_number_and_draws_them(two_stages):
     rows = json.loads((out / 'summary.json').read_text())
     assert rows['one/masks (all that have a truth)'] == 12.34
     assert rows['other/masks (all that have a truth)'] == 13.34
-    assert len(rows) == 9 and all(0 <= value <= 100 for value in rows.values())
+    assert rows[f'{others[2]} (all that have a truth)'] == 14.34  # which ends as another one does
+    assert len(rows) == 10 and all(0 <= value <= 100 for value in rows.values())
     assert rows['the same, at the best threshold'] >= rows['CAM masks (stage 1 test data)']
     assert str(out / 'summary.png') in told
     assert np.array(Image.open(out / 'summary.png')).std() > 10
@@ -202,6 +203,30 @@ def test_the_affinity_profile_of_stage_2_is_refused(two_stages):
     command = ['tools/analysis/affinity_profile.py', SEG, folder / 'seg/iter_4.pth', '--cfg-options', *options['seg']]
     done = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and 'expected one of stage 1, whose network makes CAMs, got a Refined' in done.stderr
+
+
+def test_the_summary_tells_runs_of_one_config_apart_and_measures_no_part_of_a_network(two_stages):
+    folder, options = two_stages
+    shutil.copytree(folder / 'seed', folder / 'copy')
+    (folder / 'copy/last_checkpoint').write_text(str(folder / 'copy/iter_2.pth'))
+    command = ['tools/analysis/summary.py', SEED, SEG, '--seed-work-dir', folder / 'seed', '--out', folder / 'again']
+    command += ['--rows', 1, '--baseline', SEED, '--stage-2-options', options['seg'][-1], '--cfg-options']
+    command += [*options['seed'][:1], 'test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False']
+    run(*command, '--seg-work-dir', folder / 'seg', '--baseline-work-dir', folder / 'copy')
+    rows = json.loads((folder / 'again/summary.json').read_text())
+    assert f'aream_demo in {folder}/copy, at the best threshold' in rows
+    loaded = read_checkpoint(str(folder / 'seg/iter_4.pth'))
+    weights = {key: value for key, value in loaded['state_dict'].items() if not key.startswith('decode_head.conv_seg')}
+    (folder / 'half').mkdir()
+    torch.save(dict(loaded, state_dict=weights), folder / 'half/iter_4.pth')
+    (folder / 'half/last_checkpoint').write_text(str(folder / 'half/iter_4.pth'))
+    for seg, baseline, message in (
+        ('seg', 'seed', 'of another checkpoint than'),
+        ('half', 'copy', 'half/iter_4.pth: expected a checkpoint of the model in the config'),
+    ):
+        arguments = [*command, '--seg-work-dir', folder / seg, '--baseline-work-dir', folder / baseline]
+        done = subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode != 0 and message in done.stderr
 
 
 @pytest.mark.parametrize('stage', ['seed', 'seg'])

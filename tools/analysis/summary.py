@@ -19,6 +19,7 @@ import aream_mm.quiet  # noqa: F401
 import matplotlib
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.dataset import BaseDataset, pseudo_collate
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
@@ -29,6 +30,7 @@ from mmseg.structures import SegDataSample
 from PIL import Image
 from prettytable import PrettyTable
 
+from aream_mm.checkpoint import load_fitting_checkpoint
 from aream_mm.datasets.images import read_image
 from aream_mm.engine.checkpoints import latest_checkpoint
 
@@ -36,27 +38,37 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt  # noqa: E402
 
 sys.path.append(str(Path(__file__).parents[1]))
-from arguments import count  # noqa: E402
+from arguments import config_file, count  # noqa: E402
 from console import QuietRunner  # noqa: E402
 from options import OptionAction, load_config  # noqa: E402
 
 
-def build_runner(config: str, work_dir: str | None, cfg_options: dict | None) -> Runner:
-    """A runner over the latest checkpoint of the config's work dir."""
+def read_config(config: str, work_dir: str | None, cfg_options: dict | None) -> Config:
+    """The config with the latest checkpoint of its work dir as `load_from`."""
     cfg = load_config(config, cfg_options)
     cfg.work_dir = work_dir or cfg.get('work_dir') or f'work_dirs/{Path(config).stem}'
     cfg.load_from = latest_checkpoint(cfg.work_dir)
     if cfg.load_from is None:
         raise FileNotFoundError(f'{cfg.work_dir}: expected a checkpoint of {config}; run tools/train.py on it first')
-    return QuietRunner.from_cfg(cfg)
+    return cfg
 
 
-def read_manifest(folder: Path) -> dict:
-    """That of a folder of masks."""
-    manifest = folder / 'manifest.json'
-    if not manifest.is_file():
-        raise FileNotFoundError(f'expected {manifest}, which masks have when they are complete; --masks names others')
-    return json.loads(manifest.read_text())
+def build_runner(cfg: Config) -> Runner:
+    """A runner over the checkpoint, which has all weights of the network."""
+    runner = QuietRunner.from_cfg(cfg)
+    load_fitting_checkpoint(runner.model, cfg.load_from)
+    return runner
+
+
+def measured(folder: Path) -> dict:
+    """The manifest of masks that were compared with true ones."""
+    file = folder / 'manifest.json'
+    if not file.is_file():
+        raise FileNotFoundError(f'expected {file}, which masks have when they are complete; --masks names others')
+    manifest = json.loads(file.read_bytes())
+    if manifest.get('mIoU') is None:
+        raise ValueError(f'{folder}: expected masks that were compared with true ones, got no mIoU in manifest.json')
+    return manifest
 
 
 def trivial_miou(dataset: BaseDataset) -> dict[str, float]:
@@ -132,11 +144,11 @@ def draw(seeds: dict[str, Runner], seg: Runner, folders: dict[str, Path], rows: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('seed_config', help='config of stage 1')
-    parser.add_argument('seg_config', help='config of stage 2')
+    parser.add_argument('seed_config', type=config_file, help='config of stage 1')
+    parser.add_argument('seg_config', type=config_file, help='config of stage 2')
     parser.add_argument('--seed-work-dir', help='default: work_dirs/<name of the config>')
     parser.add_argument('--seg-work-dir', help='default: work_dirs/<name of the config>')
-    parser.add_argument('--baseline', help='another config of stage 1, on the same test data')
+    parser.add_argument('--baseline', type=config_file, help='another config of stage 1, on the same test data')
     parser.add_argument('--baseline-work-dir', help='default: work_dirs/<name of the config>')
     parser.add_argument('--masks', nargs='+', type=Path, default=[], help='more folders of masks of the same images')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/summary'), help='folder of table and picture')
@@ -147,19 +159,27 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
 
     init_default_scope('mmseg')
-    seed = build_runner(args.seed_config, args.seed_work_dir, args.cfg_options)
-    seg = build_runner(args.seg_config, args.seg_work_dir, {**(args.cfg_options or {}), **(args.stage_2_options or {})})
-    own, others = Path(seg.cfg.train_dataloader.dataset.mask_dir), args.masks
+    cfg = read_config(args.seed_config, args.seed_work_dir, args.cfg_options)
+    options = {**(args.cfg_options or {}), **(args.stage_2_options or {})}
+    seg_cfg = read_config(args.seg_config, args.seg_work_dir, options)
+    baseline = args.baseline and read_config(args.baseline, args.baseline_work_dir, args.cfg_options)
+    if baseline and Path(baseline.load_from).resolve() == Path(cfg.load_from).resolve():
+        parser.error(f'--baseline: expected a config or --baseline-work-dir of another checkpoint than {cfg.load_from}')
+    own, others = Path(seg_cfg.train_dataloader.dataset.mask_dir), args.masks
     folders = {'pseudo masks': own} if (own / 'manifest.json').is_file() or not others else {}
-    folders.update(('/'.join(folder.absolute().parts[-2:]), folder) for folder in others)
-    manifests = {name: read_manifest(folder) for name, folder in folders.items()}
+    for folder in others:
+        name = '/'.join(folder.absolute().parts[-2:])
+        folders[str(folder) if name in folders else name] = folder
+    manifests = {name: measured(folder) for name, folder in folders.items()}
+    seed, seg = build_runner(cfg), build_runner(seg_cfg)
     rows = {f'{name} (stage 1 test data)': v for name, v in trivial_miou(seed.test_dataloader.dataset).items()}
     figures = seed.test()
     rows['CAM masks (stage 1 test data)'] = figures['cam/mIoU_fixed']
     seeds = {Path(args.seed_config).stem: seed}
     if args.baseline:
         name = Path(args.baseline).stem
-        seeds[name] = build_runner(args.baseline, args.baseline_work_dir, args.cfg_options)
+        name = f'{name} in {baseline.work_dir}' if name in seeds else name
+        seeds[name] = build_runner(baseline)
         rows['the same, at the best threshold'] = figures['cam/mIoU_best']
         rows[f'{name}, at the best threshold'] = seeds[name].test()['cam/mIoU_best']
     for name, manifest in manifests.items():
@@ -168,12 +188,11 @@ def main() -> None:
     rows['stage 2 (its test data)'] = seg.test()['mIoU']
     rows = {name: round(float(value), 2) for name, value in rows.items()}
     (args.out / 'summary.json').write_text(json.dumps(rows, indent=2))
-    draw(seeds, seg, folders, args.rows, args.out / 'summary.png')
-
     table = PrettyTable(['masks', 'mIoU'], align='l', float_format='.1')
     table.add_rows(list(rows.items()))
     print(table)
     print(f'Table:   {args.out / "summary.json"}')
+    draw(seeds, seg, folders, args.rows, args.out / 'summary.png')
     print(f'Picture: {args.out / "summary.png"}')
 
 
