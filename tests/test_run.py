@@ -100,6 +100,9 @@ def test_the_affinity_profile_compares_two_checkpoints_on_a_page_and_in_a_table(
     assert [row['affinity'] for row in rows] == 2 * names
     assert [row['checkpoint'] for row in rows] == ['iter_2.pth'] * 10 + ['iter_4.pth'] * 10
     assert all(0 <= float(row['mIoU']) <= 100 for row in rows)
+    command = ['tools/analysis/affinity_profile.py', SEED, checkpoints[0], '--vs', folder / 'iter_9.pth', *arguments]
+    done = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True)
+    assert 'iter_9.pth: expected a checkpoint, got no file' in done.stderr and '3 images' not in done.stdout
     page = (folder / 'profile/affinity_profile.html').read_text()
     pictures = re.findall('data:image/png;base64,([^"]*)', page)
     assert [np.array(Image.open(io.BytesIO(base64.b64decode(text)))).std() > 10 for text in pictures] == [True, True]

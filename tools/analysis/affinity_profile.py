@@ -38,7 +38,7 @@ from aream_mm.models.segmentor import CAMSegmentor
 from aream_mm.registry import MODELS
 
 sys.path.append(str(Path(__file__).parents[1]))
-from arguments import checkpoint_file, config_file, count  # noqa: E402
+from arguments import checkpoint_file, config_file, count, folder  # noqa: E402
 from options import OptionAction, load_config  # noqa: E402
 
 FIGURES = {  # title, unit and what it says
@@ -82,14 +82,13 @@ img { max-width: 100% }
 
 
 def measure(
-    model: CAMSegmentor, cfg: Config, checkpoint: str, dataset: BaseDataset, examples: list[int]
+    cfg: Config, name: str, model: CAMSegmentor, dataset: BaseDataset, examples: list[int]
 ) -> tuple[dict, dict[int, Tensor]]:
     """The profile of a checkpoint, and the CAMs (1 + G, H, W) of the items of the data set that serve as examples."""
-    load_fitting_checkpoint(model, checkpoint)
     model.to('cuda' if torch.cuda.is_available() else 'cpu').eval()
     profile, drawn = AffinityProfile(model), {}
     loader = Runner.build_dataloader({**cfg.test_dataloader, 'batch_size': 1, 'dataset': dataset})
-    print(f'{checkpoint}: {len(dataset)} images')
+    print(f'{name}: {len(dataset)} images')
     progress = ProgressBar(len(dataset))
     for i, batch in enumerate(loader):
         batch = model.data_preprocessor(batch)
@@ -201,8 +200,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', type=config_file, help='config of stage 1')
     parser.add_argument('checkpoint', type=checkpoint_file, help='checkpoint file')
-    parser.add_argument('--vs', metavar='CHECKPOINT', help='a second checkpoint to compare with')
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/affinity_profile'), help='folder of page and CSV')
+    parser.add_argument('--vs', metavar='CHECKPOINT', type=checkpoint_file, help='a second checkpoint to compare with')
+    parser.add_argument('--out', type=folder, default=Path('work_dirs/affinity_profile'), help='folder of page and CSV')
     parser.add_argument('--num-images', type=count, help='measure on so many images, evenly spread; default: all')
     parser.add_argument('--examples', type=count, default=6, help='photographs on the page')
     parser.add_argument(
@@ -214,18 +213,20 @@ def main() -> None:
     args = parser.parse_args()
     init_default_scope('mmseg')
     cfg = load_config(args.config, args.cfg_options)
-    model = MODELS.build(cfg.model)
-    if not isinstance(model, CAMSegmentor):
-        parser.error(f'config: expected one of stage 1, whose network makes CAMs, got a {type(model).__name__}')
+    checkpoints = [args.checkpoint, args.vs] if args.vs else [args.checkpoint]
+    models = [MODELS.build(cfg.model) for _ in checkpoints]
+    if not isinstance(models[0], CAMSegmentor):
+        parser.error(f'config: expected one of stage 1, whose network makes CAMs, got a {type(models[0]).__name__}')
     dataset = evenly_spread(Runner.build_dataloader(cfg.test_dataloader).dataset, args.num_images)
     examples = np.linspace(0, len(dataset) - 1, min(args.examples, len(dataset)), dtype=int).tolist()
-    checkpoints = [args.checkpoint, args.vs] if args.vs else [args.checkpoint]
+    for model, checkpoint in zip(models, checkpoints, strict=True):
+        load_fitting_checkpoint(model, checkpoint)
     names = [Path(checkpoint).name for checkpoint in checkpoints]
     if len(set(names)) < len(names):  # epoch_4.pth of two runs
         names = checkpoints
     profiles, drawn = {}, {}
-    for name, checkpoint in zip(names, checkpoints, strict=True):
-        profiles[name], drawn[name] = measure(model, cfg, checkpoint, dataset, examples)
+    for name, model in zip(names, models, strict=True):
+        profiles[name], drawn[name] = measure(cfg, name, model, dataset, examples)
     args.out.mkdir(parents=True, exist_ok=True)
     write_csv(args.out / 'affinity_profile.csv', profiles)
     write_page(args.out / 'affinity_profile.html', args.config, dataset, profiles, drawn)
