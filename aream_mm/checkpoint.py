@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from aream_mm import safe_pickle
 from aream_mm.datasets.images import first_few
+from aream_mm.datasets.tags import require_same_classes
 
 
 def download(url: str) -> str:
@@ -60,7 +61,13 @@ def read_checkpoint(path: str, map_location: str | torch.device | Callable | Non
     return loaded
 
 
-def load_fitting_checkpoint(model: nn.Module, checkpoint: str, resume: bool = False, strict: bool = True) -> dict:
+def load_fitting_checkpoint(
+    model: nn.Module,
+    checkpoint: str,
+    resume: bool = False,
+    strict: bool = True,
+    classes: Sequence[str] | None = None,
+) -> dict:
     """Load the weights of a checkpoint, which is returned.
 
     Args:
@@ -68,11 +75,12 @@ def load_fitting_checkpoint(model: nn.Module, checkpoint: str, resume: bool = Fa
         checkpoint: file or URL.
         resume: expect what mmengine resumes a run from, too.
         strict: expect all weights of the model and no others; else some of them are enough.
+        classes: expect these in this order, where the checkpoint tells them.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: the file cannot be read; weights of other shapes than the model's, such as those of another number
-            of classes, or that are not numbers, or none of the model's, or not all; no run to resume.
+            of classes, or that are not numbers, or none of the model's, or not all; other classes; no run to resume.
     """
     loaded = read_checkpoint(checkpoint, map_location='cpu')
     weights, own = loaded.get('state_dict', loaded), within(model).state_dict()
@@ -101,6 +109,8 @@ def load_fitting_checkpoint(model: nn.Module, checkpoint: str, resume: bool = Fa
             f'{checkpoint}: expected a checkpoint to resume from, with the logs in message_hub and integers in meta; '
             f'missing: {missing}, got {numbers}'
         )
+    if classes and (theirs := classes_of(loaded)):
+        require_same_classes(checkpoint, classes, theirs)
     try:
         within(model).load_state_dict(weights, strict)
     except (AttributeError, RuntimeError, TypeError) as error:  # names that are no texts, and weights that do not fit

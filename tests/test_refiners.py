@@ -254,6 +254,15 @@ def test_the_benchmark_needs_masks(measured_config):
         refiners.measure(cfg, str(measured_config / 'checkpoint.pth'), [], None, None, None)
 
 
+def test_the_benchmark_refuses_a_checkpoint_whose_classes_have_another_order(measured_config, tmp_path):
+    cfg, loaded = load_config(measured_config / 'config.py'), torch.load(measured_config / 'checkpoint.pth')
+    background, cat, cow, *others = cfg.val_dataloader.dataset.dataset.metainfo.classes
+    meta = dict(dataset_meta=dict(classes=(background, cow, cat, *others)))
+    torch.save(dict(loaded, meta=meta), tmp_path / 'other.pth')
+    with pytest.raises(ValueError, match="id 1 is the first that differs: expected 'cat', got 'cow'"):
+        refiners.measure(cfg, str(tmp_path / 'other.pth'), [], None, None, None)
+
+
 def seg_config(folder, **changes):
     """Stage 2, with the loader of its masks where the benchmark looks for it."""
     cfg = stage_2_config(folder, folder / 'work')

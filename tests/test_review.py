@@ -280,6 +280,15 @@ def test_masks_that_do_not_fit_are_named_before_anything_is_written(own, monkeyp
     assert not (own / 'page').exists()
 
 
+def test_masks_are_not_compared_with_a_network_of_other_classes(own, monkeypatch):
+    configs(own)
+    meta = dict(dataset_meta=dict(classes=(CLASSES[0], *CLASSES[:0:-1])))
+    torch.save(dict(torch.load(own / 'first.pth'), meta=meta), own / 'other.pth')
+    arguments = ('--masks', own / 'pseudo', '--checkpoint', own / 'other.pth', '--out', own / 'page')
+    with pytest.raises(ValueError, match=r"other.pth: .*id 1 .* expected 'cat', got 'dog'"):
+        run(monkeypatch, review, own / 'first.py', *arguments)
+
+
 def mark(root, changes=None, **marks):
     """A review.csv of marks by id, as the page saves it."""
     rows = []

@@ -141,12 +141,12 @@ def measure(
 ) -> tuple[dict[str, float], list[dict]]:
     """Images and the network's seconds for each, and one row for each refiner, resolution and background score."""
     model = MODELS.build(cfg.model)
-    load_fitting_checkpoint(model, checkpoint)
-    model.to(get_device()).eval()
     stages = {CAMSegmentor: CAMs, RefinedEncoderDecoder: Predictions}
     if type(model) not in stages:
         raise TypeError(f'expected a model of {", ".join(one.__name__ for one in stages)}, got {type(model).__name__}')
     stage = stages[type(model)](model, cfg, images)
+    load_fitting_checkpoint(model, checkpoint, classes=stage.loader.dataset.metainfo['classes'])
+    model.to(get_device()).eval()
     refiner_of = keys_of(refiners, scales or [stage.scale], backgrounds or [stage.background])
     settings = {key: stage.settings(key, refine) for key, refine in refiner_of.items()}
     metrics, seconds, dataset = {}, defaultdict(float), stage.loader.dataset

@@ -220,7 +220,7 @@ def main() -> None:
     dataset = evenly_spread(Runner.build_dataloader(cfg.test_dataloader).dataset, args.num_images)
     examples = np.linspace(0, len(dataset) - 1, min(args.examples, len(dataset)), dtype=int).tolist()
     for model, checkpoint in zip(models, checkpoints, strict=True):
-        load_fitting_checkpoint(model, checkpoint)
+        load_fitting_checkpoint(model, checkpoint, classes=dataset.metainfo['classes'])
     names = [Path(checkpoint).name for checkpoint in checkpoints]
     if len(set(names)) < len(names):  # epoch_4.pth of two runs
         names = checkpoints

@@ -163,7 +163,7 @@ def main() -> None:
             f'{args.masks}: expected a manifest.json that names a checkpoint, or --checkpoint, got neither'
         )
     model = MODELS.build(cfg.model)
-    load_fitting_checkpoint(model, checkpoint)
+    load_fitting_checkpoint(model, checkpoint, classes=dataset.metainfo['classes'])
     model.to(get_device()).eval()
     settings, palette, load = mirror_settings(model, manifest), colours(dataset), LoadAnnotations()
 
