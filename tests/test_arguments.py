@@ -101,6 +101,10 @@ def test_an_argument_of_another_kind_is_refused(tmp_path, kind, name, message):
             for text in ('0', '-1', '2.5', 'all', '')
         ],
         *[
+            ('share', text, f"expected a number above 0 and up to 1, got '{text}'")
+            for text in ('40', '0', '-0.1', 'nan', '0,4', '40%')
+        ],
+        *[
             ('refiner', text, r'expected JSON such as {"type": "aream_mm.PAR"}, got')
             for text in ('PAR', '"aream_mm.PAR"', '{"type": "PAR"}', '{"num_iter": 3}', '{', '[]')
         ],
@@ -112,7 +116,7 @@ def test_a_number_or_a_refiner_that_is_none_is_refused(kind, text, message):
 
 
 def test_numbers_and_refiners_are_read():
-    assert arguments.count('12') == 12
+    assert arguments.count('12') == 12 and arguments.share('0.4') == 0.4 and arguments.share('1') == 1
     assert arguments.refiner('{"type": "aream_mm.PAR", "num_iter": 3}') == dict(type='aream_mm.PAR', num_iter=3)
 
 

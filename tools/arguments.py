@@ -103,6 +103,17 @@ def count(text: str) -> int:
     return int(text)
 
 
+def share(text: str) -> float:
+    """A number above 0 and up to 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0
+    if not 0 < number <= 1:
+        raise ArgumentTypeError(f'expected a number above 0 and up to 1, got {text!r}')
+    return number
+
+
 def refiner(text: str) -> dict:
     """The config of a refiner as JSON."""
     try:

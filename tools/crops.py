@@ -2,7 +2,7 @@
 
     python tools/crops.py configs/aream_dual_animals.py --least 0.08 0.2 0.4 0.6 0.8
 
-The masks of the config's val_dataloader go through the random crop as images do in training: that of
+The masks that the config's val_dataloader has go through the random crop as images do in training: that of
 the config's train pipeline, in the first row, and the same with other least areas of a crop, relative to the image.
 
 lost        percent of the (image, tag) pairs of which the crop has no pixel, among those that the mask has
@@ -14,13 +14,14 @@ import argparse
 import aream_mm.quiet  # noqa: F401
 
 import numpy as np
-from arguments import config_file, count
+from arguments import config_file, count, share
 from mmcv.transforms import TRANSFORMS, BaseTransform
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, init_default_scope
 from mmseg.datasets.transforms import LoadAnnotations
 from options import OptionAction, load_config
 from prettytable import PrettyTable
+from refiners import with_masks
 
 from aream_mm.progress import progress
 
@@ -44,7 +45,7 @@ def shares(dataset: BaseDataset, crop: BaseTransform, number: int) -> np.ndarray
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', type=config_file, help='config of stage 1')
-    parser.add_argument('--least', nargs='+', type=float, default=[], help='least areas to compare, in 0..1')
+    parser.add_argument('--least', nargs='+', type=share, default=[], help='least areas to compare, in 0..1')
     parser.add_argument('--crops', type=count, default=20, help='of each image')
     parser.add_argument('--cfg-options', nargs='+', action=OptionAction, help='override settings, key=value')
     args = parser.parse_args()
@@ -54,7 +55,7 @@ def main() -> None:
     own = next((step for step in steps if step['type'] in CROPS), None)
     if own is None:
         parser.error(f'expected {" or ".join(CROPS)} in the train_dataloader of {args.config}, got none')
-    dataset = DATASETS.build(cfg.val_dataloader.dataset)
+    dataset = with_masks(DATASETS.build(cfg.val_dataloader.dataset), None)
     np.random.seed(0)
     rows = []
     for area in [own.get('crop_ratio_range', (0.08, 1.0)), *((least, 1.0) for least in args.least)]:
