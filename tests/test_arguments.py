@@ -126,6 +126,14 @@ def test_folders_with_dots_are_folders(tmp_path, name):
     assert arguments.folder(str(tmp_path / name)) == tmp_path / name
 
 
+def test_a_new_folder_holds_nothing(tmp_path):
+    (tmp_path / 'empty').mkdir(), (tmp_path / 'full/deep').mkdir(parents=True)
+    for name in ('empty', 'none'):
+        assert arguments.new_folder(str(tmp_path / name)) == tmp_path / name
+    with pytest.raises(ArgumentTypeError, match="expected a new or empty folder, got '.*full', which holds files"):
+        arguments.new_folder(str(tmp_path / 'full'))
+
+
 def test_the_order_of_the_arguments_of_predict_is_told(tmp_path, monkeypatch, capsys):
     (tmp_path / 'config.py').write_text('')
     wrong = [str(tmp_path / 'config.py'), str(tmp_path / 'iter_4.pth'), str(tmp_path), '--out', str(tmp_path / 'out')]

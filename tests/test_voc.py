@@ -472,6 +472,17 @@ def test_without_tta_no_mask_is_loaded_either(root, predictions):
     assert packed['inputs'][0].ndim == 3 and 'gt_sem_seg' not in packed['data_samples'][0]
 
 
+@pytest.mark.parametrize('option', ['--out', '--show-dir'])
+def test_predictions_do_not_overwrite_masks_nor_images(stage_2, root, option, monkeypatch):
+    files = {path: path.read_bytes() for path in (root / 'SegmentationClass').iterdir()}
+    with pytest.raises(SystemExit):
+        run_test_tool(
+            *(monkeypatch, *stage_2, option, root / 'SegmentationClass', '--cfg-options', f'data_root={root}'),
+            *('test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False'),
+        )
+    assert {path: path.read_bytes() for path in (root / 'SegmentationClass').iterdir()} == files
+
+
 def test_predicting_without_masks_needs_a_folder_for_the_predictions(stage_2, root, predictions, monkeypatch):
     with pytest.raises(ValueError, match='format_only: expected --out FOLDER for the predictions, got none'):
         run_test_tool(monkeypatch, *stage_2, '--cfg-options', f'data_root={root}', *ON_TEST)

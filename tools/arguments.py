@@ -96,6 +96,14 @@ def folder(text: str) -> Path:
     return path
 
 
+def new_folder(text: str) -> Path:
+    """A folder that holds nothing yet: neither what would be overwritten, nor results of another run."""
+    path = folder(text)
+    if path.is_dir() and any(path.iterdir()):
+        raise ArgumentTypeError(f'expected a new or empty folder, got {text!r}, which holds files')
+    return path
+
+
 def count(text: str) -> int:
     """A whole number from 1 on."""
     if not text.isdecimal() or not int(text):

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import aream_mm.quiet  # noqa: F401
 
-from arguments import checkpoint_file, config_file, folder
+from arguments import checkpoint_file, config_file, folder, new_folder
 from console import QuietRunner
 from launcher import join_processes_without_gpu
 from mmengine.config import Config
@@ -42,9 +42,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--work-dir', type=folder, help='folder of the metrics; default: work_dirs/<name of the config>'
     )
-    parser.add_argument('--out', type=folder, help='folder for the predictions as PNG, at the paths of the images')
     parser.add_argument(
-        '--show-dir', type=folder, help='folder for the predictions painted over the images, at their paths'
+        '--out', type=new_folder, help='new folder for the predictions as PNG, at the paths of the images'
+    )
+    parser.add_argument(
+        '--show-dir', type=new_folder, help='new folder for the predictions painted over the images, at their paths'
     )
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
     parser.add_argument('--pseudo-masks', action='store_true', help='write masks of the training images too')

@@ -47,7 +47,7 @@ from aream_mm.progress import progress
 from aream_mm.registry import MODELS
 
 sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 'converters')]
-from arguments import checkpoint_file, config_file, folder  # noqa: E402
+from arguments import checkpoint_file, config_file, folder, new_folder  # noqa: E402
 from options import OptionAction, load_config  # noqa: E402
 from reviewed import HEADER  # noqa: E402
 
@@ -60,12 +60,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', type=config_file, help='config of either stage')
     parser.add_argument('--masks', type=folder, required=True, help='folder of masks, named as their photographs are')
     parser.add_argument('--checkpoint', type=checkpoint_file, help="default: the one that the masks' manifest names")
-    parser.add_argument('--out', type=folder, default=Path('work_dirs/review'), help='folder of the page, a new one')
+    parser.add_argument('--out', type=new_folder, default='work_dirs/review', help='folder of the page, a new one')
     parser.add_argument('--cfg-options', nargs='+', action=OptionAction, help='override settings, key=value')
-    args = parser.parse_args()
-    if args.out.is_dir() and any(args.out.iterdir()):
-        parser.error(f'--out: expected a new or empty folder, got {args.out}, which may hold an earlier review')
-    return args
+    return parser.parse_args()
 
 
 def read_manifest(masks: Path, classes: Sequence[str]) -> dict:
