@@ -658,6 +658,18 @@ def test_photographs_are_not_predicted_with_other_classes_than_those_of_the_chec
         predict(own / 'images', own.parent / 'out')
 
 
+def test_predictions_are_not_written_where_true_masks_are_looked_for(own, predict, trained):
+    shutil.rmtree(own / 'masks')
+    cfg = Config.fromfile(trained[0])
+    cfg.test_dataloader.dataset.dataset = own_config(own)
+    cfg.dump(trained[0])
+    shutil.copytree(own / 'images', own.parent / 'new')
+    for photographs in (own / 'images', own.parent / 'new'):
+        with pytest.raises(ValueError, match='--out: expected a folder whose masks are not taken for true ones'):
+            predict(photographs, own)
+    assert not (own / 'masks').exists() and predict(own / 'images', own / 'out') == 0
+
+
 def test_results_inside_the_folder_are_not_taken_for_photographs(own, predict):
     for _ in range(2):
         assert predict(own / 'images', own / 'images/out') == 0

@@ -25,7 +25,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DATASETS
 from mmseg.models.segmentors import EncoderDecoder
 from options import OptionAction, load_config
-from predict import load_model
+from predict import data_of, load_model
 from torch import Tensor, nn
 
 from aream_mm.datasets import ToEightBits
@@ -158,10 +158,7 @@ def steps_of(cfg: Config) -> tuple[list[dict], tuple[int, int]]:
 
 
 def first_photograph(cfg: Config) -> str:
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    return DATASETS.build(dict(dataset, pipeline=[])).get_data_info(0)['img_path']
+    return DATASETS.build(dict(data_of(cfg), pipeline=[])).get_data_info(0)['img_path']
 
 
 @torch.no_grad()

@@ -32,7 +32,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from arguments import checkpoint_file, config_file, folder, photographs
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
 from mmengine.registry import DATASETS
@@ -149,11 +149,24 @@ def clear(out: Path, root: Path, names: list[str], identity: str) -> dict[str, d
     return wanted
 
 
-def classes_of_config(cfg: Config) -> Sequence[str] | None:
-    """Those of the data set that the config tests on, which is not there where new photographs are."""
+def data_of(cfg: Config) -> ConfigDict:
+    """The data set that the config tests on, without its wrappers. It is not there where new photographs are."""
     dataset = cfg.test_dataloader.dataset
     while 'dataset' in dataset:
         dataset = dataset.dataset
+    return dataset
+
+
+def refuse_true_masks(cfg: Config, out: Path) -> None:
+    """Raise a ValueError where the masks would become the true ones of the config's own data set."""
+    dataset, ours = data_of(cfg), (out / 'masks').resolve()
+    true = dataset.get('data_prefix', {}).get('seg_map_path')
+    if true and Path(dataset.get('data_root') or '', true).resolve() == ours:
+        raise ValueError(f'--out: expected a folder whose masks are not taken for true ones, as those in {ours} are')
+
+
+def classes_of_config(cfg: Config) -> Sequence[str] | None:
+    dataset = data_of(cfg)
     classes = dataset.get('metainfo', {}).get('classes')
     if classes is None and 'type' in dataset:
         with DATASETS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
@@ -238,8 +251,9 @@ def encoded(image: Image.Image, **options) -> bytes:
 def main() -> None:
     args = parse_args()
     sys.stdout.reconfigure(errors='backslashreplace')  # names of files may hold anything
-    root, names = photographs_at(args.photographs, args.out)
     cfg = load_config(args.config, args.cfg_options)
+    refuse_true_masks(cfg, args.out)
+    root, names = photographs_at(args.photographs, args.out)
     model = load_model(cfg, args.checkpoint)
     # As mmseg's own inferencers do: there are no masks to load.
     steps = cfg.test_dataloader.dataset.pipeline
