@@ -49,7 +49,7 @@ def test_the_file_answers_as_pytorch_for_photographs_of_any_size(checkpoint, mon
     assert 'probabilities differ by at most' in capsys.readouterr().out
     session = onnxruntime.InferenceSession(file)
     meta = session.get_modelmeta().custom_metadata_map
-    assert json.loads(meta['classes']) == list(CLASSES)
+    assert json.loads(meta['classes']) == list(CLASSES) and 'value_range' not in meta
     assert json.loads(meta['palette']) == [[0, 0, 0], [255, 0, 0], [0, 255, 0]]
     cfg = load_config(CONFIGS / 'own_photographs.py', dict(data_root=str(checkpoint)))
     model = load_model(cfg, str(checkpoint / 'iter_1.pth')).cpu()
@@ -70,6 +70,16 @@ def test_the_file_answers_as_pytorch_for_photographs_of_any_size(checkpoint, mon
         assert np.abs(probabilities - expected).max() < 0.05
         assert (mask != expected.argmax(axis=0)).mean() < 0.005
         assert len(np.unique(mask)) > 1
+
+
+def test_the_file_tells_how_values_of_more_than_8_bits_become_bytes(checkpoint, monkeypatch, capsys, tmp_path):
+    values = np.random.default_rng(0).integers(0, 4096, (64, 64)).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / 'deep.png')
+    options = ['--photograph', str(tmp_path / 'deep.png'), '--cfg-options', 'value_range=(0,4095)']
+    file = run(monkeypatch, checkpoint, *options)
+    assert 'to be scaled first, 0 to 0 and 4095 to 255; ' in capsys.readouterr().out
+    meta = onnxruntime.InferenceSession(file).get_modelmeta().custom_metadata_map
+    assert json.loads(meta['value_range']) == [0, 4095]
 
 
 def test_a_pool_is_torchs_adaptive_average():

@@ -4,13 +4,15 @@ python tools/export_onnx.py configs/seg/own_photographs.py work_dirs/own_photogr
 
 Its input `photograph` is uint8 (H, W, 3), RGB as it is shown; its outputs are `mask`, ids as uint8 (H, W), and
 `probabilities`, float32 (C, H, W). Resizing and normalisation are in it; names and colours of the classes are JSON in
-its metadata, `classes` and `palette`. Sliding windows become one pass over the whole photograph. The file is run by
+its metadata, `classes` and `palette`, and so is `value_range` where images of more than 8 bits were trained on, whose
+values have to be scaled like that first. Sliding windows become one pass over the whole photograph. The file is run by
 onnxruntime on a photograph at once; without --photograph that is the first one of the config's data set.
 """
 
 import argparse
 import json
 import warnings
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -128,8 +130,8 @@ def exported(network: Network, images: list[Tensor], file: Path) -> None:
         raise ValueError(f'expected a network that can be exported, got {" and ".join(parts)}: {reason}') from error
 
 
-def whole(network: Path, bounds: tuple[int, int], model: EncoderDecoder) -> bytes:
-    """The network's file with what comes before and after it, and the classes."""
+def whole(network: Path, bounds: tuple[int, int], model: EncoderDecoder, value_range: Sequence[float] | None) -> bytes:
+    """The network's file with what comes before and after it, the classes and the range of values that are no bytes."""
     import onnx
 
     middle = onnx.compose.add_prefix(onnx.load(network), 'network/')
@@ -140,7 +142,7 @@ def whole(network: Path, bounds: tuple[int, int], model: EncoderDecoder) -> byte
     merged = onnx.compose.merge_models(before, middle, [('resized', 'network/resized')])
     merged = onnx.compose.merge_models(merged, after, [('network/logits', 'logits'), ('shown', 'shown')])
     meta = {key: json.dumps([*map(list if key == 'palette' else str, model.dataset_meta[key])]) for key in KEYS}
-    onnx.helper.set_model_props(merged, meta)
+    onnx.helper.set_model_props(merged, meta | (dict(value_range=json.dumps(value_range)) if value_range else {}))
     onnx.checker.check_model(merged, full_check=True)
     return merged.SerializeToString()
 
@@ -175,6 +177,7 @@ def export(cfg: Config, checkpoint: str, out: Path, photograph: str | None) -> s
     if not isinstance(model, EncoderDecoder) or model.out_channels < 2:
         raise ValueError(f'expected an EncoderDecoder of two planes or more, stage 2, got {type(model).__name__}')
     photograph, pipeline = photograph or first_photograph(cfg), Compose(steps)
+    value_range = next((step.value_range for step in pipeline.transforms if isinstance(step, ToEightBits)), None)
     packed = pipeline(dict(img_path=photograph))
     (result,) = model.test_step(pseudo_collate([packed]))
     expected = result.seg_logits.data.softmax(dim=0)
@@ -185,8 +188,7 @@ def export(cfg: Config, checkpoint: str, out: Path, photograph: str | None) -> s
     resized = packed['inputs'].flip(0)[None].float()
     with TemporaryDirectory() as folder:
         exported(Network(model).eval(), [resized, resized[..., : resized.shape[2] * 2 // 3, :]], Path(folder, 'n.onnx'))
-        content = whole(Path(folder, 'n.onnx'), bounds, model)
-    value_range = next((step.value_range for step in pipeline.transforms if isinstance(step, ToEightBits)), None)
+        content = whole(Path(folder, 'n.onnx'), bounds, model, value_range)
     session = onnxruntime.InferenceSession(content)
     mask, found = session.run(None, dict(photograph=read_image(photograph, value_range)))
     difference = float((torch.from_numpy(found) - expected).abs().max())
@@ -195,6 +197,8 @@ def export(cfg: Config, checkpoint: str, out: Path, photograph: str | None) -> s
     if pixels > MOST_PIXELS:
         raise ValueError(f'{compared}; expected at most {MOST_PIXELS:.0%}; nothing is written')
     write_atomically(out, content)
+    if value_range:
+        told += 'values of more than 8 bits are to be scaled first, {} to 0 and {} to 255; '.format(*value_range)
     return f'{out}: {told}{len(content) / 2**20:.1f} MiB\n{compared}'
 
 
