@@ -402,6 +402,17 @@ def test_the_archive_holds_the_predictions_in_vocs_colours_under_the_servers_nam
     assert not list(tmp_path.glob('*.tmp'))
 
 
+@pytest.mark.parametrize('name', ['submission.tar.gz', 'submission', 'nowhere/submission.tar', 'folder.tar'])
+def test_an_archive_that_cannot_be_written_is_refused_before_the_predictions_are_read(
+    root, predictions, tmp_path, name, monkeypatch, capsys
+):
+    (tmp_path / 'folder.tar').mkdir()
+    monkeypatch.setattr(voc_submission, 'pack', lambda *_: pytest.fail('packed'))
+    with pytest.raises(SystemExit):
+        run(voc_submission, monkeypatch, predictions, root, tmp_path / name)
+    assert 'out: expected the name of a file that ends in .tar' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ('spoil', 'message'),
     [

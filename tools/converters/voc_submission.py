@@ -83,6 +83,8 @@ def main() -> None:
     parser.add_argument('out', type=Path, help='archive to write, .tar')
     parser.add_argument('--image-set', default='test', help='list of the ids below ImageSets/Segmentation')
     args = parser.parse_args()
+    if args.out.suffix != '.tar' or args.out.is_dir() or not args.out.parent.is_dir():
+        parser.error(f'out: expected the name of a file that ends in .tar, in a folder that is there, got {args.out}')
     count = pack(args.predictions, args.root, args.out, args.image_set)
     print(f'{args.out}: {count} predictions')
 
