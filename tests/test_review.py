@@ -273,6 +273,18 @@ def test_doubt_is_what_mask_and_mirror_image_do_not_share(own):
     assert review.mean_iou(mask, other, []) == 1
 
 
+def test_masks_of_one_bit_are_of_background_and_the_first_class(own, monkeypatch):
+    write_mask(own / 'pseudo/1', 1)
+    before = Image.open(own / 'pseudo/1.png')
+    doubts = []
+    for mask in (before, before.point(lambda i: 255 * i).convert('1')):
+        mask.save(own / 'pseudo/1.png')
+        torch.manual_seed(0)  # of the network
+        doubts.append({image['image']: image['doubt'] for image in look(monkeypatch, own)['entries']})
+        shutil.rmtree(own / 'page')
+    assert doubts[0] == doubts[1]
+
+
 def test_masks_that_do_not_fit_are_named_before_anything_is_written(own, monkeypatch):
     write_mask(own / 'pseudo/sub/0', 1, size=(50, 40))
     with pytest.raises(ValueError, match=r'a pseudo mask of the size of the image .*sub/0.png'):

@@ -164,7 +164,7 @@ def test_the_summary_gives_every_step_a_number_and_draws_them(two_stages):
     for number, other in enumerate(others):
         other.mkdir(parents=True)
         for i in range(8):
-            Image.new('L', (64, 64)).save(other / f'{i:05d}.png')
+            Image.new('L' if number else '1', (64, 64)).save(other / f'{i:05d}.png')
         (other / 'manifest.json').write_text(json.dumps(dict(mIoU=12.34 + number, ignored=None)))
     told = run(
         *('tools/analysis/summary.py', SEED, SEG, '--seed-work-dir', folder / 'seed', '--seg-work-dir', folder / 'seg'),

@@ -100,7 +100,7 @@ def paint(mask: np.ndarray, palette: list) -> np.ndarray:
     """(H, W) ids → (H, W, 3) RGB; 255 is white."""
     colours = np.full((256, 3), 255, np.uint8)
     colours[: len(palette)] = palette
-    return colours[mask]
+    return colours[mask.astype(np.uint8)]  # one bit is read as booleans
 
 
 def draw(seeds: dict[str, Runner], seg: Runner, folders: dict[str, Path], rows: int, path: Path) -> None:
