@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import runpy
 import shutil
 import struct
 import sys
@@ -526,6 +527,15 @@ def test_layers_that_the_pseudo_masks_ask_for_in_vain_are_named_before_training(
     hook = PseudoMaskHook(dataloader=dict(), out_dir='unused', test_cfg=dict(propagate_layers=(2, 6)))
     with pytest.raises(ValueError, match=r'propagate_layers: expected layers in 0..5, got \[6\]'):
         hook.before_train(SimpleNamespace(model=toy_segmentor, work_dir='unused'))
+
+
+def test_the_summary_takes_the_photographs_that_have_a_mask(own):
+    trivial_miou = runpy.run_path(str(ROOT / 'tools/analysis/summary.py'))['trivial_miou']
+    dataset = dict(type='aream_mm.ImageTagDataset', dataset=own_config(own), tag_file=str(own / 'tags.csv'))
+    masks = np.stack([np.array(Image.open(path)) for path in (own / 'masks').rglob('*.png')])
+    found = trivial_miou(DATASETS.build(dict(dataset, test_mode=True)))
+    expected = 100 * (masks == 0).mean() / len(np.unique(masks))
+    assert len(masks) < len(IDS) and found['background everywhere'] == pytest.approx(expected, abs=0.01)
 
 
 # Masks of new photographs

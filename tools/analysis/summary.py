@@ -41,6 +41,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 from arguments import config_file, count  # noqa: E402
 from console import QuietRunner  # noqa: E402
 from options import OptionAction, load_config  # noqa: E402
+from refiners import with_masks  # noqa: E402
 
 
 def read_config(config: str, work_dir: str | None, cfg_options: dict | None) -> Config:
@@ -72,7 +73,8 @@ def measured(folder: Path) -> dict:
 
 
 def trivial_miou(dataset: BaseDataset) -> dict[str, float]:
-    """mIoU in percent of the masks that need no training, over an `ImageTagDataset` with masks."""
+    """mIoU in percent of the masks that need no training, over the images of an `ImageTagDataset` that have a mask."""
+    dataset = with_masks(dataset, None)
     load, results = LoadAnnotations(), {}
     for name in ('background everywhere', 'tag everywhere')[1 - dataset.first_id :]:
         metric = IoUMetric(iou_metrics=['mIoU'])
@@ -104,13 +106,13 @@ def paint(mask: np.ndarray, palette: list) -> np.ndarray:
 
 
 def draw(seeds: dict[str, Runner], seg: Runner, folders: dict[str, Path], rows: int, path: Path) -> None:
-    """Photographs of stage 1's test data, evenly spread, with what each step makes of them.
+    """Photographs of stage 1's test data that have a mask, evenly spread, with what each step makes of them.
 
     `seeds` are runners of stage 1 by name, whose CAMs are shown; the masks are of the first. `folders` are those of
     masks by name.
     """
     seed = next(iter(seeds.values()))
-    dataset = seed.test_dataloader.dataset
+    dataset = with_masks(seed.test_dataloader.dataset, None)
     palette = dataset.metainfo['palette']
     cams = [f'CAM, {name}' for name in seeds] if len(seeds) > 1 else ['CAM']
     titles = ('photograph', *cams, 'CAM mask', *folders, 'stage 2', 'truth')
