@@ -316,6 +316,17 @@ def test_masks_that_are_no_photographs_are_refused(data, name, change, message):
     assert not (data / 'exported').exists()
 
 
+@pytest.mark.parametrize('name', ['CD4:CD8', '#1'])
+def test_names_that_a_labelmap_cannot_hold_are_refused(data, name):
+    (data / 'masks/manifest.json').write_text(json.dumps(dict(classes=['background', name, 'cat'])))
+    with pytest.raises(ValueError, match=f'exported: expected names of classes without .*not so for 1: {name}'):
+        export('voc')
+    assert not (data / 'exported').exists()
+    export('coco')
+    bring_back(source_of('coco'), classes=['background', name, 'cat'])
+    assert np.array_equal(masks_of(data / 'back')['plain.webp'], masks_of(data / 'masks')['plain.webp'])
+
+
 @pytest.mark.parametrize('content', ['{', '[]', '{}', '{"classes": 3}'])
 def test_a_manifest_without_classes_is_named(data, content):
     (data / 'masks/manifest.json').write_text(content)

@@ -213,6 +213,8 @@ def write_cvat(out: Path, classes: dict[int, str], masked: list[MaskedImage], in
 def write_voc(out: Path, classes: dict[int, str], masked: list[MaskedImage], instances: bool) -> None:
     ignored = any((image.mask == IGNORE_INDEX).any() for image in masked)
     names = {0: 'background', **classes} | ({IGNORE_INDEX: IGNORE} if ignored else {})
+    odd = [name for name in names.values() if ':' in name or name.startswith('#')]
+    refuse(out, 'names of classes without a colon, and no # in front, which mean something in labelmap.txt', odd)
     lines = [f'{name}:{",".join(map(str, VOC_COLOURS[i]))}::' for i, name in sorted(names.items())]
     write_atomically(out / 'labelmap.txt', '\n'.join(['# label:color_rgb:parts:actions', *lines, '']).encode())
     ids = [Path(image.name).with_suffix('').as_posix() for image in masked]
