@@ -327,6 +327,15 @@ def test_names_that_a_labelmap_cannot_hold_are_refused(data, name):
     assert np.array_equal(masks_of(data / 'back')['plain.webp'], masks_of(data / 'masks')['plain.webp'])
 
 
+def test_lines_of_yolo_may_be_blank_and_end_as_on_windows(data):
+    export('yolo')
+    for file in (data / 'exported/labels').rglob('*.txt'):
+        file.write_bytes(b'\xef\xbb\xbf\r\n' + file.read_bytes().replace(b'\n', b'\r\n\r\n') + b'\r\n\r\n')
+    bring_back('exported')
+    for name, mask in masks_of(data / 'masks').items():
+        assert np.array_equal(masks_of(data / 'back')[name], mask)
+
+
 @pytest.mark.parametrize('content', ['{', '[]', '{}', '{"classes": 3}'])
 def test_a_manifest_without_classes_is_named(data, content):
     (data / 'masks/manifest.json').write_text(content)

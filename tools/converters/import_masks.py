@@ -34,7 +34,7 @@ from tag_sources import COCO_FIELDS, coco_tags, read_json
 
 from aream_mm.datasets.images import files_below, first_few, read_header, why_unreadable
 from aream_mm.datasets.tags import class_name, image_id, refuse
-from aream_mm.files import write_atomically
+from aream_mm.files import read_lines, write_atomically
 from aream_mm.masks import IGNORE_INDEX, SIZES, VOC_COLOURS, encode_mask
 
 Size = tuple[int, int]  # height and width
@@ -152,7 +152,7 @@ def read_yolo(folder: Path, photographs: dict[str, str], images: Path) -> Iterat
             if not header:
                 raise ValueError(f'expected a photograph in {images}, got none')
             shapes = []
-            for line in (folder / 'labels' / file).read_text().splitlines():
+            for line in filter(None, read_lines(folder / 'labels' / file, encoding='utf-8-sig')):
                 number, *values = line.split()
                 if len(values) < 6:
                     no_outline('a box')
