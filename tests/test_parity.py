@@ -66,7 +66,9 @@ def test_class_map_and_logits(toy_segmentor, attended, golden):
     class_map, logits = toy_segmentor.head(attended)
     assert_close(logits['class'], golden['class_logits'], **close)
     assert_close(logits['patch'], golden['patch_logits'], **close)
-    assert_close(cam.activate(class_map), golden['relu_cam'], **close)
+    # The sums that make small values are of terms as large as the highest, whose last digits depend on the CPU.
+    rounding = 1e-6 * float(golden['relu_cam'].max())
+    assert_close(cam.activate(class_map), golden['relu_cam'], rtol=1e-5, atol=rounding)
 
 
 def test_rectangular_image_at_another_size(toy_segmentor, golden):
