@@ -1,5 +1,7 @@
 """Masks in the forms of labelling tools, and back: what another reader draws is the mask."""
 
+import base64
+import io
 import json
 import sys
 
@@ -140,6 +142,28 @@ def test_a_mask_of_labelme_a_polygon_of_cvat_and_uncompressed_codes_are_read(dat
     for n, source in enumerate(('a.xml', '0.json', '1.json')):
         bring_back(source, out=f'back_{n}')
         assert np.array_equal(np.array(Image.open(data / f'back_{n}/a b/Übung 1.png')), mask), source
+
+
+@pytest.mark.parametrize(('left', 'top'), [(-3, -2), (80, 60), (4, 5)])
+def test_a_mask_whose_corner_is_outside_of_the_image_is_cut_at_its_edges(data, left, top):
+    whole = np.zeros((170, 190), np.uint8)
+    whole[50 + top : 70 + top, 50 + left : 90 + left] = 1
+    expected = whole[50:120, 50:140]
+    (data / 'a.xml').write_text(
+        '<annotations><image id="0" name="plain.webp" width="90" height="70">'
+        f'<mask label="Kätzchen" rle="0,800" left="{left}" top="{top}" width="40" height="20"/></image></annotations>'
+    )
+    (data / 'labelme').mkdir()
+    content = io.BytesIO()
+    Image.new('1', (40, 20), 1).save(content, 'PNG')
+    shape = dict(label='Kätzchen', shape_type='mask', points=[[left, top], [left + 39, top + 19]])
+    shape['mask'] = base64.b64encode(content.getvalue()).decode()
+    content = dict(imagePath='plain.webp', imageHeight=70, imageWidth=90, shapes=[shape])
+    (data / 'labelme/plain.json').write_text(json.dumps(content))
+    for source in ('a.xml', 'labelme'):
+        bring_back(source)
+        assert np.array_equal(np.array(Image.open(data / 'back/plain.png')), expected), source
+        (data / 'back/plain.png').unlink()
 
 
 @pytest.mark.parametrize(

@@ -113,12 +113,19 @@ def read_cvat(path: Path) -> Iterator[Drawn]:
                     left, top, width, height = (int(shape.get(key)) for key in ('left', 'top', 'width', 'height'))
                     runs = [int(number) for number in shape.get('rle').split(',')]
                     inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)
-                    plane[top : top + height, left : left + width] = inside
+                    plane = placed(inside, left, top, size)
                 elif shape.tag != 'tag':
                     no_outline(f'<{shape.tag}>')
                 if shape.tag != 'tag':
                     shapes.append((shape.get('label'), plane))
             yield Drawn(image.get('name'), size, shapes)
+
+
+def placed(inside: np.ndarray, left: int, top: int, size: Size) -> np.ndarray:
+    """The part of a mask that lies on an image, whose corner may be outside of it."""
+    plane = Image.new('1', size[::-1])
+    plane.paste(Image.fromarray(inside), (left, top))
+    return np.array(plane)
 
 
 def read_labelme_shapes(folder: Path, photographs: dict[str, str]) -> Iterator[Drawn]:
@@ -134,9 +141,9 @@ def read_labelme_shapes(folder: Path, photographs: dict[str, str]) -> Iterator[D
                 if kind == 'polygon' and len(shape['points']) > 2:
                     plane = polygon(shape['points'], size)
                 elif kind == 'mask':
-                    plane, ((left, top), _) = np.zeros(size, bool), np.array(shape['points']).astype(int)
+                    (left, top), _ = np.array(shape['points']).astype(int).tolist()
                     inside = np.array(Image.open(io.BytesIO(base64.b64decode(shape['mask'])))).astype(bool)
-                    plane[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
+                    plane = placed(inside, left, top, size)
                 else:
                     no_outline(f'a {kind} of {len(shape["points"])} points')
                 shapes.append((shape['label'], plane))
