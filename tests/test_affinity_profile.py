@@ -1,13 +1,9 @@
 """The figures of the affinity profile against loops, and the profile of a segmentor against its parts."""
 
-import runpy
-
 import numpy as np
 import pytest
 import reference
 import torch
-from conftest import ROOT
-from mmengine.config import Config
 from mmengine.structures import PixelData
 from torch.testing import assert_close
 
@@ -131,13 +127,3 @@ def test_settings_of_the_model_are_used(build_toy, golden, samples):
     settings = dict(scales=(0.5, 1.0), mirror=False, propagate_steps=2)
     changed = profile_of(build_toy(test_cfg=settings), golden['denormalized'], samples)
     assert not np.isclose(plain['layer 2']['mIoU'], changed['layer 2']['mIoU'])
-
-
-def test_a_checkpoint_whose_classes_have_another_order_is_not_profiled(toy_config, converted_checkpoint, tmp_path):
-    load = runpy.run_path(str(ROOT / 'tools/analysis/affinity_profile.py'))['load']
-    meta = dict(dataset_meta=dict(classes=list('abcde')))
-    torch.save(dict(torch.load(converted_checkpoint), meta=meta), tmp_path / 'other.pth')
-    cfg = Config(dict(model=toy_config))
-    with pytest.raises(ValueError, match="other.pth: .*id 0 .* expected 'b', got 'a'"):
-        load(cfg, str(tmp_path / 'other.pth'), list('bacde'))
-    assert load(cfg, str(tmp_path / 'other.pth'), list('abcde')).head.num_classes == 5

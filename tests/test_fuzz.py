@@ -32,6 +32,7 @@ from aream_mm.checkpoint import load_fitting_checkpoint, read_checkpoint
 from aream_mm.datasets import ImageTagDataset, PhotographDataset, PseudoMaskDataset
 from aream_mm.datasets.images import damage, find_images, open_image, read_header
 from aream_mm.datasets.tags import load_tag_file
+from aream_mm.registry import MODELS
 
 ROOT = Path(__file__).parents[1]
 HUB = dict(log_scalars={}, runtime_info={}, resumed_keys={})
@@ -469,3 +470,12 @@ def test_a_checkpoint_of_another_program_than_the_authors_is_named(tmp_path, mon
     monkeypatch.setattr(sys, 'argv', ['authors_checkpoint.py', path, str(tmp_path / 'out.pth')])
     with pytest.raises(ValueError, match='x.pth: expected a MCTformer-V2 checkpoint'):
         module_at('tools/converters/authors_checkpoint.py').main()
+
+
+def test_a_checkpoint_whose_classes_have_another_order_is_not_loaded(toy_config, converted_checkpoint, tmp_path):
+    meta, file = dict(dataset_meta=dict(classes=list('abcde'))), str(tmp_path / 'other.pth')
+    torch.save(dict(torch.load(converted_checkpoint), meta=meta), file)
+    model = MODELS.build(toy_config)
+    with pytest.raises(ValueError, match="other.pth: .*id 0 .* expected 'b', got 'a'"):
+        load_fitting_checkpoint(model, file, classes=list('bacde'))
+    assert load_fitting_checkpoint(model, file, classes=list('abcde'))['meta'] == meta

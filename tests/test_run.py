@@ -210,14 +210,12 @@ def test_the_affinity_profile_of_stage_2_is_refused(two_stages):
 
 def test_the_summary_tells_runs_of_one_config_apart_and_measures_no_part_of_a_network(two_stages):
     folder, options = two_stages
-    shutil.copytree(folder / 'seed', folder / 'copy')
-    (folder / 'copy/last_checkpoint').write_text(str(folder / 'copy/iter_2.pth'))
     command = ['tools/analysis/summary.py', SEED, SEG, '--seed-work-dir', folder / 'seed', '--out', folder / 'again']
     command += ['--rows', 1, '--baseline', SEED, '--stage-2-options', options['seg'][-1], '--cfg-options']
     command += [*options['seed'][:1], 'test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False']
-    run(*command, '--seg-work-dir', folder / 'seg', '--baseline-work-dir', folder / 'copy')
+    run(*command, '--seg-work-dir', folder / 'seg', '--baseline-work-dir', folder / 'baseline')
     rows = json.loads((folder / 'again/summary.json').read_text())
-    assert f'aream_demo in {folder}/copy, at the best threshold' in rows
+    assert f'aream_demo in {folder}/baseline, at the best threshold' in rows
     loaded = read_checkpoint(str(folder / 'seg/iter_4.pth'))
     weights = {key: value for key, value in loaded['state_dict'].items() if not key.startswith('decode_head.conv_seg')}
     (folder / 'half').mkdir()
@@ -225,7 +223,7 @@ def test_the_summary_tells_runs_of_one_config_apart_and_measures_no_part_of_a_ne
     (folder / 'half/last_checkpoint').write_text(str(folder / 'half/iter_4.pth'))
     for seg, baseline, message in (
         ('seg', 'seed', 'of another checkpoint than'),
-        ('half', 'copy', 'half/iter_4.pth: expected a checkpoint of the model in the config'),
+        ('half', 'baseline', 'half/iter_4.pth: expected a checkpoint of the model in the config'),
     ):
         arguments = [*command, '--seg-work-dir', folder / seg, '--baseline-work-dir', folder / baseline]
         done = subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
