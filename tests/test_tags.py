@@ -257,6 +257,7 @@ def test_paths_of_windows_get_forward_slashes(tmp_path):
         ('Pets, in May;\n;\nDatei;Inhalt\na.jpg;cat\nb.jpg;', 'with header', {'a.jpg': ['cat'], 'b.jpg': []}),
         ('Pets, in May\nimage;tags\n1;cat\n2;dog', 'with header', {'1': ['cat'], '2': ['dog']}),
         ('Pets;;\nby me;;\nimage;cat;dog\na;1;0', 'one column per class', {'a': ['cat']}),
+        ('Pets;;\nInhalt;Bild\ncat;a.jpg\n;b.jpg', 'with header', {'a.jpg': ['cat'], 'b.jpg': []}),
         ('2007_1,\n2007_2,dog', 'without header', {'2007_1': [], '2007_2': ['dog']}),
         # Excel's first line
         ('sep=;\nimage;tags\na;cat,dog', 'with header', {'a': ['cat', 'dog']}),
@@ -802,3 +803,9 @@ def test_a_table_that_is_there_is_kept_and_no_other_file_is_replaced(tmp_path, m
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and 'out: expected a new name or a tag table' in done.stderr
     assert (tmp_path / 'mine.csv').read_text() == 'file;cat\na.jpg;1\n'
+
+
+def test_images_among_the_tags_are_refused(tmp_path):
+    (tmp_path / 'tags.csv').write_text('image,tags\na,cat\ndog,b.jpg\n')
+    with pytest.raises(ValueError, match=r"no images as tags.*row 3 \('b.jpg'\)"):
+        read_tags(tmp_path / 'tags.csv')

@@ -447,8 +447,9 @@ def spreadsheet_tags(path: Path) -> tuple[str, Tags]:
     if [row[0] for _, row in rows] == ['', *map(str, range(len(rows) - 1))]:  # the index that pandas writes
         rows = [(number, row[1:]) for number, row in rows]
     titles = next((i for i, (_, row) in enumerate(rows) if len(row) > 1 or is_image(row[0])), 0)
-    if titles and has_header(rows[titles:]):
-        rows = rows[titles:]
+    below = rows[titles:]
+    if titles and (has_header(below) or any(is_image(cell) for _, row in below for cell in row[1:])):
+        rows = below
     width = max(2, *(len(row) for _, row in rows[:1]))
     # Shorter rows are Excel's way to write empty cells at their end.
     refuse(path, f'{width} cells in each row', [f'row {n} ({len(row)} cells)' for n, row in rows if len(row) > width])
@@ -475,6 +476,7 @@ def spreadsheet_tags(path: Path) -> tuple[str, Tags]:
         rows = [(number, [row[i] for i in columns]) for number, row in rows]
     one_class = header and header[1].casefold() not in TAG_HEADERS and all(is_mark(row[1]) for _, row in rows)
     if width == 2 and not one_class:
+        refuse(path, 'no images as tags', [f'row {number} ({row[1]!r})' for number, row in rows if is_image(row[1])])
         kind = f'image and tags in two columns, {"with" if header else "without"} header{others}'
         tags = add_up((as_image(row[0]), filter(None, map(class_name, names_in(row[1])))) for _, row in rows)
     else:
